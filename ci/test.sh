@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs the project with one extra, or several joined by commas, and runs the tests on those backends.
+#   ci/test.sh all            what the README says
+#   ci/test.sh jax            JAX alone: neither TensorFlow nor PyTorch is installed
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extras=${1:-all}
+
+python3 -m venv --clear .venv
+. .venv/bin/activate
+pip install --quiet -c constraints.txt -e ".[$extras,test]"
+
+ruff check .
+ruff format --check .
+
+# Real data, where this machine has them; without them the tests that need them are skipped, and say so.
+if [ -z "${KERAS_RECIPES_DATA:-}" ] && [ -d ../shared/datasets ]; then
+  export KERAS_RECIPES_DATA=$PWD/../shared/datasets
+fi
+# A backend that should be there and is not fails the run.
+if [ "$extras" = all ]; then
+  export RECIPES_TEST_BACKENDS=jax,torch,tensorflow
+else
+  export RECIPES_TEST_BACKENDS=$extras
+fi
+export CI=true
+python -m pytest

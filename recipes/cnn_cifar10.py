@@ -1,0 +1,172 @@
+"""Image classification with a residual network.
+
+Ten kinds of small colour photographs, told apart by a residual network after He et al. 2015, "Deep Residual Learning
+for Image Recognition" (https://arxiv.org/abs/1512.03385), shortened so that it trains on a laptop.
+
+    KERAS_BACKEND=jax python recipes/cnn_cifar10.py                        CIFAR-10, on two CPU cores
+    KERAS_BACKEND=jax python recipes/cnn_cifar10.py --data fashion_mnist   Fashion-MNIST
+    KERAS_BACKEND=jax python recipes/cnn_cifar10.py --preset full          CIFAR-10, on one GPU
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+import numpy as np
+from keras import layers
+
+from shared.data.batches import ImageBatches
+from shared.data.images import ImageData, load_images
+from shared.layers.residual import ConvolutionBlock, ResidualBlock
+from shared.metrics.classification import confusion_matrix, softmax, top_k_accuracy
+from shared.schedules import warmup_cosine
+from shared.training.options import Options, launch
+from shared.training.plots import plot_confusion, plot_curves, plot_mistakes
+from shared.training.run import Run
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    """Trains a residual network on labelled images: CIFAR-10, Fashion-MNIST or any set of one size from TFDS."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": dict(epochs=3, batch_size=50, stem=8, widths=(16, 32), train_examples=4000),
+        "small": dict(),
+        "full": dict(epochs=60, batch_size=512, learning_rate=0.4, stem=64, widths=(128, 256, 512), depth=2, cutout=8),
+    }
+
+    epochs: int = 12
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    """The highest learning rate; for AdamW try 0.002."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum 0.9, or AdamW."""
+    weight_decay: float = 5e-3
+    """Decay of the kernels; for AdamW try 0.05."""
+    warmup: float = 0.2
+    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    label_smoothing: float = 0.1
+    """Share of each label that is spread over all classes."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, such as 0.999, which then is what is measured; 0: none."""
+    stem: int = 16
+    """Channels after the first convolution."""
+    widths: tuple[int, ...] = (32, 128, 256)
+    """Channels of each stage; a stage halves the resolution."""
+    depth: int = 1
+    """Convolutions in the residual block of each stage."""
+    crop: int = 4
+    """Shift training images by up to so many pixels."""
+    flip: bool = True
+    """Mirror half of the training images, where that does not change their class."""
+    flip_test: bool = True
+    """Average the predictions for each test image and its mirror image, where that does not change their class."""
+    cutout: int = 0
+    """Cover a square of so many pixels in each training image."""
+    validation: float = 0.1
+    """Share of the training images kept apart for validation."""
+    train_examples: int | None = None
+    """Train on only so many images."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("weight_decay", "crop", "cutout"):
+            self.require(name, getattr(self, name) >= 0, "must be at least 0")
+        for name in ("warmup", "label_smoothing", "ema"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
+        for name in ("stem", "depth"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        self.require("widths", self.widths and min(self.widths) >= 1, "must be at least 1 each")
+
+    def check_against(self, data: ImageData) -> None:
+        """Raises a UsageError where these options do not fit these images."""
+        examples, height, width, _ = data.train.images.shape
+        size = min(height, width)
+        self.require("train_examples", examples > 0, "must be at least 1")
+        self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
+        self.require("widths", size >> len(self.widths) >= 1, f"must be fewer, to halve images of {size} pixels")
+        self.require("crop", self.crop < size, f"must be below the image size, {size}")
+        self.require("cutout", self.cutout <= size, f"must be at most the image size, {size}")
+
+
+def build_model(config: Config, data: ImageData) -> keras.Model:
+    """Raw pixels (batch, height, width, channels) in uint8 to logits (batch, classes) in float32."""
+    image_shape = data.train.images.shape[1:]
+    inputs = keras.Input(image_shape, dtype="uint8")
+    x = layers.Normalization(mean=data.mean, variance=np.square(data.deviation))(inputs)
+    x = ConvolutionBlock(config.stem)(x)
+    for width in config.widths:
+        x = ConvolutionBlock(width, pool=True)(x)
+        x = ResidualBlock(config.depth)(x)
+    x = layers.GlobalMaxPooling2D()(x)
+    x = layers.Dense(len(data.classes), use_bias=False)(x)
+    logits = layers.Rescaling(1 / 8, dtype="float32")(x)  # maxima are large: without this, so are the first losses
+    return keras.Model(inputs, logits, name="residual_network")
+
+
+def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    rate = warmup_cosine(config.learning_rate, steps, config.warmup)
+    shared = dict(weight_decay=config.weight_decay or None, use_ema=config.ema > 0, ema_momentum=config.ema or 0.99)
+    if config.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, **shared)
+    else:
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **shared)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def main(config: Config) -> dict[str, float]:
+    run = Run("cnn_cifar10", config)
+    data = load_images(config.data, config.data_dir, "cifar10", config.validation, config.train_examples)
+    config.check_against(data)
+    batches = ImageBatches(
+        data.train,
+        classes=len(data.classes),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        crop=config.crop,
+        flip=config.flip and data.mirrored,
+        cutout=config.cutout,
+        fill=data.mean,
+    )
+
+    model = build_model(config, data)
+    model.compile(
+        optimizer=build_optimizer(config, steps=config.epochs * len(batches)),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy("top1"), keras.metrics.TopKCategoricalAccuracy(5, "top5")],
+    )
+    model.summary()
+    run.fit(
+        model,
+        batches,
+        data=f"{data.name} {data.fingerprint}",
+        validation_data=(data.validation.images, np.eye(len(data.classes))[data.validation.labels]),
+        validation_batch_size=250,
+        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
+    )
+
+    images, labels = data.test
+    logits = model.predict(images, batch_size=250, verbose=0)
+    if config.flip_test and data.mirrored:
+        logits = (logits + model.predict(images[:, :, ::-1], batch_size=250, verbose=0)) / 2
+    probabilities = softmax(logits)
+    metrics = {"top1": top_k_accuracy(probabilities, labels, 1), "top5": top_k_accuracy(probabilities, labels, 5)}
+    run.save_figure("curves.png", plot_curves(run.history, ["loss", "top1"]))
+    confusion = confusion_matrix(probabilities.argmax(axis=1), labels, len(data.classes))
+    run.save_figure("confusion.png", plot_confusion(confusion, data.classes))
+    run.save_figure("mistakes.png", plot_mistakes(images, labels, probabilities, data.classes))
+    return run.finish(model, data.name, "top1", metrics)
+
+
+if __name__ == "__main__":
+    launch(main, Config)

@@ -1,0 +1,89 @@
+"""The running backend: its seeds, precision, device, version and memory."""
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+import keras
+import psutil
+
+
+def cache_directory() -> Path:
+    """Where derived files go (decoded data, compiled programs): KERAS_RECIPES_CACHE, else ~/.cache/keras-recipes."""
+    return Path(os.environ.get("KERAS_RECIPES_CACHE") or Path.home() / ".cache" / "keras-recipes")
+
+
+def prepare_backend(seed: int, precision: str) -> None:
+    """Seeds everything, sets the dtype policy and turns on what makes a run repeatable and its second start quick.
+
+    Args:
+        seed: for initial weights and for whatever the backend draws.
+        precision: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
+    """
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        case "tensorflow":
+            import tensorflow as tf
+
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def synchronize_state(model: keras.Model) -> None:
+    """Brings the variables of a model in the middle of `fit` up to date. JAX keeps them elsewhere while it trains."""
+    if keras.config.backend() == "jax":
+        model.jax_state_sync()
+
+
+def backend_version() -> str:
+    """The version of the running backend, such as "2.13.0"."""
+    return sys.modules[keras.config.backend()].__version__.partition("+")[0]
+
+
+def device_name() -> str:
+    """The device that the backend trains on: "cpu", or the name of the first GPU or TPU."""
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            device = jax.devices()[0]
+            return "cpu" if device.platform == "cpu" else device.device_kind
+        case "torch":
+            import torch
+
+            if torch.cuda.is_available():
+                return torch.cuda.get_device_name()
+            return keras.ops.zeros(()).device.type
+        case "tensorflow":
+            import tensorflow as tf
+
+            gpus = tf.config.list_physical_devices("GPU")
+            return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+
+
+def peak_memory() -> int:
+    """The most bytes of main memory that this process has held at once; 0 where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine_name() -> str:
+    """The processor, its cores and the memory of this machine, and its accelerator if the backend uses one."""
+    try:
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        model = platform.processor() or platform.machine()
+    device = "" if device_name() == "cpu" else f"{device_name()}, "
+    return f"{device}{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"

@@ -1,0 +1,101 @@
+"""Batches for `fit`, the same on every backend, in every process and after a resume."""
+
+import time
+
+import keras
+import numpy as np
+
+from shared.data.augment import random_crop, random_cutout, random_flip
+from shared.data.images import LabelledImages
+
+
+class SeededBatches(keras.utils.PyDataset):
+    """A data set of which batch k of epoch e depends on (seed, e, k) and on nothing else.
+
+    Subclasses give `batches_per_epoch`, `batch_size` and `make_batch`. Whoever runs `fit` sets `epoch` before each
+    epoch, and `first` where an epoch is entered in the middle.
+
+    Args:
+        seed: of everything that is drawn.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+        self.epoch = 0
+        self.first = 0
+        self.seconds = 0.0
+        """Time spent making batches so far, in seconds."""
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
+        """Batch `index` of the current epoch as (inputs, targets), whatever is random drawn from `rng`."""
+        raise NotImplementedError
+
+    @property
+    def num_batches(self) -> int:
+        return self.batches_per_epoch - self.first
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> tuple:
+        start = time.perf_counter()
+        batch = self.make_batch(index + self.first, np.random.default_rng([self.seed, self.epoch, index + self.first]))
+        self.seconds += time.perf_counter() - start
+        return batch
+
+    def shuffled(self, examples: int) -> np.ndarray:
+        """A permutation of the examples for the current epoch."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(examples)
+
+
+class ImageBatches(SeededBatches):
+    """Shuffled and augmented images with one-hot labels; the last, smaller batch of an epoch is left out.
+
+    Yields images (batch_size, height, width, channels) in uint8 and labels (batch_size, classes) in float32.
+
+    Args:
+        data: the images.
+        classes: number of classes.
+        batch_size: examples a batch; at most the number of images.
+        seed: of shuffling and augmentation.
+        flip: mirror half of the images.
+        crop: shift by up to so many pixels; 0 for none.
+        cutout: cover a square of that many pixels; 0 for none.
+        fill: what covers the square, a value a channel.
+    """
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        classes: int,
+        batch_size: int,
+        seed: int,
+        flip: bool = False,
+        crop: int = 0,
+        cutout: int = 0,
+        fill: list[float] | float = 0,
+    ):
+        super().__init__(seed)
+        self.data = data
+        self.one_hot = np.eye(classes, dtype=np.float32)
+        self.batch_size = batch_size
+        self.batches_per_epoch = len(data.labels) // batch_size
+        self.flip = flip
+        self.crop = crop
+        self.cutout = cutout
+        self.fill = fill
+        self.order = (None, None)
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.order[0] != self.epoch:
+            self.order = (self.epoch, self.shuffled(len(self.data.labels)))
+        chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        images = self.data.images[chosen]
+        if self.crop:
+            images = random_crop(images, self.crop, rng)
+        if self.flip:
+            images = random_flip(images, rng)
+        if self.cutout:
+            images = random_cutout(images, self.cutout, self.fill, rng)
+        return images, self.one_hot[self.data.labels[chosen]]

@@ -1,0 +1,43 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def fsync_directory(directory: Path) -> None:
+    """Makes the names in `directory` survive a power cut, where the system can do that."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; on success syncs it and renames it to `path`.
+
+    A failure, a full disk included, leaves the earlier `path` as it was and no temporary file. The temporary name
+    keeps the suffix, because Keras and matplotlib choose the format by it.
+
+    Raises:
+        OSError: what the writing raised.
+    """
+    temporary = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Deletes what `replacing` left in `directory` when its process was killed."""
+    for path in directory.glob(".unfinished-*"):
+        path.unlink(missing_ok=True)

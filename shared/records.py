@@ -1,0 +1,119 @@
+"""Recorded results, and the tables of the README that are made of them."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UsageError
+from shared.files import replacing
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def recipe_paths() -> list[Path]:
+    """The recipes, in the order of their names."""
+    return sorted(path for path in (PROJECT / "recipes").glob("*.py") if not path.name.startswith("_"))
+
+
+def task_of(recipe: Path) -> str:
+    """What a recipe does: the first line of its docstring, without the full stop."""
+    return ast.get_docstring(ast.parse(recipe.read_text())).partition("\n")[0].rstrip(".")
+
+
+def read_records(recipe: str) -> list[dict[str, Any]]:
+    """The recorded results of a recipe, by preset, data and backend."""
+    records = [json.loads(path.read_text()) for path in (PROJECT / "results" / recipe).glob("*.json")]
+    order = ("smoke", "small", "full")
+    return sorted(records, key=lambda r: (order.index(r["preset"]), r["data"], r["backend"], r["seed"]))
+
+
+def headline_record(recipe: str) -> dict[str, Any] | None:
+    """The record that stands for a recipe: the best of the preset `small` on the data that the recipe is made for."""
+    records = [record for record in read_records(recipe) if record["preset"] == "small"]
+    own = [record for record in records if "--data" not in record["command"]]
+    return max(own or records, key=lambda record: record["value"], default=None)
+
+
+def record_run(directory: Path) -> Path:
+    """Copies the result of a run, with its command, commit and machine, to results/.
+
+    Returns:
+        The path of the record.
+
+    Raises:
+        UsageError: there is no finished run in the directory, or its code was not committed.
+    """
+    try:
+        result = json.loads((directory / "result.json").read_text())
+        config = json.loads((directory / "config.json").read_text())
+        facts = {name: config[name] for name in ("command", "commit", "machine")}
+        name = "-".join(str(result[key]) for key in ("preset", "data", "backend", "seed"))
+        path = PROJECT / "results" / result["recipe"] / f"{name}.json"
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{directory} holds no finished run ({error}): run the recipe to its end first") from None
+    if not facts["commit"] or facts["commit"].endswith("-dirty"):
+        raise UsageError(f"{directory} was run with code that is not committed: commit, run again, then record")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(result | facts, indent=1) + "\n")
+    return path
+
+
+def recipes_table() -> str:
+    """The table of recipes, in Markdown."""
+    rows = ["| recipe | task | data | parameters | result | time |", "|---|---|---|---|---|---|"]
+    for path in recipe_paths():
+        record = headline_record(path.stem)
+        cells = ["not yet measured", "", "", ""]
+        if record:
+            cells = [
+                record["data"],
+                f"{record['parameters']:,}",
+                f"{record['metric']} {record['value']:.4f}",
+                f"{record['train_seconds'] / 60:.0f} min, {record['backend']}",
+            ]
+        rows.append(f"| [{path.stem}](recipes/{path.name}) | {task_of(path)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def results_table(recipe: str) -> str:
+    """The recorded results of one recipe, in Markdown, with the command of each."""
+    records = read_records(recipe)
+    rows = [
+        "| data | backend | result | training | examples/s | start | peak memory | machine | command |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        cells = [
+            record["data"],
+            f"{record['backend']} {record['versions'][record['backend']]}",
+            f"{record['metric']} {record['value']:.4f}",
+            f"{record['train_seconds'] / 60:.1f} min",
+            f"{record['examples_per_second']:,.0f}",
+            f"{record['start_seconds']:.0f} s",
+            f"{record['peak_memory_bytes'] / 1e9:.2f} GB",
+            record["machine"],
+            f"`{public_command(record['command'])}`",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    if not any(record["preset"] == "full" for record in records):
+        command = f"KERAS_BACKEND=jax python recipes/{recipe}.py --preset full"
+        rows.append(f"| the reference for one GPU | | not yet measured | | | | | | `{command}` |")
+    return "\n".join(rows)
+
+
+def public_command(command: str) -> str:
+    """The command of a record without the directory that it wrote to."""
+    return re.sub(r" --out \S+", "", command)
+
+
+def with_tables(text: str) -> str:
+    """A Markdown text with each table between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+
+    def table(match: re.Match) -> str:
+        body = recipes_table() if match[1] == "recipes" else results_table(match[1])
+        return f"<!-- table {match[1]} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

@@ -1,0 +1,1 @@
+"""Running a recipe: its options, its run directory, checkpoints, figures."""

@@ -1,0 +1,118 @@
+"""Checkpoints: everything that training goes on from, in one file that is whole or not there.
+
+A checkpoint is a NumPy .npz archive (a zip, with a checksum for each member) without pickles.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from shared.errors import UsageError
+from shared.files import replacing
+
+CHECKPOINT_FORMAT = "keras-recipes checkpoint 1"
+
+
+class Checkpoint(NamedTuple):
+    """The variables of a model, its optimizer and its metrics, and JSON facts such as the place in the data."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def model_variables(model: keras.Model) -> dict[str, Any]:
+    """Every variable that training changes, by a name that does not depend on the names of layers.
+
+    `model.variables` holds weights, moving statistics and seed generators, and the optimizer's its schedule's place
+    and averages.
+    """
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    return {f"{group}/{i:04}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
+
+
+def read_variables(model: keras.Model) -> dict[str, np.ndarray]:
+    """The values of `model_variables`, as NumPy arrays."""
+    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in model_variables(model).items()}
+
+
+def assign_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+    """Sets the variables that `arrays` names."""
+    variables = model_variables(model)
+    for name, array in arrays.items():
+        variables[name].assign(array)
+
+
+class CheckpointStore:
+    """The checkpoints of one run, the newest `keep` of them.
+
+    Args:
+        directory: where they are.
+        identity: facts that a checkpoint must share with the run that goes on from it, such as recipe and versions.
+        keep: how many are kept.
+    """
+
+    def __init__(self, directory: Path, identity: dict[str, str], keep: int = 2):
+        self.directory = directory
+        self.identity = {"format": CHECKPOINT_FORMAT} | identity
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """The checkpoints that are there, oldest first."""
+        return sorted(self.directory.glob("step-*.npz"))
+
+    def save(self, step: int, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint beside the others, then removes those that are too many.
+
+        Raises:
+            OSError: it could not be written; the earlier ones are untouched.
+        """
+        facts = json.dumps({"identity": self.identity, "facts": checkpoint.facts})
+        with replacing(self.directory / f"step-{step:09}.npz") as path:
+            np.savez(path, facts=np.array(facts), **checkpoint.arrays)
+        for path in self.paths()[: -self.keep]:
+            path.unlink()
+
+    def load(self, shapes: dict[str, tuple[int, ...]]) -> Checkpoint | None:
+        """The newest checkpoint that can be used; None where there is none at all.
+
+        Each one that is refused is named on stdout, with the reason.
+
+        Args:
+            shapes: the arrays that it must hold, besides those of metrics.
+
+        Raises:
+            UsageError: there are checkpoints, and none can be used.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
+            try:
+                return self.read(path, shapes)
+            except ValueError as reason:
+                print(f"refused {path}: {reason}")
+        if paths:
+            raise UsageError(f"none of the checkpoints in {self.directory} can be used: start anew with another --out")
+        return None
+
+    def read(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
+        """Reads one checkpoint.
+
+        Raises:
+            ValueError: it is damaged, or of another run.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            stored = json.loads(str(arrays.pop("facts")))
+            identity, facts = stored["identity"], stored["facts"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"damaged or not a checkpoint ({error})") from None
+        for name, expected in self.identity.items():
+            if identity.get(name) != expected:
+                raise ValueError(f"its {name} is {identity.get(name)}, here it is {expected}")
+        if {name: array.shape for name, array in arrays.items() if not name.startswith("metrics/")} != shapes:
+            raise ValueError("it holds the variables of another model")
+        return Checkpoint(arrays, facts)

@@ -1,0 +1,172 @@
+"""The command line of a recipe, made from its dataclass, and the exit codes."""
+
+import argparse
+import dataclasses
+import errno
+import json
+import math
+import shlex
+import signal
+import subprocess
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, Self
+
+import keras
+
+from shared.backends.runtime import machine_name
+from shared.command_line import parse_command_line
+from shared.errors import Interrupted, TargetMissed, UsageError
+from shared.files import replacing
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """What every recipe understands. A recipe's `Config` inherits this, adds its own fields and fills `presets`."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "small": {}, "full": {}}
+
+    preset: Literal["smoke", "small", "full"] = "small"
+    """Size of the experiment: under a minute on two cores, minutes on a laptop, or the reference for one GPU."""
+    data: str = "auto"
+    """Data set by name; auto takes the recipe's own, or the embedded one where that cannot be had."""
+    data_dir: Path | None = None
+    """Where data are kept (default: $KERAS_RECIPES_DATA, else ~/.cache/keras-recipes)."""
+    epochs: int
+    """Passes over the training data."""
+    batch_size: int
+    """Examples a step."""
+    learning_rate: float
+    """The highest learning rate."""
+    seed: int = 0
+    """Of initial weights, shuffling, augmentation and dropout."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Type of the computations; weights are always float32."""
+    out: Path | None = None
+    """Directory of the run (default: runs/RECIPE-BACKEND-TIME)."""
+    resume: bool = False
+    """Go on with the run in --out; options not given are those it was started with."""
+    checkpoint_seconds: float = 60.0
+    """Save a checkpoint so often, besides at the end of each epoch."""
+    initial_weights: Path | None = None
+    """Start from the weights in this .weights.h5 or .keras file."""
+    target: float | None = None
+    """Exit with code 1 if the result is worse than this."""
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        self.require("learning_rate", self.learning_rate > 0, "must be above 0")
+        self.require("seed", 0 <= self.seed < 2**32, "must be between 0 and 4294967295")
+        self.require("checkpoint_seconds", self.checkpoint_seconds >= 0, "must be at least 0")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            self.require(field.name, not isinstance(value, float) or math.isfinite(value), "must be a finite number")
+
+    def require(self, name: str, holds: bool, rule: str) -> None:
+        """Raises a UsageError that names the option, its value and the rule, unless the rule holds."""
+        if not holds:
+            raise UsageError(f"--{name.replace('_', '-')} {rule}, not {getattr(self, name)}")
+
+    @classmethod
+    def for_preset(cls, preset: str, **changes: Any) -> Self:
+        """The options of a preset, some of them changed: what `--preset` gives on the command line."""
+        return cls(**{"preset": preset, **cls.presets[preset], **changes})
+
+
+def parse_options(config_class: type[Options], arguments: list[str] | None = None) -> Options:
+    """Reads the command line into a `config_class`.
+
+    Defaults are those of the preset that the command line names; with `--resume`, those of the run that it goes on
+    with.
+
+    Raises:
+        UsageError: an unknown option, or a value of the wrong type or out of range.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    glance.add_argument("--preset", nargs="?")
+    glance.add_argument("--out", nargs="?", type=Path)
+    glance.add_argument("--resume", action="store_true")
+    seen, _ = glance.parse_known_args(arguments)
+    if seen.resume and seen.out and (seen.out / "config.json").exists():
+        _, _, started = read_config(seen.out, config_class)
+        default = dataclasses.replace(started, resume=False)
+    else:
+        default = config_class.for_preset(seen.preset if seen.preset in config_class.presets else "small")
+    return parse_command_line(config_class, arguments, default=default)
+
+
+def write_config(directory: Path, recipe: str, config: Options) -> None:
+    """Writes config.json: the recipe, the backend, the options, and by what command, code and machine it was run."""
+    facts = {
+        "recipe": recipe,
+        "backend": keras.config.backend(),
+        "command": f"KERAS_BACKEND={keras.config.backend()} {shlex.join(['python', *sys.argv])}",
+        "commit": source_commit(),
+        "machine": machine_name(),
+        "options": {field.name: getattr(config, field.name) for field in dataclasses.fields(config)},
+    }
+    with replacing(directory / "config.json") as path:
+        path.write_text(json.dumps(facts, indent=1, default=str) + "\n")
+
+
+def source_commit() -> str | None:
+    """The git commit of this code, with "-dirty" where it was changed since; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str, Options]:
+    """Reads config.json: the recipe, the backend and the options that the run in `directory` was started with.
+
+    Raises:
+        UsageError: the file is damaged, or its options are not those of `config_class`.
+    """
+    path = directory / "config.json"
+    try:
+        facts = json.loads(path.read_text())
+        options = facts["options"]
+        for field in dataclasses.fields(config_class):
+            value = options[field.name]
+            if isinstance(value, list):
+                options[field.name] = tuple(value)
+            elif value is not None and Path in (typing.get_args(field.type) or (field.type,)):
+                options[field.name] = Path(value)
+        return facts["recipe"], facts["backend"], config_class(**options)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} does not hold the options of this recipe ({error}): take another --out") from None
+
+
+def launch(main: Callable[[Options], dict[str, float]], config_class: type[Options]) -> NoReturn:
+    """Runs a recipe from the command line and ends the process.
+
+    Exit codes: 0 done, 1 `--target` not reached, 2 wrong use or input, 130 interrupted.
+    """
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    code, message = 0, None
+    try:
+        main(parse_options(config_class))
+    except UsageError as error:
+        code, message = 2, f"error: {error}"
+    except TargetMissed as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt as error:
+        code, message = 130, str(error) if isinstance(error, Interrupted) else "interrupted; go on with --resume --out"
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        code, message = 2, f"error: {error}: make room or take another --out; what was saved before is untouched"
+    sys.stdout.flush()
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(code)

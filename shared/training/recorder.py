@@ -1,0 +1,169 @@
+"""What happens beside training: the place in the data, checkpoints, history.csv, a clean stop, timing."""
+
+import contextlib
+import csv
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+
+from shared.backends.runtime import synchronize_state
+from shared.data.batches import SeededBatches
+from shared.errors import Interrupted
+from shared.files import replacing
+from shared.training.checkpoint import Checkpoint, CheckpointStore, assign_variables, model_variables, read_variables
+
+
+class Recorder(keras.callbacks.Callback):
+    """Tells the data which epoch it is, saves checkpoints, writes history.csv, measures, and stops when asked.
+
+    Args:
+        store: where checkpoints go.
+        batches: the training data.
+        history_path: the history.csv to write, a line an epoch.
+        checkpoint_seconds: time between checkpoints within an epoch.
+        stop_message: what to say after a stop.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        batches: SeededBatches,
+        history_path: Path,
+        checkpoint_seconds: float,
+        stop_message: str,
+    ):
+        super().__init__()
+        self.store = store
+        self.batches = batches
+        self.history_path = history_path
+        self.checkpoint_seconds = checkpoint_seconds
+        self.stop_message = stop_message
+        self.stopping = False
+        self.history: list[dict[str, float]] = []
+        self.arrays: dict[str, np.ndarray] = {}
+        self.train_seconds = 0.0
+        """Wall-clock time of training and validation up to the last checkpoint, earlier parts of the run included."""
+        self.saved = time.monotonic()
+        self.start_seconds: float | None = None
+        self.timed_batches = 0
+        self.timed_seconds = 0.0
+        self.timing_since: float | None = None
+
+    def restore(self, model: keras.Model) -> tuple[int, int]:
+        """Sets the model to the newest checkpoint that can be used.
+
+        Returns:
+            The epoch to go on with and the first batch of it that is still to be trained on; (0, 0) without checkpoint.
+        """
+        shapes = {name: tuple(variable.shape) for name, variable in model_variables(model).items()}
+        checkpoint = self.store.load({name: shape for name, shape in shapes.items() if not name.startswith("metrics")})
+        if checkpoint is None:
+            print("no checkpoint yet: starting from the beginning")
+            return 0, 0
+        facts = checkpoint.facts
+        self.history = facts["history"]
+        self.train_seconds = facts["train_seconds"]
+        if facts["batch"]:
+            model.test_on_batch(*self.batches[0])  # makes Keras create the variables of the metrics
+        assign_variables(model, {name: array for name, array in checkpoint.arrays.items() if name in shapes})
+        self.arrays = checkpoint.arrays
+        print(f"going on at epoch {facts['epoch'] + 1}, batch {facts['batch'] + 1}")
+        return facts["epoch"], facts["batch"]
+
+    def save(self, epoch: int, batch: int) -> None:
+        """Saves a checkpoint from which training goes on with `batch` of `epoch`; a failure is said, not raised."""
+        now = time.monotonic()
+        self.train_seconds += now - self.saved
+        self.saved = now
+        synchronize_state(self.model)
+        self.arrays = read_variables(self.model)
+        facts = {"epoch": epoch, "batch": batch, "history": self.history, "train_seconds": self.train_seconds}
+        try:
+            self.store.save(epoch * self.batches.batches_per_epoch + batch, Checkpoint(self.arrays, facts))
+        except OSError as error:
+            kept = self.store.paths()
+            print(
+                f"WARNING: no checkpoint written ({error.strerror}); "
+                + (f"the earlier {kept[-1]} is untouched" if kept else "there is no earlier one"),
+                file=sys.stderr,
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
+        if self.batches.first:  # Keras has just reset the metrics, which go on in the middle of an epoch
+            assign_variables(self.model, {k: v for k, v in self.arrays.items() if k.startswith("metrics")})
+        if self.start_seconds is not None:
+            self.timing_since = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.start_seconds is None:
+            float(logs["loss"])  # waits for the device
+            self.start_seconds = time.time() - psutil.Process().create_time()
+            self.timing_since = time.monotonic()
+            self.batches.seconds = 0.0
+        else:
+            self.timed_batches += 1
+        trained = self.batches.first + batch + 1
+        if trained == self.batches.batches_per_epoch:
+            return  # the end of the epoch saves, after validation
+        if self.stopping or time.monotonic() - self.saved >= self.checkpoint_seconds:
+            self.save(self.batches.epoch, trained)
+        if self.stopping:
+            raise Interrupted(self.stop_message)
+
+    def on_test_begin(self, logs=None):
+        self.pause_timing()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.pause_timing()
+        self.history.append({"epoch": epoch + 1, **logs})
+        with replacing(self.history_path) as path, open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.history[0])
+            writer.writeheader()
+            writer.writerows(self.history)
+        self.save(epoch + 1, 0)
+        if self.stopping:
+            raise Interrupted(self.stop_message)
+
+    def pause_timing(self) -> None:
+        """Ends the time counted as training, at validation or the end of the epoch."""
+        if self.timing_since is not None:
+            self.timed_seconds += time.monotonic() - self.timing_since
+            self.timing_since = None
+
+    def examples_per_second(self) -> float | None:
+        """Training examples a second, first step and validation left out; None if nothing was timed."""
+        if not self.timed_batches:
+            return None
+        return round(self.timed_batches * self.batches.batch_size / self.timed_seconds, 1)
+
+    def data_share(self) -> float | None:
+        """Share of the training time spent making batches, 0 to 1; None if nothing was timed."""
+        return round(self.batches.seconds / self.timed_seconds, 4) if self.timed_batches else None
+
+    @contextlib.contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Lets the first Ctrl-C or SIGTERM stop training after the current step, and the second at once."""
+
+        def stop(number, frame):
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            print("stopping after this step, to save; once more to stop at once", file=sys.stderr)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,198 @@
+"""One run of a recipe: its directory, training that can be stopped and resumed, its result."""
+
+import dataclasses
+import datetime
+import json
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from shared.backends.runtime import backend_version, device_name, peak_memory, prepare_backend
+from shared.data.batches import SeededBatches
+from shared.errors import TargetMissed, UsageError
+from shared.files import remove_unfinished, replacing
+from shared.training.checkpoint import CheckpointStore, assign_variables
+from shared.training.options import Options, read_config, write_config
+from shared.training.recorder import Recorder
+from shared.training.saving import load_initial_weights, save_model
+
+# What may differ between a run and its continuation, because it changes nothing in the result.
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
+
+
+class Run:
+    """Prepares the backend and opens the directory of a run.
+
+    Args:
+        recipe: name of the recipe.
+        config: its options.
+
+    Raises:
+        UsageError: the directory cannot be written, holds another run, or was started with other options.
+    """
+
+    def __init__(self, recipe: str, config: Options):
+        self.recipe = recipe
+        self.config = config
+        self.directory = open_run_directory(recipe, config)
+        self.recorder: Recorder | None = None
+        prepare_backend(config.seed, config.precision)
+        print(f"{recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The lines of history.csv so far, one an epoch."""
+        return self.recorder.history
+
+    def versions(self) -> dict[str, str]:
+        """The versions that a result depends on."""
+        return {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "keras": keras.__version__,
+            keras.config.backend(): backend_version(),
+        }
+
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        words = ["python", *sys.argv[:1], "--out", str(self.directory), "--resume"]
+        return f"KERAS_BACKEND={keras.config.backend()} {shlex.join(words)}"
+
+    def fit(self, model: keras.Model, batches: SeededBatches, data: str, **arguments: Any) -> None:
+        """`model.fit` with checkpoints, `--resume`, `--initial-weights`, history.csv and a clean stop.
+
+        Args:
+            model: compiled.
+            batches: the training data.
+            data: name and fingerprint of the data; a checkpoint made with others is refused.
+            arguments: passed on to `model.fit`, such as `validation_data` and `callbacks`.
+
+        Raises:
+            UsageError: there are checkpoints, but none that can be used.
+            Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
+        """
+        identity = {"recipe": self.recipe, "data": data, **self.versions()}
+        store = CheckpointStore(self.directory / "checkpoint", identity)
+        recorder = self.recorder = Recorder(
+            store,
+            batches,
+            self.directory / "history.csv",
+            self.config.checkpoint_seconds,
+            f"interrupted, and saved; go on with  {self.resume_command()}",
+        )
+        arguments = arguments | {
+            "callbacks": [*arguments.get("callbacks", []), recorder],
+            "verbose": 1 if sys.stdout.isatty() else 2,
+            "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
+        }
+        epochs = self.config.epochs
+        model.optimizer.build(model.trainable_variables)
+        if self.config.initial_weights:
+            load_initial_weights(model, self.config.initial_weights)
+        epoch, first = recorder.restore(model) if self.config.resume else (0, 0)
+        with recorder.stopped_by_signals():
+            if first:
+                # Keras cannot enter an epoch in the middle: the rest of it is an epoch of a `fit` of its own.
+                batches.first = first
+                model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, **arguments)
+                batches.first = 0
+                epoch += 1
+                assign_variables(model, recorder.arrays)  # the end of `fit` put moving averages in their place
+            if epoch < epochs:
+                model.fit(batches, initial_epoch=epoch, epochs=epochs, **arguments)
+            else:
+                model.optimizer.finalize_variable_values(model.trainable_variables)
+
+    def save_figure(self, name: str, figure: Any) -> None:
+        """Writes a matplotlib figure to `name` in the run's directory."""
+        with replacing(self.directory / name) as path:
+            figure.savefig(path, dpi=120, bbox_inches="tight")
+
+    def finish(
+        self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], higher_is_better: bool = True
+    ) -> dict[str, float]:
+        """Writes model.keras and result.json, prints the `result ` line and returns the metrics.
+
+        Args:
+            model: trained.
+            data: name of the data set that was really used.
+            metric: the headline metric, a key of `metrics`.
+            metrics: measured on held-out data.
+            higher_is_better: how `--target` is compared.
+
+        Raises:
+            TargetMissed: the headline metric is worse than `--target`.
+        """
+        save_model(model, self.directory / "model.keras")
+        value, target = metrics[metric], self.config.target
+        result = {
+            "recipe": self.recipe,
+            "backend": keras.config.backend(),
+            "preset": self.config.preset,
+            "data": data,
+            "metric": metric,
+            "value": value,
+            "metrics": metrics,
+            "epochs": self.config.epochs,
+            "examples_per_second": self.recorder.examples_per_second(),
+            "train_seconds": round(self.recorder.train_seconds, 1),
+            "parameters": model.count_params(),
+            "seed": self.config.seed,
+            "versions": self.versions(),
+            "device": device_name(),
+            "out": str(self.directory),
+            "start_seconds": self.recorder.start_seconds,
+            "data_share": self.recorder.data_share(),
+            "peak_memory_bytes": peak_memory(),
+        }
+        with replacing(self.directory / "result.json") as path:
+            path.write_text(json.dumps(result, indent=1) + "\n")
+        print("result " + json.dumps(result), flush=True)
+        if target is not None and not (value >= target if higher_is_better else value <= target):
+            raise TargetMissed(f"target missed: {metric} is {value:.6g}, the target {target:.6g}")
+        return metrics
+
+
+def open_run_directory(recipe: str, config: Options) -> Path:
+    """Makes the directory of a run, or opens it again with `--resume`, and writes config.json; see `Run`."""
+    if config.resume and config.out is None:
+        raise UsageError("--resume needs --out, the directory of the run to go on with")
+    directory = config.out
+    if directory is None:
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        directory = Path("runs") / f"{recipe}-{keras.config.backend()}-{now}"
+    try:
+        if config.resume and (directory / "config.json").exists():
+            check_same_run(directory, recipe, config)
+        elif foreign := [path for path in directory.rglob("*") if path.is_file() and path.name != "config.json"]:
+            remedy = "there is no run to go on with" if config.resume else "add --resume to go on with the run in it"
+            raise UsageError(f"{directory} holds {foreign[0].name} already: {remedy}, or take another --out")
+        (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
+        for folder in (directory, directory / "checkpoint"):
+            remove_unfinished(folder)
+        write_config(directory, recipe, config)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory} ({error.strerror}): take another --out") from None
+    return directory
+
+
+def check_same_run(directory: Path, recipe: str, config: Options) -> None:
+    """Refuses to go on with a run of another recipe, on another backend or with other options."""
+    started_recipe, started_backend, started = read_config(directory, type(config))
+    if started_recipe != recipe:
+        raise UsageError(f"{directory} is a run of {started_recipe}, not of {recipe}: take another --out")
+    if started_backend != keras.config.backend():
+        raise UsageError(f"{directory} was started on {started_backend}: set KERAS_BACKEND={started_backend}")
+    for field in dataclasses.fields(config):
+        here, there = getattr(config, field.name), getattr(started, field.name)
+        if field.name not in FREE_ON_RESUME and here != there:
+            option = field.name.replace("_", "-")
+            raise UsageError(
+                f"{directory} was started with --{option} {there}, not {here}: leave the option out, "
+                "or start another run with another --out"
+            )

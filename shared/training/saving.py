@@ -1,0 +1,57 @@
+"""Models on disk, readable on every backend."""
+
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from shared.errors import UsageError
+from shared.files import replacing
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Writes a .keras file that `keras.saving.load_model` reads on every backend, and trains on.
+
+    Keras on PyTorch writes the names of optimizer classes that no other backend has; they are put right here.
+    """
+    with replacing(path) as unfinished:
+        model.save(unfinished)
+        with zipfile.ZipFile(unfinished) as archive:
+            members = {info: archive.read(info) for info in archive.infolist()}
+        with zipfile.ZipFile(unfinished, "w") as archive:
+            for info, content in members.items():
+                if info.filename == "config.json":
+                    content = json.dumps(with_public_optimizers(json.loads(content)))
+                archive.writestr(info, content)
+
+
+def with_public_optimizers(config: Any) -> Any:
+    """The configuration with each optimizer class of one backend replaced by its public parent."""
+    if isinstance(config, list):
+        return [with_public_optimizers(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: with_public_optimizers(value) for key, value in config.items()}
+    if str(config.get("module")).startswith("keras.") and hasattr(keras.optimizers, str(config.get("class_name"))):
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config
+
+
+def load_initial_weights(model: keras.Model, path: Path) -> None:
+    """Sets the weights of a model, and not the state of its optimizer, from a .weights.h5 or .keras file.
+
+    Raises:
+        UsageError: the file cannot be read, or its weights do not fit the model.
+    """
+    optimizer_state = [keras.ops.convert_to_numpy(variable.value) for variable in model.optimizer.variables]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about an optimizer that does not fit
+            model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"--initial-weights {path} cannot be used: {reason}") from None
+    for variable, value in zip(model.optimizer.variables, optimizer_state, strict=True):
+        variable.assign(value)

@@ -1,0 +1,90 @@
+"""Runs the tests on every installed backend, each in a worker process; with KERAS_BACKEND set, on that one here.
+
+A test marked `once` does not depend on the backend and runs on one of them only.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.backends.choice import BACKENDS, installed_backends
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    missing = [name for name in BACKENDS if name not in installed_backends()]
+    wanted = os.environ.get("RECIPES_TEST_BACKENDS", ",".join(BACKENDS) if os.environ.get("CI") else "").split(",")
+    if failing := [name for name in missing if name in wanted]:
+        raise pytest.UsageError(f"not installed, so not tested: {', '.join(failing)}")
+    if "KERAS_BACKEND" not in os.environ and not config.option.collectonly:
+        config.option.dist = "each"
+        config.option.tx = [f"popen//env:KERAS_BACKEND={name}" for name in installed_backends()]
+
+
+def pytest_report_header():
+    missing = [name for name in BACKENDS if name not in installed_backends()]
+    backends = os.environ.get("KERAS_BACKEND") or ", ".join(installed_backends())
+    data = os.environ.get("KERAS_RECIPES_DATA")
+    return [
+        f"backends: {backends}" + (f"; NOT INSTALLED, NOT TESTED: {', '.join(missing)}" if missing else ""),
+        f"data: {data}" if data else "data: KERAS_RECIPES_DATA is not set, tests on CIFAR-10 are skipped",
+    ]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("KERAS_BACKEND") not in (None, installed_backends()[0]) and hasattr(config, "workerinput"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("once")])
+        items[:] = [item for item in items if not item.get_closest_marker("once")]
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The data directory with real CIFAR-10; the test is skipped without it."""
+    directory = os.environ.get("KERAS_RECIPES_DATA")
+    if not directory or not (Path(directory) / "tfds" / "cifar10").exists():
+        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/cifar10")
+    return Path(directory)
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path) -> Path:
+    """A machine without data and without network: returns its empty data directory."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_RECIPES_DATA", str(tmp_path / "no-data"))
+    return tmp_path / "no-data"
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Runs Python with arguments in an empty directory; returns the finished process, its output as text."""
+
+    def run(*arguments, check=None, **environment):
+        command = [sys.executable, *map(str, arguments)]
+        process = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=600
+        )
+        if check is not None:
+            assert process.returncode == check, process.stdout[-2000:] + process.stderr[-4000:]
+        return process
+
+    return run
+
+
+@pytest.fixture
+def run_recipe(run_python):
+    """Runs a recipe as a script."""
+
+    def run(name, *arguments, **keywords):
+        return run_python(PROJECT / "recipes" / f"{name}.py", *arguments, **keywords)
+
+    return run

@@ -1,0 +1,91 @@
+"""The command `recipes`."""
+
+import json
+
+import keras
+import pytest
+from conftest import PROJECT
+
+from shared import records
+from shared.errors import UsageError
+from shared.records import public_command, read_records, recipe_paths, record_run, with_tables
+
+
+def recipes(run_python, *arguments, **keywords):
+    return run_python("-m", "shared.cli", *arguments, **keywords)
+
+
+@pytest.mark.once
+def test_list_names_every_recipe(run_python):
+    text = recipes(run_python, "list", check=0).stdout
+    for path in recipe_paths():
+        assert f"{path.stem}\n  task        " in text
+        for record in [record for record in read_records(path.stem) if record["preset"] == "small"][:1]:
+            assert f"{record['parameters']:,}" in text
+
+
+def test_doctor_finds_the_backend(run_python, offline):
+    text = recipes(run_python, "doctor", check=0).stdout
+    line = next(line for line in text.splitlines() if line.split()[:1] == [keras.config.backend()])
+    assert f"Keras {keras.__version__}" in line
+    assert "on cpu" in line or keras.config.backend() in line
+    assert "cifar10          missing     mend: run a recipe with --data cifar10, which downloads 170 MB" in text
+    assert "GB free" in text
+
+
+@pytest.mark.once
+def test_doctor_finds_prepared_data(run_python, real_data):
+    text = recipes(run_python, "doctor", check=0).stdout
+    assert f"cifar10          {real_data / 'tfds' / 'cifar10'}" in text
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["record"], ["record", "nowhere"], ["list", "--loud"]])
+def test_wrong_use(run_python, arguments):
+    process = recipes(run_python, *arguments)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
+
+
+def finished_run(directory, commit):
+    directory.mkdir()
+    result = {"recipe": "some", "backend": "jax", "preset": "small", "data": "mnist5k", "seed": 0, "value": 0.5}
+    config = {"command": "python some.py --out /tmp/x", "commit": commit, "machine": "a box", "options": {}}
+    (directory / "result.json").write_text(json.dumps(result))
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+@pytest.mark.once
+def test_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PROJECT", tmp_path)
+    path = record_run(finished_run(tmp_path / "run", "0123456789ab"))
+    assert path == tmp_path / "results/some/small-mnist5k-jax-0.json"
+    record = json.loads(path.read_text())
+    assert (record["value"], record["commit"], record["machine"]) == (0.5, "0123456789ab", "a box")
+    for commit in ("0123456789ab-dirty", None):
+        with pytest.raises(UsageError, match="not committed"):
+            record_run(finished_run(tmp_path / f"run {commit}", commit))
+
+
+@pytest.mark.once
+def test_the_tables_of_the_readme_are_those_of_the_records():
+    readme = (PROJECT / "README.md").read_text()
+    assert with_tables(readme) == readme, "run  recipes tables --write"
+    for path in recipe_paths():
+        assert f"<!-- table {path.stem} -->" in readme
+        for record in read_records(path.stem):
+            assert f"{record['metric']} {record['value']:.4f}" in readme
+            assert public_command(record["command"]) in readme
+
+
+@pytest.mark.once
+def test_records_are_of_committed_code_and_say_how_they_were_made():
+    for path in recipe_paths():
+        for record in read_records(path.stem):
+            assert record["recipe"] == path.stem
+            assert record["commit"]
+            assert not record["commit"].endswith("-dirty")
+            assert f"python recipes/{path.name}" in record["command"]
+            assert record["value"] == record["metrics"][record["metric"]]

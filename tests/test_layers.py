@@ -1,0 +1,145 @@
+"""Each shared layer: shape, precision, config, saving, gradients, and the numbers of an independent implementation."""
+
+import keras
+import numpy as np
+import pytest
+
+from shared.layers.residual import ConvolutionBlock, ResidualBlock
+
+CASES = {
+    "convolution": (lambda **kw: ConvolutionBlock(6, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
+    "convolution 5x5": (lambda **kw: ConvolutionBlock(6, kernel_size=5, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
+    "convolution pooled": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 8, 8, 3), (4, 4, 4, 6)),
+    "convolution pooled odd": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 7, 9, 3), (4, 3, 4, 6)),
+    "residual": (lambda **kw: ResidualBlock(**kw), (4, 8, 8, 3), (4, 8, 8, 3)),
+    "residual short": (lambda **kw: ResidualBlock(depth=1, **kw), (4, 5, 5, 6), (4, 5, 5, 6)),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def randomize(layer):
+    """Gives every variable a value of its own, so that none can hide behind its initial 0 or 1."""
+    for index, variable in enumerate(layer.weights):
+        value = random(variable.shape, seed=index + 1)
+        variable.assign(np.abs(value) + 0.5 if "variance" in variable.path or "gamma" in variable.path else value * 0.3)
+
+
+def reference_convolution(x, kernel):
+    """Same-padded convolution, one kernel position at a time, in float64."""
+    size = kernel.shape[0]
+    low = (size - 1) // 2
+    padded = np.pad(x.astype("float64"), ((0, 0), (low, size - 1 - low), (low, size - 1 - low), (0, 0)))
+    height, width = x.shape[1:3]
+    return sum(
+        padded[:, i : i + height, j : j + width] @ kernel[i, j].astype("float64")
+        for i in range(size)
+        for j in range(size)
+    )
+
+
+def reference_block(block, x, training):
+    """What a ConvolutionBlock should compute, from its weights, in NumPy."""
+    kernel, gamma, beta, mean, variance = (keras.ops.convert_to_numpy(w.value) for w in block.weights)
+    x = reference_convolution(x, kernel)
+    if block.pool:
+        batch, height, width, channels = x.shape
+        x = x[:, : height // 2 * 2, : width // 2 * 2]
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    if training:
+        mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    return np.maximum(gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta, 0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_same_numbers_as_numpy(case, training):
+    make, input_shape, _ = case
+    layer, x = make(), random(input_shape)
+    layer.build(input_shape)
+    randomize(layer)
+    expected = x
+    for block in layer.blocks if isinstance(layer, ResidualBlock) else [layer]:
+        expected = reference_block(block, expected, training)
+    if isinstance(layer, ResidualBlock):
+        expected = x + expected
+    actual = keras.ops.convert_to_numpy(layer(x, training=training))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_same_numbers_as_keras_cv():
+    csp_darknet = pytest.importorskip("keras_cv.src.models.backbones.csp_darknet.csp_darknet_utils")
+    ours, x = ConvolutionBlock(6), random((2, 8, 8, 3))
+    theirs = csp_darknet.DarknetConvBlock(6, kernel_size=3, strides=1, activation="relu")
+    ours.build(x.shape)
+    theirs(x)
+    randomize(ours)
+    theirs.set_weights(ours.get_weights())
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_shape(case):
+    make, input_shape, output_shape = case
+    layer = make()
+    assert layer(random(input_shape)).shape == output_shape
+    assert layer.compute_output_shape((None, *input_shape[1:])) == (None, *output_shape[1:])
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(case, policy):
+    make, input_shape, _ = case
+    layer = make(dtype=policy)
+    outputs = layer(random(input_shape))
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+
+
+def test_config_round_trip(case):
+    make, input_shape, _ = case
+    layer = make(dtype="mixed_bfloat16", name="some_name")
+    copy = type(layer).from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    for each in (layer, copy):
+        each.build(input_shape)
+    assert [w.shape for w in copy.weights] == [w.shape for w in layer.weights]
+
+
+def test_save_and_load(case, tmp_path):
+    make, input_shape, _ = case
+    model = keras.Sequential([keras.Input(input_shape[1:]), make()])
+    randomize(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = random(input_shape)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(loaded(x)), keras.ops.convert_to_numpy(model(x)))
+
+
+def test_gradients_are_finite_and_reach_every_weight(case):
+    make, input_shape, output_shape = case
+    model = keras.Sequential([keras.Input(input_shape[1:]), make()])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    before = [keras.ops.convert_to_numpy(w.value).copy() for w in model.trainable_weights]
+    model.train_on_batch(random(input_shape), random(output_shape, seed=1))
+    for old, weight in zip(before, model.trainable_weights, strict=True):
+        gradient = old - keras.ops.convert_to_numpy(weight.value)
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0, weight.path
+
+
+def test_inference_does_not_change_the_statistics(case):
+    make, input_shape, _ = case
+    layer = make()
+    layer.build(input_shape)
+    before = [w.copy() for w in layer.get_weights()]
+    layer(random(input_shape) + 3, training=False)
+    assert all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
+    layer(random(input_shape) + 3, training=True)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))

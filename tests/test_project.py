@@ -1,0 +1,95 @@
+"""The rules of the house, read from the source."""
+
+import ast
+import collections
+import re
+import subprocess
+
+import pytest
+from conftest import PROJECT
+
+pytestmark = pytest.mark.once
+
+RECIPES = sorted((PROJECT / "recipes").glob("[a-z]*.py"))
+SHARED = sorted((PROJECT / "shared").rglob("*.py"))
+BACKEND_PACKAGES = {"tensorflow", "torch", "jax"}
+
+
+def imports(path):
+    """(line, module) of every import in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module
+
+
+@pytest.mark.parametrize("path", RECIPES + SHARED, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_only_shared_backends_names_a_backend(path):
+    for line, module in imports(path):
+        where = f"{path}:{line} imports {module}"
+        assert not module.startswith("keras.src"), where
+        if "backends" not in path.parts:
+            assert module.partition(".")[0] not in BACKEND_PACKAGES, where
+    assert "Lambda(" not in path.read_text()
+    assert not re.search(r"KERAS_BACKEND.\]\s*=", path.read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in SHARED if "layers" in path.parts], ids=lambda path: path.stem)
+def test_layers_import_keras_alone(path):
+    assert {module.partition(".")[0] for _, module in imports(path)} <= {"keras"}
+
+
+def test_dependencies_point_one_way():
+    for path in SHARED:
+        for line, module in imports(path):
+            assert not module.startswith("recipes"), f"{path}:{line}"
+            if path.parent.name in {"data", "metrics", "backends"}:
+                assert not module.startswith("shared.training"), f"{path}:{line}"
+
+
+def test_top_level_names_are_unique():
+    homes = collections.defaultdict(list)
+    for path in SHARED:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                homes[node.name].append(path)
+            elif isinstance(node, ast.Assign):
+                for target in node.targets:
+                    homes[target.id].append(path)
+    homes.pop("main")
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def test_shared_is_imported_by_name():
+    for path in RECIPES + SHARED:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("shared") for alias in node.names), f"{path}:{node.lineno}"
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("shared"):
+                assert not any(alias.asname or alias.name == "*" for alias in node.names), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_stay_readable(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 250
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert {"main", "build_model"} <= set(functions)
+    for name, node in functions.items():
+        assert node.end_lineno - node.lineno < 50, name
+
+
+def test_public_functions_have_docstrings():
+    for path in SHARED:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+def test_no_real_data_in_the_project():
+    data = {".npz", ".npy", ".array_record", ".gz", ".zip", ".h5", ".keras", ".bin"}
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True).stdout.splitlines()
+    assert [name for name in tracked if any(name.endswith(suffix) for suffix in data)] == []

@@ -1,0 +1,252 @@
+"""Training that is stopped anywhere and goes on as if it had not been."""
+
+import csv
+import json
+import signal
+import time
+import zipfile
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+from conftest import PROJECT
+
+from shared.data.batches import SeededBatches
+from shared.errors import Interrupted, TargetMissed, UsageError
+from shared.training.options import Options
+from shared.training.recorder import Recorder
+from shared.training.run import Run
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    epochs: int = 3
+    batch_size: int = 8
+    learning_rate: float = 0.05
+    optimizer: str = "sgd"
+
+
+class Points(SeededBatches):
+    """Seeded noise in, a linear function of it out."""
+
+    batch_size = 8
+    batches_per_epoch = 5
+
+    def make_batch(self, index, rng):
+        x = rng.normal(size=(8, 4)).astype("float32")
+        return x, x.sum(axis=1, keepdims=True)
+
+
+def make_model(config):
+    """A model with everything that a checkpoint must hold: dropout, moving statistics, momentum, schedule, averages."""
+    schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, 15)
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, use_ema=True, ema_momentum=0.8)
+    else:
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, use_ema=True, ema_momentum=0.8)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(16),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.Dropout(0.3, seed=1),
+            layers.Dense(1),
+        ]
+    )
+    model.compile(optimizer, "mse", metrics=["mae"])
+    return model
+
+
+def train(config, monkeypatch=None, stop_after=None):
+    """Runs `fit` as a recipe does; with `stop_after`, a signal arrives during that step."""
+    run = Run("points", config)
+    model = make_model(config)
+    x = np.random.default_rng(9).normal(size=(16, 4)).astype("float32")
+
+    def fit():
+        run.fit(model, Points(config.seed), "points", validation_data=(x, x.sum(axis=1, keepdims=True)))
+
+    if stop_after is None:
+        fit()
+        return run, model
+    steps = iter(range(1, 1000))
+    original = Recorder.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        if next(steps) == stop_after:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", on_train_batch_end)
+        with pytest.raises(Interrupted, match="--resume"):
+            fit()
+    return run, model
+
+
+def weights(model):
+    return [keras.ops.convert_to_numpy(v.value) for v in [*model.variables, *model.optimizer.variables]]
+
+
+def assert_same_bits(one, other):
+    for a, b in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop_after", [2, 5, 8, 14])
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, stop_after):
+    whole, expected = train(Config(out=tmp_path / "whole", optimizer=optimizer))
+    train(Config(out=tmp_path / "parts", optimizer=optimizer), monkeypatch, stop_after)
+    keras.utils.set_random_seed(99)
+    parts, actual = train(Config(out=tmp_path / "parts", optimizer=optimizer, resume=True))
+    assert_same_bits(actual, expected)
+    assert parts.history == whole.history
+    assert (tmp_path / "parts/history.csv").read_text() == (tmp_path / "whole/history.csv").read_text()
+
+
+def test_stopped_twice_with_mixed_precision(tmp_path, monkeypatch):
+    options = dict(precision="mixed_bfloat16")
+    try:
+        _, expected = train(Config(out=tmp_path / "whole", **options))
+        train(Config(out=tmp_path / "parts", **options), monkeypatch, 3)
+        train(Config(out=tmp_path / "parts", resume=True, **options), monkeypatch, 4)
+        _, actual = train(Config(out=tmp_path / "parts", resume=True, **options))
+        assert_same_bits(actual, expected)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    _, expected = train(Config(out=tmp_path / "run"))
+    run, actual = train(Config(out=tmp_path / "run", resume=True))
+    assert_same_bits(actual, expected)
+    assert len(run.history) == 3
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    train(Config(out=tmp_path / "run"))
+    config = Config(out=tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="can be used"):
+        Run("points", config).fit(make_model(config), Points(0), "other points")
+
+
+def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch, capsys):
+    config = Config(out=tmp_path / "run", checkpoint_seconds=0)
+    run = Run("points", config)
+    model = make_model(config)
+    saves = iter(range(1000))
+    original = np.savez
+
+    def savez(path, **arrays):
+        if next(saves) >= 2:
+            raise OSError(28, "No space left on device")
+        original(path, **arrays)
+
+    monkeypatch.setattr(np, "savez", savez)
+    run.fit(model, Points(0), "points")
+    message = capsys.readouterr().err
+    assert "WARNING: no checkpoint written (No space left on device); the earlier" in message
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoint").iterdir())
+    assert kept == ["step-000000001.npz", "step-000000002.npz"]
+    _, expected = train(Config(out=tmp_path / "whole"))
+    assert_same_bits(model, expected)
+
+
+def test_history_has_a_line_an_epoch(tmp_path):
+    run, _ = train(Config(out=tmp_path / "run"))
+    with open(tmp_path / "run/history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert set(rows[0]) == {"epoch", "loss", "mae", "val_loss", "val_mae"}
+    assert float(rows[2]["loss"]) == run.history[2]["loss"]
+
+
+def test_initial_weights_make_runs_start_alike(tmp_path):
+    source = make_model(Config())
+    source.save_weights(tmp_path / "start.weights.h5")
+    source.save(tmp_path / "start.keras")
+    ends = []
+    for name in ("start.weights.h5", "start.keras"):
+        config = Config(out=tmp_path / f"run {name}", initial_weights=tmp_path / name, seed=3, epochs=1)
+        ends.append(train(config)[1])
+    for a, b in zip(ends[0].get_weights(), ends[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_initial_weights_that_do_not_fit(tmp_path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(tmp_path / "other.weights.h5")
+    for name in ("other.weights.h5", "missing.weights.h5", "wrong.txt"):
+        with pytest.raises(UsageError, match="--initial-weights") as caught:
+            train(Config(out=tmp_path / f"run {name}", initial_weights=tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+
+def test_target_either_way(tmp_path, capsys):
+    run, model = train(Config(out=tmp_path / "run", target=0.5))
+    assert run.finish(model, "points", "score", {"score": 0.6}) == {"score": 0.6}
+    with pytest.raises(TargetMissed, match=r"score is 0\.4, the target 0\.5"):
+        run.finish(model, "points", "score", {"score": 0.4})
+    run.finish(model, "points", "error", {"error": 0.4}, higher_is_better=False)
+    with pytest.raises(TargetMissed):
+        run.finish(model, "points", "error", {"error": float("nan")}, higher_is_better=False)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(last.removeprefix("result "))["metric"] == "error"
+
+
+def test_saved_models_name_no_backend(tmp_path):
+    run, model = train(Config(out=tmp_path / "run", optimizer="adamw"))
+    run.finish(model, "points", "score", {"score": 1.0})
+    with zipfile.ZipFile(tmp_path / "run/model.keras") as archive:
+        assert archive.testzip() is None
+        assert "keras.src" not in archive.read("config.json").decode()
+
+
+WEIGHTS_TRAVEL = """
+import json, sys
+import keras, numpy as np
+import recipes.cnn_cifar10
+model = keras.saving.load_model(sys.argv[1])
+batch = np.load(sys.argv[2])
+outputs = keras.ops.convert_to_numpy(model(batch["images"], training=False))
+losses = [float(model.train_on_batch(batch["images"], batch["labels"])) for _ in range(3)]
+np.savez(sys.argv[3], outputs=outputs, losses=losses)
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weights_travel_and_training_goes_on(tmp_path, run_python, optimizer):
+    from recipes.cnn_cifar10 import Config as ClassifierConfig
+    from recipes.cnn_cifar10 import build_model, build_optimizer
+    from shared.backends.choice import installed_backends
+    from shared.data.images import load_images
+    from shared.training.saving import save_model
+
+    data = load_images("mnist5k", None, "mnist5k", validation=0.1)
+    config = ClassifierConfig.for_preset("smoke", optimizer=optimizer, learning_rate=0.01, warmup=0.0)
+    model = build_model(config, data)
+    model.compile(build_optimizer(config, steps=20), keras.losses.CategoricalCrossentropy(from_logits=True))
+    images, labels = data.train.images[:32], np.eye(10, dtype="float32")[data.train.labels[:32]]
+    for _ in range(3):
+        model.train_on_batch(images, labels)
+    save_model(model, tmp_path / "model.keras")
+    np.savez(tmp_path / "batch.npz", images=images, labels=labels)
+    outputs = keras.ops.convert_to_numpy(model(images, training=False))
+    losses = [float(model.train_on_batch(images, labels)) for _ in range(3)]
+    assert losses[2] < losses[0]
+    for name in installed_backends():
+        arguments = (tmp_path / "model.keras", tmp_path / "batch.npz", tmp_path / f"{name}.npz")
+        run_python("-c", WEIGHTS_TRAVEL, *arguments, KERAS_BACKEND=name, PYTHONPATH=str(PROJECT), check=0)
+        there = np.load(tmp_path / f"{name}.npz")
+        np.testing.assert_allclose(there["outputs"], outputs, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(there["losses"], losses, rtol=1e-4, err_msg=name)
+
+
+def test_time_is_not_lost_by_a_resume(tmp_path, monkeypatch):
+    first, _ = train(Config(out=tmp_path / "run"), monkeypatch, 8)
+    time.sleep(0.01)
+    second, _ = train(Config(out=tmp_path / "run", resume=True))
+    assert second.recorder.train_seconds > first.recorder.train_seconds > 0
