@@ -6,6 +6,7 @@ A test marked `once` does not depend on the backend and runs on one of them only
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def offline(monkeypatch, tmp_path) -> Path:
     """A machine without data and without network: returns its empty data directory."""
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which remembers the proxies of its first use
     monkeypatch.setenv("KERAS_RECIPES_DATA", str(tmp_path / "no-data"))
     return tmp_path / "no-data"
 

@@ -57,25 +57,21 @@ def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
 
 
 def test_offline_trains_on_the_embedded_digits_and_says_so(run_recipe, offline):
-    process = run_recipe("cnn_cifar10", "--preset", "smoke", "--epochs", "2", check=0)
+    options = ("--optimizer", "adamw", "--learning-rate", "0.002", "--precision", "mixed_bfloat16", "--cutout", "6")
+    process = run_recipe("cnn_cifar10", "--preset", "smoke", *options, "--target", "0.9999", check=1)
     assert "WARNING: no cifar10, training on the embedded mnist5k instead" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert process.stderr.splitlines()[-1].startswith("target missed: top1 is 0.")
     result = result_of(process)
     assert result["data"] == "mnist5k"
-    assert result["value"] >= 0.3
-    assert "Traceback" not in process.stderr
-
-
-def test_target_missed_is_exit_code_1(run_recipe):
-    process = run_recipe("cnn_cifar10", *TINY, "--epochs", "1", "--target", "0.999", check=1)
-    assert process.stderr.splitlines()[-1].startswith("target missed: top1 is 0.")
-    assert result_of(process)["value"] < 0.999
+    assert 0.5 <= result["value"] < 0.9999
 
 
 IMPORTS = """
 import sys
 import recipes.cnn_cifar10 as recipe
 recipe.main(recipe.Config.for_preset("smoke", data=sys.argv[1], epochs=1, train_examples=200))
-print(sorted({"tensorflow", "torch", "jax"} & set(sys.modules)))
+print("imported", *sorted({"tensorflow", "torch", "jax"} & set(sys.modules)))
 """
 
 
@@ -83,10 +79,19 @@ print(sorted({"tensorflow", "torch", "jax"} & set(sys.modules)))
 def test_only_the_chosen_backend_is_imported(run_python, tmp_path, data, request):
     if data == "cifar10":
         request.getfixturevalue("real_data")
-    cache = str(tmp_path / "cache")  # so that decoding, too, happens here
-    process = run_python("-c", IMPORTS, data, check=0, KERAS_RECIPES_CACHE=cache, PYTHONPATH=str(PROJECT))
-    allowed = {keras.config.backend()} | ({"jax"} if keras.config.backend() == "tensorflow" else set())
-    assert set(eval(process.stdout.splitlines()[-1])) <= allowed
+    process = run_python("-c", IMPORTS, data, check=0, PYTHONPATH=str(PROJECT))
+    assert process.stdout.splitlines()[-1].split() == ["imported", keras.config.backend()]
+
+
+@pytest.mark.once
+def test_decoding_imports_no_tensorflow(run_python, tmp_path, real_data):
+    code = "import sys; from shared.data.images import load_images; load_images('cifar10', None, 'cifar10', 0.1)"
+    process = run_python(
+        "-c", f"{code}; print('tensorflow' in sys.modules)",
+        check=0, KERAS_BACKEND="jax", KERAS_RECIPES_CACHE=str(tmp_path / "cache"), PYTHONPATH=str(PROJECT),
+    )  # fmt: skip
+    assert process.stdout.splitlines()[-1] == "False"
+    assert "once" in process.stderr
 
 
 def start(tmp_path, *arguments):
@@ -143,11 +148,10 @@ def test_killed_before_the_first_checkpoint(tmp_path, run_recipe):
     assert result_of(again)["preset"] == "smoke"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_politely_saves_and_says_how_to_go_on(tmp_path, run_python, number):
+def test_stopped_politely_saves_and_says_how_to_go_on(tmp_path, run_python):
     process = start(tmp_path, *TINY, "--out", "run", "--checkpoint-seconds", "0")
     wait_for_step(tmp_path / "run/checkpoint", 5, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 130, out + err
     last = err.splitlines()[-1]
@@ -157,8 +161,3 @@ def test_stopped_politely_saves_and_says_how_to_go_on(tmp_path, run_python, numb
     assert command[0] == f"KERAS_BACKEND={keras.config.backend()}"
     again = run_python(*command[2:], check=0)
     assert "going on at epoch" in again.stdout
-
-
-def test_weights_of_adamw_mixed_precision_and_augmentation(run_recipe):
-    options = ("--optimizer", "adamw", "--learning-rate", "0.002", "--precision", "mixed_bfloat16", "--cutout", "6")
-    assert result_of(run_recipe("cnn_cifar10", *TINY, *options, "--ema", "0.9", check=0))["value"] > 0.3

@@ -7,6 +7,7 @@ import http.server
 import io
 import tarfile
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -199,8 +200,9 @@ def test_a_set_that_is_not_labelled_images_of_one_size(cache, real_data):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, monkeypatch):
     """A web server on this machine; yields its address and the folder that it serves."""
+    monkeypatch.setattr(urllib.request, "_opener", urllib.request.build_opener(urllib.request.ProxyHandler({})))
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, Self
@@ -18,7 +17,7 @@ import keras
 
 from shared.backends.runtime import machine_name
 from shared.command_line import parse_command_line
-from shared.errors import Interrupted, TargetMissed, UsageError
+from shared.errors import TargetMissed, UsageError
 from shared.files import replacing
 
 
@@ -56,6 +55,9 @@ class Options:
     """Exit with code 1 if the result is worse than this."""
 
     def __post_init__(self):
+        for name in ("data_dir", "out", "initial_weights"):
+            if getattr(self, name) is not None:
+                setattr(self, name, Path(getattr(self, name)))
         for name in ("epochs", "batch_size"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         self.require("learning_rate", self.learning_rate > 0, "must be above 0")
@@ -131,13 +133,7 @@ def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str,
     path = directory / "config.json"
     try:
         facts = json.loads(path.read_text())
-        options = facts["options"]
-        for field in dataclasses.fields(config_class):
-            value = options[field.name]
-            if isinstance(value, list):
-                options[field.name] = tuple(value)
-            elif value is not None and Path in (typing.get_args(field.type) or (field.type,)):
-                options[field.name] = Path(value)
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["options"].items()}
         return facts["recipe"], facts["backend"], config_class(**options)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} does not hold the options of this recipe ({error}): take another --out") from None
@@ -161,7 +157,7 @@ def launch(main: Callable[[Options], dict[str, float]], config_class: type[Optio
     except TargetMissed as error:
         code, message = 1, str(error)
     except KeyboardInterrupt as error:
-        code, message = 130, str(error) if isinstance(error, Interrupted) else "interrupted; go on with --resume --out"
+        code, message = 130, str(error) or "interrupted; what was saved before is untouched"
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise

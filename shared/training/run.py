@@ -92,9 +92,9 @@ class Run:
         }
         epochs = self.config.epochs
         model.optimizer.build(model.trainable_variables)
-        if self.config.initial_weights:
-            load_initial_weights(model, self.config.initial_weights)
         epoch, first = recorder.restore(model) if self.config.resume else (0, 0)
+        if self.config.initial_weights and (epoch, first) == (0, 0):
+            load_initial_weights(model, self.config.initial_weights)
         with recorder.stopped_by_signals():
             if first:
                 # Keras cannot enter an epoch in the middle: the rest of it is an epoch of a `fit` of its own.
@@ -167,15 +167,17 @@ def open_run_directory(recipe: str, config: Options) -> Path:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         directory = Path("runs") / f"{recipe}-{keras.config.backend()}-{now}"
     try:
-        if config.resume and (directory / "config.json").exists():
+        going_on = config.resume and (directory / "config.json").exists()
+        if going_on:
             check_same_run(directory, recipe, config)
         elif foreign := [path for path in directory.rglob("*") if path.is_file() and path.name != "config.json"]:
             remedy = "there is no run to go on with" if config.resume else "add --resume to go on with the run in it"
             raise UsageError(f"{directory} holds {foreign[0].name} already: {remedy}, or take another --out")
-        (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
         for folder in (directory, directory / "checkpoint"):
+            folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder)
-        write_config(directory, recipe, config)
+        if not going_on:
+            write_config(directory, recipe, config)
     except OSError as error:
         raise UsageError(f"cannot write to {directory} ({error.strerror}): take another --out") from None
     return directory
