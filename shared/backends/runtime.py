@@ -1,12 +1,16 @@
 """The running backend: its seeds, precision, device, version and memory."""
 
+import contextlib
 import os
 import platform
+import random
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
+import numpy as np
 import psutil
 
 
@@ -22,19 +26,40 @@ def prepare_backend(seed: int, precision: str) -> None:
         seed: for initial weights and for whatever the backend draws.
         precision: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
     """
-    keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
+    # Not keras.utils.set_random_seed, which imports TensorFlow wherever it is installed. Keras draws the seeds of
+    # initializers and layers from `random`.
+    random.seed(seed)
+    np.random.seed(seed)
     match keras.config.backend():
         case "jax":
             import jax
 
             jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        case "torch":
+            import torch
+
+            torch.manual_seed(seed)
         case "tensorflow":
             import tensorflow as tf
 
+            tf.random.set_seed(seed)
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Keeps Keras on another backend from importing TensorFlow, as it does to save a model wherever it is installed."""
+    if keras.config.backend() == "tensorflow" or "tensorflow" in sys.modules:
+        yield
+        return
+    sys.modules["tensorflow"] = None  # an import now fails as if it were not installed
+    try:
+        yield
+    finally:
+        del sys.modules["tensorflow"]
 
 
 def synchronize_state(model: keras.Model) -> None:

@@ -107,6 +107,9 @@ class Run:
                 model.fit(batches, initial_epoch=epoch, epochs=epochs, **arguments)
             else:
                 model.optimizer.finalize_variable_values(model.trainable_variables)
+        for variable in model.optimizer.variables:
+            # On JAX the averages now share memory with the weights, and `predict` would take it from both.
+            variable.assign(np.array(keras.ops.convert_to_numpy(variable.value)))
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from shared.backends.runtime import without_tensorflow
 from shared.errors import UsageError
 from shared.files import replacing
 
@@ -18,7 +19,8 @@ def save_model(model: keras.Model, path: Path) -> None:
     Keras on PyTorch writes the names of optimizer classes that no other backend has; they are put right here.
     """
     with replacing(path) as unfinished:
-        model.save(unfinished)
+        with without_tensorflow():
+            model.save(unfinished)
         with zipfile.ZipFile(unfinished) as archive:
             members = {info: archive.read(info) for info in archive.infolist()}
         with zipfile.ZipFile(unfinished, "w") as archive:
