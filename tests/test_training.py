@@ -65,7 +65,7 @@ def make_model(config):
     return model
 
 
-def train(config, monkeypatch=None, stop_after=None):
+def train(config, monkeypatch=None, stop_after=None, message="--resume"):
     """Runs `fit` as a recipe does; with `stop_after`, a signal arrives during that step."""
     run = Run("points", config)
     model = make_model(config)
@@ -87,7 +87,7 @@ def train(config, monkeypatch=None, stop_after=None):
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "on_train_batch_end", on_train_batch_end)
-        with pytest.raises(Interrupted, match="--resume"):
+        with pytest.raises(Interrupted, match=message):
             fit()
     return run, model
 
@@ -139,26 +139,38 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
         Run("points", config).fit(make_model(config), Points(0), "other points")
 
 
-def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch, capsys):
-    config = Config(out=tmp_path / "run", checkpoint_seconds=0)
-    run = Run("points", config)
-    model = make_model(config)
-    saves = iter(range(1000))
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that has room for as many checkpoints as `disk["room"]` says."""
+    disk = {"room": 2}
     original = np.savez
 
     def savez(path, **arrays):
-        if next(saves) >= 2:
+        if disk["room"] == 0:
             raise OSError(28, "No space left on device")
+        disk["room"] -= 1
         original(path, **arrays)
 
     monkeypatch.setattr(np, "savez", savez)
-    run.fit(model, Points(0), "points")
+    return disk
+
+
+def test_a_full_disk_is_said_and_training_goes_on(tmp_path, disk, capsys):
+    _, actual = train(Config(out=tmp_path / "run", checkpoint_seconds=0))
     message = capsys.readouterr().err
     assert "WARNING: no checkpoint written (No space left on device); the earlier" in message
     kept = sorted(path.name for path in (tmp_path / "run/checkpoint").iterdir())
     assert kept == ["step-000000001.npz", "step-000000002.npz"]
+    disk["room"] = 1000
     _, expected = train(Config(out=tmp_path / "whole"))
-    assert_same_bits(model, expected)
+    assert_same_bits(actual, expected)
+    _, resumed = train(Config(out=tmp_path / "run", resume=True))
+    assert_same_bits(resumed, expected)
+
+
+def test_stopped_on_a_full_disk_does_not_claim_to_have_saved(tmp_path, disk, monkeypatch):
+    disk["room"] = 0
+    train(Config(out=tmp_path / "run"), monkeypatch, 3, r"no checkpoint written \(No space left on device\)")
 
 
 def test_history_has_a_line_an_epoch(tmp_path):

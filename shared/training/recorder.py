@@ -78,22 +78,38 @@ class Recorder(keras.callbacks.Callback):
         return facts["epoch"], facts["batch"]
 
     def save(self, epoch: int, batch: int) -> None:
-        """Saves a checkpoint from which training goes on with `batch` of `epoch`; a failure is said, not raised."""
+        """Saves a checkpoint from which training goes on with `batch` of `epoch`, and history.csv.
+
+        A failure, such as a full disk, is said and not raised: there may be room again before the next one.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
         now = time.monotonic()
         self.train_seconds += now - self.saved
         self.saved = now
         synchronize_state(self.model)
         self.arrays = read_variables(self.model)
         facts = {"epoch": epoch, "batch": batch, "history": self.history, "train_seconds": self.train_seconds}
+        message = self.stop_message
         try:
+            self.write_history()
             self.store.save(epoch * self.batches.batches_per_epoch + batch, Checkpoint(self.arrays, facts))
         except OSError as error:
-            kept = self.store.paths()
-            print(
-                f"WARNING: no checkpoint written ({error.strerror}); "
-                + (f"the earlier {kept[-1]} is untouched" if kept else "there is no earlier one"),
-                file=sys.stderr,
-            )
+            earlier = self.store.paths()[-1:]
+            kept = f"the earlier {earlier[0]} is untouched" if earlier else "there is no earlier one"
+            message = f"no checkpoint written ({error.strerror}); {kept}"
+            print(f"WARNING: {message}", file=sys.stderr)
+        if self.stopping:
+            raise Interrupted(message)
+
+    def write_history(self) -> None:
+        """Writes history.csv, a line for each finished epoch."""
+        if self.history:
+            with replacing(self.history_path) as path, open(path, "w", newline="") as file:
+                writer = csv.DictWriter(file, self.history[0])
+                writer.writeheader()
+                writer.writerows(self.history)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch
@@ -115,8 +131,6 @@ class Recorder(keras.callbacks.Callback):
             return  # the end of the epoch saves, after validation
         if self.stopping or time.monotonic() - self.saved >= self.checkpoint_seconds:
             self.save(self.batches.epoch, trained)
-        if self.stopping:
-            raise Interrupted(self.stop_message)
 
     def on_test_begin(self, logs=None):
         self.pause_timing()
@@ -124,13 +138,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.pause_timing()
         self.history.append({"epoch": epoch + 1, **logs})
-        with replacing(self.history_path) as path, open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.history[0])
-            writer.writeheader()
-            writer.writerows(self.history)
         self.save(epoch + 1, 0)
-        if self.stopping:
-            raise Interrupted(self.stop_message)
 
     def pause_timing(self) -> None:
         """Ends the time counted as training, at validation or the end of the epoch."""
