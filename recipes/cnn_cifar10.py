@@ -38,14 +38,14 @@ class Config(Options):
     """Trains a residual network on labelled images: CIFAR-10, Fashion-MNIST or any set of one size from TFDS."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": dict(epochs=3, batch_size=50, stem=8, widths=(16, 32), train_examples=4000),
+        "smoke": dict(epochs=3, batch_size=50, learning_rate=0.1, stem=8, widths=(16, 32), train_examples=4000),
         "small": dict(),
         "full": dict(epochs=60, batch_size=512, learning_rate=0.4, stem=64, widths=(128, 256, 512), depth=2, cutout=8),
     }
 
     epochs: int = 12
     batch_size: int = 128
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     """The highest learning rate; for AdamW try 0.002."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum 0.9, or AdamW."""
