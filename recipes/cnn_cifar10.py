@@ -114,12 +114,13 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
 
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer for so many steps; biases and what scales and shifts are left out of weight decay."""
     rate = warmup_cosine(config.learning_rate, steps, config.warmup)
-    shared = dict(weight_decay=config.weight_decay or None, use_ema=config.ema > 0, ema_momentum=config.ema or 0.99)
+    common = dict(weight_decay=config.weight_decay or None, use_ema=config.ema > 0, ema_momentum=config.ema or 0.99)
     if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, **shared)
+        optimizer = keras.optimizers.AdamW(rate, **common)
     else:
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **shared)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **common)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
 

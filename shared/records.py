@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
 from shared.files import replacing
 
@@ -98,9 +99,13 @@ def results_table(recipe: str) -> str:
             f"`{public_command(record['command'])}`",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    if not any(record["preset"] == "full" for record in records):
-        command = f"KERAS_BACKEND=jax python recipes/{recipe}.py --preset full"
-        rows.append(f"| the reference for one GPU | | not yet measured | | | | | | `{command}` |")
+    measured = {(record["preset"], record["backend"]) for record in records if "--data" not in record["command"]}
+    missing = [("small", backend) for backend in BACKENDS if ("small", backend) not in measured]
+    if not any(preset == "full" for preset, _ in measured):
+        missing.append(("full", "jax"))
+    for preset, backend in missing:
+        command = f"KERAS_BACKEND={backend} python recipes/{recipe}.py --preset {preset}"
+        rows.append(f"| | {backend} | not yet measured | | | | | | `{command}` |")
     return "\n".join(rows)
 
 
