@@ -9,9 +9,10 @@ from typing import Annotated
 import tyro
 
 from shared.command_line import parse_command_line
+from shared.data.images import data_directory
 from shared.doctor import report_backends, report_data, report_disk
 from shared.errors import UsageError
-from shared.files import replacing
+from shared.files import cache_directory, replacing
 from shared.records import PROJECT, headline_record, recipe_paths, recipes_table, record_run, task_of, with_tables
 
 
@@ -45,9 +46,6 @@ class Doctor:
         print(f"backends in {sys.executable} (chosen by KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')})")
         works = report_backends()
         if works:
-            from shared.backends.runtime import cache_directory
-            from shared.data.images import data_directory
-
             report_data(self.data_dir)
             print("disk")
             report_disk({"data": data_directory(self.data_dir), "cache": cache_directory(), "runs": Path("runs")})

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 from shared.backends.choice import BACKENDS, installed_backends
+from shared.data.images import DOWNLOADS, EMBEDDED, data_directory
 
 PROBE = """
 import json, sys
 import keras
-from shared.backends.runtime import backend_version, cache_directory, device_name
+from shared.backends.runtime import backend_version, device_name
 keras.ops.convert_to_numpy(keras.ops.ones(2) + 1)
 print(json.dumps([backend_version(), device_name(), keras.__version__]))
 """
@@ -39,8 +40,6 @@ def report_backends() -> bool:
 
 def report_data(directory: Path | None) -> None:
     """Prints where data are looked for, and a line for each set."""
-    from shared.data.images import DOWNLOADS, EMBEDDED, data_directory
-
     folder = data_directory(directory)
     print(f"data in {folder} (--data-dir, else KERAS_RECIPES_DATA, else ~/.cache/keras-recipes)")
     prepared = {path.name: path for path in folder.glob("tfds/*/")}

@@ -1,9 +1,14 @@
-"""Files that are either whole or not there."""
+"""Where derived files go, and files that are either whole or not there."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def cache_directory() -> Path:
+    """Where derived files go (decoded data, compiled programs): KERAS_RECIPES_CACHE, else ~/.cache/keras-recipes."""
+    return Path(os.environ.get("KERAS_RECIPES_CACHE") or Path.home() / ".cache" / "keras-recipes")
 
 
 def fsync_directory(directory: Path) -> None:

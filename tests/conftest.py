@@ -90,3 +90,21 @@ def run_recipe(run_python):
         return run_python(PROJECT / "recipes" / f"{name}.py", *arguments, **keywords)
 
     return run
+
+
+HIDE = """
+import importlib.machinery, os
+hidden = os.environ["HIDDEN_PACKAGES"].split(",")
+original = importlib.machinery.PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in hidden else original(name, path, target)
+importlib.machinery.PathFinder.find_spec = find_spec
+"""
+
+
+@pytest.fixture
+def hiding(tmp_path_factory):
+    """Environment variables of a Python that does not find the given packages."""
+    folder = tmp_path_factory.mktemp("hide")
+    (folder / "sitecustomize.py").write_text(HIDE)
+    return lambda *names: {"PYTHONPATH": str(folder), "HIDDEN_PACKAGES": ",".join(names)}

@@ -86,24 +86,6 @@ def test_unknown_backend(run_recipe):
     assert "KERAS_BACKEND=caffe is not one of jax, torch, tensorflow (installed here: " in line
 
 
-HIDE = """
-import importlib.machinery, os
-hidden = os.environ["HIDDEN_PACKAGES"].split(",")
-original = importlib.machinery.PathFinder.find_spec
-def find_spec(name, path=None, target=None):
-    return None if name.partition(".")[0] in hidden else original(name, path, target)
-importlib.machinery.PathFinder.find_spec = find_spec
-"""
-
-
-@pytest.fixture
-def hiding(tmp_path_factory):
-    """Environment variables of a Python that does not find the given packages."""
-    folder = tmp_path_factory.mktemp("hide")
-    (folder / "sitecustomize.py").write_text(HIDE)
-    return lambda *names: {"PYTHONPATH": str(folder), "HIDDEN_PACKAGES": ",".join(names)}
-
-
 def test_backend_not_installed(run_recipe, hiding):
     line = refused(run_recipe("cnn_cifar10", KERAS_BACKEND="torch", **hiding("torch")))
     assert "the backend torch is not installed" in line

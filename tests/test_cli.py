@@ -7,6 +7,7 @@ import pytest
 from conftest import PROJECT
 
 from shared import records
+from shared.backends.choice import installed_backends
 from shared.errors import UsageError
 from shared.records import public_command, read_records, recipe_paths, record_run, with_tables
 
@@ -31,6 +32,17 @@ def test_doctor_finds_the_backend(run_python, offline):
     assert "on cpu" in line or keras.config.backend() in line
     assert "cifar10          missing     mend: run a recipe with --data cifar10, which downloads 170 MB" in text
     assert "GB free" in text
+
+
+@pytest.mark.once
+def test_the_command_needs_no_particular_backend(run_python, hiding, tmp_path):
+    environment = {"KERAS_BACKEND": "", "KERAS_HOME": str(tmp_path), **hiding("tensorflow")}
+    for command in ("list", "doctor", "tables"):
+        process = recipes(run_python, command, **environment)
+        works = command != "doctor" or installed_backends() != ["tensorflow"]
+        assert process.returncode == (0 if works else 1), process.stderr
+        assert "Traceback" not in process.stderr
+    assert "tensorflow  not installed     mend: pip install" in recipes(run_python, "doctor", **environment).stdout
 
 
 @pytest.mark.once

@@ -13,10 +13,7 @@ import keras
 import numpy as np
 import psutil
 
-
-def cache_directory() -> Path:
-    """Where derived files go (decoded data, compiled programs): KERAS_RECIPES_CACHE, else ~/.cache/keras-recipes."""
-    return Path(os.environ.get("KERAS_RECIPES_CACHE") or Path.home() / ".cache" / "keras-recipes")
+from shared.files import cache_directory
 
 
 def prepare_backend(seed: int, precision: str) -> None:

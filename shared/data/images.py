@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.backends.runtime import cache_directory
 from shared.data.arrays import cached_arrays
 from shared.data.download import Download, fetch, verified
 from shared.errors import UsageError
+from shared.files import cache_directory
 
 
 class LabelledImages(NamedTuple):
