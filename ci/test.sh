@@ -10,6 +10,13 @@ python3 -m venv --clear .venv
 . .venv/bin/activate
 pip install --quiet -c constraints.txt -e ".[$extras,test]"
 
+# The page of a comparison is tested in a browser, where there is one or can be one.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null &&
+  ! command -v google-chrome >/dev/null; then
+  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium) >/dev/null 2>&1 ||
+    echo "Chromium cannot be installed: the tests in a browser will be skipped"
+fi
+
 ruff check .
 ruff format --check .
 

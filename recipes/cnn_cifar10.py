@@ -41,10 +41,16 @@ class Config(Options):
     """Trains a residual network on labelled images: CIFAR-10, Fashion-MNIST or any set of one size from TFDS."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": dict(epochs=3, batch_size=50, learning_rate=0.1, stem=8, widths=(16, 32), train_examples=4000),
-        "small": dict(),
-        "full": dict(epochs=60, batch_size=512, learning_rate=0.4, stem=64, widths=(128, 256, 512), depth=2, cutout=8),
-    }
+        "smoke": {
+            "epochs": 3, "batch_size": 50, "learning_rate": 0.1, "stem": 8, "widths": (16, 32), "train_examples": 4000,
+        },
+        "small": {},
+        "full": {
+            "epochs": 60, "batch_size": 512, "learning_rate": 0.4, "stem": 64, "widths": (128, 256, 512), "depth": 2,
+            "cutout": 8,
+        },
+    }  # fmt: skip
+    agreement_tolerance: ClassVar[float] = 1e-5
 
     epochs: int = 12
     batch_size: int = 128
@@ -119,7 +125,11 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer for so many steps; biases and what scales and shifts are left out of weight decay."""
     rate = warmup_cosine(config.learning_rate, steps, config.warmup)
-    common = dict(weight_decay=config.weight_decay or None, use_ema=config.ema > 0, ema_momentum=config.ema or 0.99)
+    common = {
+        "weight_decay": config.weight_decay or None,
+        "use_ema": config.ema > 0,
+        "ema_momentum": config.ema or 0.99,
+    }
     if config.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(rate, **common)
     else:

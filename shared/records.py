@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.backends.choice import BACKENDS
+from shared.compare.summary import comparison_markdown
 from shared.errors import UsageError
 from shared.files import replacing
 
@@ -16,6 +17,18 @@ PROJECT = Path(__file__).resolve().parents[1]
 def recipe_paths() -> list[Path]:
     """The recipes, in the order of their names."""
     return sorted(path for path in (PROJECT / "recipes").glob("*.py") if not path.name.startswith("_"))
+
+
+def recipe_path(name: str) -> Path:
+    """The path of a recipe.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    names = {path.stem: path for path in recipe_paths()}
+    if name not in names:
+        raise UsageError(f"there is no recipe {name}: choose one of {', '.join(names)}")
+    return names[name]
 
 
 def task_of(recipe: Path) -> str:
@@ -30,11 +43,49 @@ def read_records(recipe: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda r: (order.index(r["preset"]), r["data"], r["backend"], r["seed"]))
 
 
-def headline_record(recipe: str) -> dict[str, Any] | None:
-    """The record that stands for a recipe: the best of the preset `small` on the data that the recipe is made for."""
+def headline_records(recipe: str) -> list[dict[str, Any]]:
+    """The records that stand for a recipe: the preset `small` on the data that it is made for, the quickest first."""
     records = [record for record in read_records(recipe) if record["preset"] == "small"]
     own = [record for record in records if "--data" not in record["command"]]
-    return max(own or records, key=lambda record: record["value"], default=None)
+    return sorted(own or records, key=lambda record: record["train_seconds"])
+
+
+def result_and_time(records: list[dict[str, Any]]) -> tuple[str, str]:
+    """What records of one experiment say in two cells: the lowest and highest result, and the time on each backend."""
+    values = sorted({f"{record['value']:.4f}" for record in records})
+    times = [f"{record['train_seconds'] / 60:.0f} min {record['backend']}" for record in records]
+    return f"{records[0]['metric']} {'–'.join(values[:1] + values[1:][-1:])}", ", ".join(times)
+
+
+def record_comparison(directory: Path) -> Path:
+    """Copies the report of a comparison to results/comparisons/.
+
+    Returns:
+        The path of the record.
+
+    Raises:
+        UsageError: the report cannot be read, is not whole, or its code was not committed.
+    """
+    try:
+        report = json.loads((directory / "report.json").read_text())
+        path = PROJECT / "results" / "comparisons" / f"{report['recipe']}.json"
+        whole = not report["interrupted"] and not any(row["problem"] for row in report["rows"])
+        commit = report["commit"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{directory} holds no report ({error}): run  recipes compare  to its end first") from None
+    if not whole:
+        raise UsageError(f"{directory} is the report of a comparison that did not run to its end: run it again")
+    check_committed(directory, commit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(report, indent=1) + "\n")
+    return path
+
+
+def check_committed(directory: Path, commit: str | None) -> None:
+    """Raises a UsageError unless a run was of committed code."""
+    if not commit or commit.endswith("-dirty"):
+        raise UsageError(f"{directory} was run with code that is not committed: commit, run again, then record")
 
 
 def record_run(directory: Path) -> Path:
@@ -54,8 +105,7 @@ def record_run(directory: Path) -> Path:
         path = PROJECT / "results" / result["recipe"] / f"{name}.json"
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{directory} holds no finished run ({error}): run the recipe to its end first") from None
-    if not facts["commit"] or facts["commit"].endswith("-dirty"):
-        raise UsageError(f"{directory} was run with code that is not committed: commit, run again, then record")
+    check_committed(directory, facts["commit"])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(result | facts, indent=1) + "\n")
@@ -66,15 +116,10 @@ def recipes_table() -> str:
     """The table of recipes, in Markdown."""
     rows = ["| recipe | task | data | parameters | result | time |", "|---|---|---|---|---|---|"]
     for path in recipe_paths():
-        record = headline_record(path.stem)
-        cells = ["not yet measured", "", "", ""]
-        if record:
-            cells = [
-                record["data"],
-                f"{record['parameters']:,}",
-                f"{record['metric']} {record['value']:.4f}",
-                f"{record['train_seconds'] / 60:.0f} min, {record['backend']}",
-            ]
+        records = headline_records(path.stem)
+        cells = ["", "", "not yet measured", ""]
+        if records:
+            cells = [records[0]["data"], f"{records[0]['parameters']:,}", *result_and_time(records)]
         rows.append(f"| [{path.stem}](recipes/{path.name}) | {task_of(path)} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -115,10 +160,18 @@ def public_command(command: str) -> str:
 
 
 def with_tables(text: str) -> str:
-    """A Markdown text with each table between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+    """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
+
+    The kinds are "table", of a recipe's results or of all recipes, and "comparison", of a recipe.
+    """
 
     def table(match: re.Match) -> str:
-        body = recipes_table() if match[1] == "recipes" else results_table(match[1])
-        return f"<!-- table {match[1]} -->\n{body}\n<!-- end -->"
+        kind, name = match.groups()
+        if kind == "comparison":
+            path = PROJECT / "results" / "comparisons" / f"{name}.json"
+            body = comparison_markdown(json.loads(path.read_text())) if path.exists() else "Not yet measured."
+        else:
+            body = recipes_table() if name == "recipes" else results_table(name)
+        return f"<!-- {kind} {name} -->\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (table|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

@@ -93,12 +93,16 @@ def run_recipe(run_python):
 
 
 HIDE = """
-import importlib.machinery, os
+import os, sys
 hidden = os.environ["HIDDEN_PACKAGES"].split(",")
-original = importlib.machinery.PathFinder.find_spec
-def find_spec(name, path=None, target=None):
-    return None if name.partition(".")[0] in hidden else original(name, path, target)
-importlib.machinery.PathFinder.find_spec = find_spec
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in hidden else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
 
 

@@ -115,7 +115,7 @@ def test_shared_not_installed(run_recipe, tmp_path, hiding):
     shutil.copy(PROJECT / "recipes/cnn_cifar10.py", tmp_path)
     process = subprocess.run(
         [sys.executable, "cnn_cifar10.py"],
-        cwd=tmp_path, env=os.environ | hiding("shared", "__editable___keras_recipes_0_1_0_finder"),
+        cwd=tmp_path, env=os.environ | hiding("shared"),
         capture_output=True, text=True,
     )  # fmt: skip
     assert "shared is not installed: run  pip install -e ." in refused(process)
@@ -130,11 +130,11 @@ def test_data_set_missing_offline(run_recipe, offline):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(widths=(4, 4, 4, 4, 4)), "--widths"),
-        (dict(batch_size=5000), "--batch-size"),
-        (dict(crop=28), "--crop"),
-        (dict(cutout=29), "--cutout"),
-        (dict(train_examples=0), "--train-examples"),
+        ({"widths": (4, 4, 4, 4, 4)}, "--widths"),
+        ({"batch_size": 5000}, "--batch-size"),
+        ({"crop": 28}, "--crop"),
+        ({"cutout": 29}, "--cutout"),
+        ({"train_examples": 0}, "--train-examples"),
     ],
 )
 def test_what_does_not_fit_the_images(tmp_path, changes, message):

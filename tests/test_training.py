@@ -114,7 +114,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, opti
 
 
 def test_stopped_twice_with_mixed_precision(tmp_path, monkeypatch):
-    options = dict(precision="mixed_bfloat16")
+    options = {"precision": "mixed_bfloat16"}
     try:
         _, expected = train(Config(out=tmp_path / "whole", **options))
         train(Config(out=tmp_path / "parts", **options), monkeypatch, 3)

@@ -6,12 +6,26 @@ import os
 import sys
 from pathlib import Path
 
+from shared.errors import UsageError
+
 BACKENDS = ("jax", "torch", "tensorflow")
 
 
 def installed_backends() -> list[str]:
     """The backends that this Python can import, without importing them."""
     return [name for name in BACKENDS if importlib.util.find_spec(name)]
+
+
+def backends_named(text: str) -> tuple[str, ...]:
+    """The backends of a list such as "jax,torch", in its order.
+
+    Raises:
+        UsageError: the list is empty or names something else.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or set(names) - set(BACKENDS):
+        raise UsageError(f"--backends must be of {', '.join(BACKENDS)}, separated by commas, not {text!r}")
+    return names
 
 
 def chosen_backend() -> str:

@@ -32,7 +32,8 @@ def prepare_backend(seed: int, precision: str) -> None:
         case "jax":
             import jax
 
-            jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
+            if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+                jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         case "torch":
             import torch
@@ -99,6 +100,25 @@ def peak_memory() -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_device_memory() -> int | None:
+    """The most bytes of the accelerator's memory that were in use at once; None on a CPU."""
+    if device_name() == "cpu":
+        return None
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        case "torch":
+            import torch
+
+            return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def machine_name() -> str:

@@ -178,7 +178,7 @@ def decode_tfds(version: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         return arrays, (version / "label.labels.txt").read_text().splitlines()
     except KeyError as error:
         raise UsageError(f"{version} is not a set of labelled images with train and test splits: no {error}") from None
-    except Exception as error:  # whatever array_record, Pillow and NumPy raise for a damaged file
+    except Exception as error:  # noqa: BLE001 - array_record, Pillow and NumPy each raise their own for a damaged file
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{version} cannot be read as labelled images of one size ({reason})") from None
 

@@ -26,6 +26,8 @@ class Options:
     """What every recipe understands. A recipe's `Config` inherits this, adds its own fields and fills `presets`."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "small": {}, "full": {}}
+    agreement_tolerance: ClassVar[float] = 1e-4
+    """Largest relative difference of the losses of two backends that `recipes compare` takes for rounding."""
 
     preset: Literal["smoke", "small", "full"] = "small"
     """Size of the experiment: under a minute on two cores, minutes on a laptop, or the reference for one GPU."""
@@ -117,7 +119,8 @@ def write_config(directory: Path, recipe: str, config: Options) -> None:
 
 def source_commit() -> str | None:
     """The git commit of this code, with "-dirty" where it was changed since; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    folder = str(Path(globals().get("__file__", "notebook")).parent)  # a notebook has no file
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -1,0 +1,256 @@
+"""One job of a comparison, in a process of its own: `python -m shared.compare.worker JOB.json`.
+
+The recipe itself runs, unchanged; only its `Run` is one of those below. So whatever a recipe does before `fit` and
+after it is measured as it is, and no recipe has anything to register.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import runpy
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+import psutil
+
+from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
+from shared.compare.job import Job
+from shared.compare.layers import layer_arrays
+from shared.data.batches import SeededBatches
+from shared.errors import UsageError
+from shared.files import replacing
+from shared.training.options import Options, launch, source_commit
+from shared.training.run import Run
+from shared.training.saving import load_initial_weights
+
+# What layers call the strength of the noise that they add, which each backend draws differently.
+NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
+
+
+def seconds_since_start() -> float:
+    """Time since this process was started, in seconds."""
+    return time.time() - psutil.Process().create_time()
+
+
+def silence(model: keras.Model) -> None:
+    """Turns off dropout and other noise inside a model, before it is traced."""
+    for layer in model._flatten_layers():
+        for name in NOISE:
+            passed_on = isinstance(getattr(type(layer), name, None), property)  # as LSTM does with its cell's
+            if isinstance(getattr(layer, name, None), float) and not passed_on:
+                setattr(layer, name, 0.0)
+
+
+class Answered(Exception):
+    """Raised to end a recipe when the worker has what it wants."""
+
+
+class JobRun(Run):
+    """A run of a recipe, with something else in place of its training.
+
+    Args:
+        job: what is asked.
+        module: the recipe's.
+    """
+
+    def __init__(self, job: Job, module: ModuleType, recipe: str, config: Options):
+        if config.resume:
+            raise UsageError("--resume does not go with a comparison, which starts runs of its own")
+        super().__init__(recipe, config)
+        self.job = job
+        self.native = runpy.run_path(job.native)["Trainer"] if job.native else None
+
+    def answer(self, **facts: Any) -> None:
+        """Writes answer.json."""
+        facts |= {"version": backend_version(), "device": device_name(), "keras": keras.__version__}
+        with replacing(Path(self.job.directory) / "answer.json") as path:
+            path.write_text(json.dumps(facts))
+
+
+class PreparingRun(JobRun):
+    """Writes the weights that every backend will start from."""
+
+    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+        if self.config.initial_weights:
+            load_initial_weights(model, self.config.initial_weights)
+        model.save_weights(self.directory / "initial.weights.h5")
+        self.answer(
+            parameters=model.count_params(),
+            tolerance=self.config.agreement_tolerance,
+            precision=self.config.precision,
+            machine=machine_name(),
+            commit=source_commit(),
+            preset=self.config.preset,
+            batch_size=batches.batch_size,
+            batches_per_epoch=batches.batches_per_epoch,
+            epochs=self.config.epochs,
+        )
+        raise Answered
+
+
+class AgreeingRun(JobRun):
+    """Trains the first steps without noise and notes the loss of each."""
+
+    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+        silence(model)
+        load_initial_weights(model, self.config.initial_weights)
+        trainer = self.native(self.config, model, self.config.epochs * len(batches)) if self.native else None
+        losses = []
+        for step in range(self.job.steps):
+            batches.epoch, index = divmod(step, len(batches))
+            self.before_step(model, step)
+            if trainer:
+                losses.append(float(trainer.train_on_batch(*batches[index])))
+            else:
+                model.reset_metrics()  # else the loss would be the mean of all steps so far
+                losses.append(float(model.train_on_batch(*batches[index], return_dict=True)["loss"]))
+        self.answer(losses=losses)
+        raise Answered
+
+    def before_step(self, model: keras.Model, step: int) -> None:
+        """Nothing; for the control to change."""
+
+
+class ControlRun(AgreeingRun):
+    """The same, with every weight moved by a rounding error before each step."""
+
+    def before_step(self, model: keras.Model, step: int) -> None:
+        rng = np.random.default_rng(step)
+        for variable in model.trainable_variables:
+            value = keras.ops.convert_to_numpy(variable.value)
+            signs = rng.choice(np.array([-1, 1], value.dtype), value.shape)
+            variable.assign(value + signs * np.spacing(np.abs(value)))
+
+
+class LayersRun(JobRun):
+    """Runs each layer forward and back, by itself, on the inputs that the reference backend saw."""
+
+    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+        silence(model)
+        load_initial_weights(model, self.config.initial_weights)
+        layer_arrays(model, batches[0], Path(self.job.directory), self.job.reference and Path(self.job.reference))
+        self.answer()
+        raise Answered
+
+
+class StepTimer(keras.callbacks.Callback):
+    """Notes how long each training step takes, its batch included, waiting for the device each time."""
+
+    def __init__(self, batches: SeededBatches):
+        super().__init__()
+        self.batches = batches
+        self.step_seconds: list[float] = []
+        self.since = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.since = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(next(iter(logs.values())))
+        now = time.perf_counter()
+        if not self.step_seconds:
+            self.batches.seconds = 0.0  # the first step is told apart from the others
+        self.step_seconds.append(now - self.since)
+        self.since = now
+
+    def measured(self) -> dict[str, float]:
+        """The first step, which compiles, and the others, in seconds."""
+        first, *others = self.step_seconds
+        return {
+            "first_step_seconds": first,
+            "median_step_seconds": float(np.median(others)),
+            "slow_step_seconds": float(np.percentile(others, 95)),
+            "examples_per_second": self.batches.batch_size * len(others) / sum(others),
+            "data_share": self.batches.seconds / sum(others),
+        }
+
+
+class MeasuredRun(JobRun):
+    """Notes how long each part of a run takes; everything else is as without it."""
+
+    def __init__(self, job: Job, module: ModuleType, recipe: str, config: Options):
+        super().__init__(job, module, recipe, config)
+        self.ready = seconds_since_start()
+        self.model_begun: float | None = None
+        self.model_built = 0.0
+        build_model = module.build_model
+
+        def noted_build_model(*arguments: Any, **keywords: Any) -> keras.Model:
+            self.model_begun = self.model_begun or seconds_since_start()
+            return build_model(*arguments, **keywords)
+
+        module.build_model = noted_build_model
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return [] if self.native else super().history
+
+    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> None:
+        self.model_built = seconds_since_start()
+        self.timer = StepTimer(batches)
+        if self.native:
+            self.fit_by_hand(model, batches)
+        else:
+            super().fit(model, batches, **arguments | {"callbacks": [self.timer, *arguments.get("callbacks", [])]})
+
+    def fit_by_hand(self, model: keras.Model, batches: SeededBatches) -> None:
+        """Trains with the benchmark on the same batches, then gives the weights to the Keras model."""
+        load_initial_weights(model, self.config.initial_weights)
+        trainer = self.native(self.config, model, self.config.epochs * len(batches))
+        for epoch in range(self.config.epochs):
+            batches.epoch = epoch
+            self.timer.on_epoch_begin(epoch)
+            for index in range(len(batches)):
+                self.timer.on_train_batch_end(index, {"loss": trainer.train_on_batch(*batches[index])})
+            print(f"epoch {epoch + 1}/{self.config.epochs}", flush=True)
+        model.set_weights(trainer.weights())
+
+    def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
+        measured = {**self.timer.measured(), "value": metrics[metric]}
+        if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone
+            self.answer(data=data, metric=metric, measured=measured)
+            return metrics
+        measured |= {
+            "import_seconds": self.ready,
+            "data_seconds": self.model_begun - self.ready,
+            "build_seconds": self.model_built - self.model_begun,
+            "peak_memory_bytes": peak_memory(),
+            "peak_device_memory_bytes": peak_device_memory(),
+        }
+        try:
+            return super().finish(model, data, metric, metrics, **arguments)
+        finally:
+            measured["model_bytes"] = (self.directory / "model.keras").stat().st_size
+            self.answer(data=data, metric=metric, measured=measured)
+
+
+RUNS = {
+    "prepare": PreparingRun,
+    "agree": AgreeingRun,
+    "control": ControlRun,
+    "layers": LayersRun,
+    "measure": MeasuredRun,
+}
+
+
+def run_job(job: Job) -> NoReturn:
+    """Runs the recipe of a job as from its command line; exit codes are those of a recipe."""
+    module = importlib.import_module(f"recipes.{job.recipe}")
+    module.Run = functools.partial(RUNS[job.task], job, module)
+
+    def main(config: Options) -> None:
+        with contextlib.suppress(Answered):
+            module.main(config)
+
+    sys.argv = [f"recipes/{job.recipe}.py", *job.options]
+    launch(main, module.Config)
+
+
+if __name__ == "__main__":
+    run_job(Job(**json.loads(Path(sys.argv[1]).read_text())))

@@ -1,0 +1,468 @@
+"""Comparisons: run as a command on every backend, and what its parts make of numbers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import PROJECT
+
+from recipes.cnn_cifar10 import Config, build_model, build_optimizer
+from shared.backends.choice import installed_backends
+from shared.backends.gradients import value_and_grad
+from shared.compare.agreement import compare_layers, loss_agreement, relative_difference
+from shared.compare.comparison import Comparison, Row
+from shared.compare.layers import layer_arrays
+from shared.compare.report import report_html
+from shared.compare.summary import failed, measures_table, report_text, verdict
+from shared.compare.worker import silence
+from shared.data.images import load_images
+from shared.records import recipe_paths
+
+# At a high learning rate training amplifies rounding, and agreement could not be asked for to the last digits.
+SMALLEST = {
+    "cnn_cifar10": ("--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--learning-rate", "0.0005"),
+}
+BY_HAND = ("jax", "torch")
+
+
+def compare_command(*arguments):
+    return [sys.executable, "-m", "shared.cli", "compare", *arguments]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A function that compares a recipe on all backends, once: its process and the directory of its report."""
+    done = {}
+
+    def compare(recipe):
+        if recipe not in done:
+            directory = tmp_path_factory.mktemp("compare")
+            options = ("--preset", "smoke", *SMALLEST.get(recipe, ()))
+            process = subprocess.run(
+                compare_command(
+                    recipe, "--backends", ",".join(installed_backends()), "--repeats", "2", "--native", "--layers",
+                    "--out", "report", *options,
+                ),
+                cwd=directory, capture_output=True, text=True,
+            )  # fmt: skip
+            done[recipe] = process, directory / "report"
+        return done[recipe]
+
+    return compare
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("recipe", [path.stem for path in recipe_paths()])
+def test_every_backend_is_measured_and_agrees(compared, recipe):
+    process, directory = compared(recipe)
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
+    report = json.loads((directory / "report.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    by_hand = [name for name in BY_HAND if (PROJECT / f"benchmarks/{recipe}_{name}.py").exists()]
+    by_hand = [name for name in by_hand if name in installed_backends()]
+    assert set(rows) == {*installed_backends(), *(f"{name} by hand" for name in by_hand)}
+    for name, row in rows.items():
+        assert row["problem"] is None
+        assert len(row["losses"]) == 20
+        measures = row["measures"]
+        needed = {"first_step_seconds", "median_step_seconds", "slow_step_seconds", "examples_per_second", "data_share"}
+        if not row["by_hand"]:
+            needed |= {"import_seconds", "data_seconds", "build_seconds", "peak_memory_bytes", "model_bytes"}
+        assert needed | {"value"} == set(measures), name
+        for measure in measures.values():
+            assert len(measure["values"]) == 2
+            assert measure["lowest"] <= measure["median"] <= measure["highest"]
+        assert measures["median_step_seconds"]["median"] <= measures["slow_step_seconds"]["median"]
+        assert measures["first_step_seconds"]["median"] > measures["median_step_seconds"]["median"]
+        assert measures["value"]["lowest"] == measures["value"]["highest"], "two runs alike gave two results"
+    assert set(report["by_hand"]) == set(by_hand)
+    agreement = report["agreement"]
+    assert len(agreement["differences"]) == 20
+    assert agreement["agrees"] == "yes"
+    assert agreement["largest"] <= agreement["tolerance"] <= 1e-4
+    assert 0 < agreement["largest_control"] < 1e-4
+    if recipe == "cnn_cifar10":
+        assert agreement["tolerance"] == 1e-5
+    assert len(report["layers"]) > 3 * (len(installed_backends()) - 1)
+    assert [row for row in report["layers"] if not row["agrees"]] == []
+
+    assert "The losses AGREE: largest relative difference" in process.stdout
+    for line in measures_table(report):
+        assert line[0] in process.stdout
+    assert process.stdout.splitlines()[-1] == "report/report.html"
+    assert "round 1 of 2" in process.stdout
+
+
+@pytest.mark.once
+def test_rounds_are_interleaved(compared):
+    process, _ = compared("cnn_cifar10")
+    rounds = [line for line in process.stdout.splitlines() if ": round " in line]
+    names = [line.partition("] ")[2].partition(":")[0] for line in rounds]
+    assert names == names[: len(names) // 2] * 2
+    assert len(set(names)) == len(names) // 2
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, without a network."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_page_in_a_browser(compared, browser, tmp_path, width, scheme):
+    _, directory = compared("cnn_cifar10")
+    page = browser.new_context(offline=True, viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"file://{shutil.copy(directory / 'report.html', tmp_path)}")
+    assert said == []
+    assert asked == [f"file://{tmp_path}/report.html"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("figure svg").count() == 4
+    for name in installed_backends():
+        assert page.locator("thead th", has_text=name).first.is_visible()
+
+    def brightness(selector, what):
+        color = page.evaluate(f"getComputedStyle(document.querySelector('{selector}')).{what}")
+        return np.mean([float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3]])
+
+    ground = brightness("body", "backgroundColor")
+    assert (ground > 200) == (scheme == "light")
+    for selector in ("h1", "td", "figcaption"):
+        assert abs(brightness(selector, "color") - ground) > 90
+    assert abs(brightness("figure svg text", "fill") - ground) > 150
+    sizes = page.evaluate("[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height)")
+    assert min(sizes) > 7
+
+
+def quick(*arguments):
+    return ("cnn_cifar10", "--preset", "smoke", "--data", "mnist5k", "--epochs", "1", "--train-examples", "200",
+            "--repeats", "1", "--agreement-steps", "3", "--out", "report", *arguments)  # fmt: skip
+
+
+def report_of(directory):
+    report = json.loads((directory / "report/report.json").read_text())
+    return report, {row["name"]: row for row in report["rows"]}
+
+
+needs_two = pytest.mark.skipif(len(installed_backends()) < 2, reason="needs two backends")
+
+
+@pytest.mark.once
+@needs_two
+def test_a_backend_that_is_missing_is_a_row(run_python, hiding, tmp_path):
+    gone, there = installed_backends()[:2]
+    options = ("-m", "shared.cli", "compare", *quick("--backends", f"{gone},{there}"))
+    process = run_python(*options, check=1, **hiding(gone))
+    _, rows = report_of(tmp_path)
+    assert rows[gone]["problem"].startswith("not installed: pip install")
+    assert rows[there]["problem"] is None
+    assert rows[there]["measures"]["value"]["values"]
+    assert f"{gone}: FAILED: not installed" in process.stdout
+    assert "not judged, because fewer than two ran" in process.stdout
+
+
+CRASHES = {
+    "os.kill(os.getpid(), 9)": "killed by SIGKILL; out of memory?",
+    "raise SystemExit('no more memory')": "no more memory (exit code",
+}
+
+
+@pytest.mark.once
+@needs_two
+@pytest.mark.parametrize("code", CRASHES, ids=["killed", "crashed"])
+def test_a_backend_that_crashes_is_a_row(run_python, tmp_path, code):
+    bad, good = installed_backends()[:2]
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/sitecustomize.py").write_text(f"import os\nif os.environ['KERAS_BACKEND'] == '{bad}': {code}")
+    options = ("-m", "shared.cli", "compare", *quick("--backends", f"{bad},{good}"))
+    run_python(*options, check=1, PYTHONPATH=str(tmp_path / "bad"), KERAS_BACKEND="")
+    _, rows = report_of(tmp_path)
+    assert CRASHES[code] in rows[bad]["problem"]
+    assert rows[good]["problem"] is None
+    assert rows[good]["measures"]["value"]["values"]
+    page = (tmp_path / "report/report.html").read_text()
+    assert f"{bad}: " in page
+
+
+@pytest.mark.once
+def test_a_missed_target_is_said_with_the_numbers(run_python, tmp_path):
+    name = installed_backends()[0]
+    options = ("-m", "shared.cli", "compare", *quick("--backends", name, "--target", "1"))
+    run_python(*options, check=1)
+    _, rows = report_of(tmp_path)
+    assert rows[name]["problem"].startswith("target missed: top1 is 0.")
+    assert rows[name]["measures"]["value"]["median"] < 1
+
+
+@pytest.mark.once
+def test_an_interrupt_leaves_what_was_measured(tmp_path):
+    name = installed_backends()[0]
+    process = subprocess.Popen(
+        compare_command(*quick("--backends", name)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    for line in process.stdout:
+        if "round 1 of 1" in line:
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    report, rows = report_of(tmp_path)
+    assert report["interrupted"]
+    assert len(rows[name]["losses"]) == 3
+    assert "Interrupted: this is what was measured until then." in out
+    assert "Interrupted" in (tmp_path / "report/report.html").read_text()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cnn_cifar11"], "there is no recipe cnn_cifar11"),
+        (["cnn_cifar10", "--repeats", "0"], "--repeats must be at least 1, not 0"),
+        (["cnn_cifar10", "--agreement-steps", "0"], "--agreement-steps must be at least 1, not 0"),
+        (["cnn_cifar10", "--backends", "jax,caffe"], "--backends must be of"),
+        (["cnn_cifar10", "--out", "used"], "cannot make used (File exists): take another --out"),
+        (["cnn_cifar10", "--loud"], "Unrecognized options: --loud"),
+        (["cnn_cifar10", "--preset", "smoke", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["cnn_cifar10", "--resume"], "--resume does not go with a comparison"),
+    ],
+)
+def test_wrong_use(run_python, tmp_path, arguments, message):
+    (tmp_path / "used").mkdir()
+    process = run_python("-m", "shared.cli", "compare", *arguments)
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert process.stderr.startswith(f"error: {message}"), process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_curves_that_agree_and_that_do_not():
+    curve = np.linspace(2, 1, 10)
+    found = loss_agreement({"a": curve.tolist(), "b": (curve * (1 + 1e-7)).tolist()}, 1e-5, [])
+    assert found["agrees"] == "yes"
+    assert found["drift"] is None
+    assert found["largest"] == pytest.approx(1e-7, rel=0.1)
+
+    apart = curve.copy()
+    apart[4] *= 1 + 3e-6
+    apart[7] *= 1 + 1e-3
+    found = loss_agreement({"a": curve.tolist(), "b": curve.tolist(), "c": apart.tolist()}, 1e-5, [])
+    assert found["agrees"] == "no"
+    assert (found["drift"], found["step"]) == (5, 8)
+    assert found["largest"] == pytest.approx(1e-3, rel=0.01)
+
+    assert loss_agreement({"a": [1.0, float("nan")], "b": [1.0, 1.0]}, 1e-5, [])["agrees"] == "no"
+    assert loss_agreement({"a": [1.0]}, 1e-5, [])["agrees"] is None
+    assert loss_agreement({"a": [0.0], "b": [0.0]}, 1e-5, [])["agrees"] == "yes"
+
+
+def test_curves_that_rounding_parts():
+    curve = np.ones(6)
+    growing = curve + np.array([0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
+    faster = curve + np.array([0, 5e-7, 5e-6, 5e-5, 5e-4, 5e-3])
+    early = curve + np.array([0, 1e-3, 0, 0, 0, 0])
+    late = curve + np.array([0, 0, 0, 0, 0, 1.1e-2])
+
+    def agrees(other):
+        return loss_agreement({"a": curve.tolist(), "b": other.tolist()}, 1e-5, growing.tolist())["agrees"]
+
+    assert agrees(faster) == "rounding"
+    assert agrees(growing) == "rounding"
+    assert agrees(early) == "no", "before rounding can have grown so far"
+    assert agrees(late) == "no"
+
+
+def test_relative_difference():
+    assert relative_difference(np.array([1.0, 2.02]), np.array([1.0, 2.0])) == pytest.approx(0.01)
+    assert relative_difference(np.zeros(3), np.zeros(3)) == 0
+    assert relative_difference(np.array([np.nan]), np.ones(1)) == float("inf")
+    assert relative_difference(np.ones(2), np.ones(3)) == float("inf")
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.layers.Layer):
+    """Multiplies by a factor; the gradient is that of another factor where they differ."""
+
+    factor, gradient_factor = 1.0, 1.0
+
+    def call(self, inputs):
+        fixed = keras.ops.stop_gradient(inputs)
+        return fixed * self.factor + (inputs - fixed) * self.gradient_factor
+
+
+def small_model():
+    return keras.Sequential([
+        keras.Input((6,)),
+        keras.layers.Dense(5, activation="tanh", name="before"),
+        Scaled(name="suspect"),
+        keras.layers.BatchNormalization(name="normalization"),
+        keras.layers.Dense(2, name="after"),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [None, "factor", "gradient_factor"])
+def test_the_layer_that_differs_is_found(tmp_path, monkeypatch, fault):
+    model = small_model()
+    folders = {name: tmp_path / name for name in ("one", "other")}
+    for folder in folders.values():
+        folder.mkdir()
+    batch = (random((8, 6)), random((8, 2)))
+    layer_arrays(model, batch, folders["one"], None)
+    if fault:
+        monkeypatch.setattr(Scaled, fault, 1.001)
+    layer_arrays(model, batch, folders["other"], folders["one"])
+    rows = {row["layer"]: row for row in compare_layers(folders)}
+    assert set(rows) == {"before", "suspect", "normalization", "after"}
+    assert [name for name, row in rows.items() if not row["agrees"]] == (["suspect"] if fault else [])
+    if fault == "factor":
+        assert rows["suspect"]["forward"] == pytest.approx(1e-3, rel=0.1)
+        assert rows["after"]["in_place"] > 1e-6 > rows["after"]["forward"]
+    if fault == "gradient_factor":
+        assert rows["suspect"]["gradient"] == pytest.approx(1e-3, rel=0.1)
+        assert rows["suspect"]["gradient_of"] == "input 0"
+
+
+def test_layers_are_as_before_afterwards(tmp_path):
+    model = small_model()
+    x = random((8, 6))
+    before = keras.ops.convert_to_numpy(model(x))
+    layer_arrays(model, (x, random((8, 2))), tmp_path, None)
+    for layer in model.layers:
+        assert "recording" not in repr(layer.call)
+    model.set_weights(small_model().get_weights())
+    assert np.isfinite(before).all()
+    assert model(x).shape == (8, 2)
+
+
+def test_gradients():
+    x, y = keras.Variable([1.0, 2.0]), keras.Variable(3.0)
+    counter = keras.Variable(0.0, trainable=False)
+
+    def loss():
+        counter.assign(counter + 1)
+        return keras.ops.sum(keras.ops.square(x)) * y
+
+    value, (by_x, by_y) = value_and_grad(loss, [x, y])
+    assert float(value) == 15
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(by_x), [6, 12])
+    assert float(by_y) == 5
+    assert float(counter.value) == 0
+
+
+def test_noise_is_silenced():
+    inputs = keras.Input((4, 6))
+    x = keras.layers.GaussianNoise(1.0)(keras.layers.Dropout(0.5)(inputs))
+    x = keras.layers.LSTM(3, dropout=0.5, recurrent_dropout=0.5, return_sequences=True)(x)
+    x = keras.layers.MultiHeadAttention(2, 3, dropout=0.5)(x, x)
+    model = keras.Model(inputs, x)
+    values = random((2, 4, 6))
+
+    def difference():
+        outputs = [keras.ops.convert_to_numpy(model(values, training=training)) for training in (True, False)]
+        return np.abs(outputs[0] - outputs[1]).max()
+
+    assert difference() > 1e-3
+    silence(model)
+    assert difference() < 1e-6
+
+
+@pytest.mark.skipif(keras.config.backend() not in BY_HAND, reason="nothing by hand on this backend")
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_benchmark_by_hand_trains_as_keras_does(depth):
+    import runpy
+
+    trainer_class = runpy.run_path(str(PROJECT / f"benchmarks/cnn_cifar10_{keras.config.backend()}.py"))["Trainer"]
+    config = Config.for_preset(
+        "smoke", data="mnist5k", depth=depth, widths=(8, 12), learning_rate=0.005, weight_decay=1.0, warmup=0.5
+    )
+    data = load_images("mnist5k", None, "mnist5k", 0.1, 64)
+    model = build_model(config, data)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+    model.compile(build_optimizer(config, 6), loss)
+    trainer = trainer_class(config, model, 6)
+    initial = model.get_weights()
+    labels = np.eye(10, dtype=np.float32)[data.train.labels]
+    for step in range(6):
+        batch = data.train.images[step * 8 :][:16], labels[step * 8 :][:16]
+        model.reset_metrics()
+        np.testing.assert_allclose(float(trainer.train_on_batch(*batch)), model.train_on_batch(*batch), rtol=1e-5)
+    for start, ours, theirs, weight in zip(initial, trainer.weights(), model.get_weights(), model.weights, strict=True):
+        if "variance" not in weight.path:  # of which PyTorch keeps the unbiased estimate
+            moved = np.abs(theirs - start).max()
+            assert moved > 0
+            assert np.abs(ours - theirs).max() < 1e-2 * moved, weight.path
+
+
+def finished(**changes):
+    """A comparison whose numbers are made up."""
+    comparison = Comparison.__new__(Comparison)
+    measured = {"median_step_seconds": 0.02, "slow_step_seconds": 0.03, "value": 0.5, "first_step_seconds": 1.0}
+    faster = measured | {"median_step_seconds": 0.01}
+    facts = {"metric": "top1", "data": "mnist5k"}
+    rows = [
+        Row("jax", "jax", facts=facts, losses=[1.0, 0.5], measured=[measured, measured | {"value": 0.6}]),
+        Row("jax by hand", "jax", native=Path("x"), losses=[1.0, 0.5], measured=[faster]),
+        Row("torch", "torch", problem="killed <by> SIGKILL"),
+    ]  # fmt: skip
+    comparison.__dict__ |= {
+        "recipe": "x", "options": [], "control": [], "repeats": 2, "steps": 2, "interrupted": False, "rows": rows,
+        "facts": {"tolerance": 1e-5, "precision": "float32", "preset": "smoke", "machine": "box", "commit": None,
+                  "batch_size": 5, "parameters": 10},
+        **changes,
+    }  # fmt: skip
+    return {"command": "recipes compare x", "date": "2026-11-21", **comparison.report()}
+
+
+def test_the_report_says_what_failed_and_what_was_measured():
+    report = finished()
+    assert failed(report)
+    assert report["by_hand"] == {"jax": 2.0}
+    text = report_text(report)
+    assert "torch: FAILED: killed <by> SIGKILL" in text
+    table = {line[0]: line[1:] for line in measures_table(report)}
+    assert table["top1"] == ["0.5500 (0.5000–0.6000)", "0.5000", "–"]
+    assert table["step, by hand = 1"] == ["2.00", "–", "–"]
+    assert "import" not in table
+    assert "killed &lt;by&gt; SIGKILL" in report_html(report)
+
+
+def test_verdicts():
+    report = finished()
+    report["rows"] = report["rows"][:2]
+    assert not failed(report)
+    assert verdict(report).startswith("The losses AGREE: largest relative difference 0.0e+00")
+    report["agreement"] = loss_agreement({"a": [1.0, 1.0], "b": [1.0, 1.1]}, 1e-5, [])
+    assert verdict(report).startswith("The losses DO NOT AGREE")
+    assert failed(report)
+    report["precision"] = "mixed_bfloat16"
+    assert verdict(report).startswith("Agreement is judged in float32 only; in mixed_bfloat16: largest")
+    assert not failed(report)
