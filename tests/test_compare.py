@@ -289,7 +289,9 @@ def test_curves_that_rounding_parts():
     late = curve + np.array([0, 0, 0, 0, 0, 1.1e-2])
 
     def agrees(other):
-        return loss_agreement({"a": curve.tolist(), "b": other.tolist()}, 1e-5, growing.tolist())["agrees"]
+        return loss_agreement({"a": curve.tolist(), "b": other.tolist()}, 1e-5, [curve.tolist(), growing.tolist()])[
+            "agrees"
+        ]
 
     assert agrees(faster) == "rounding"
     assert agrees(growing) == "rounding"

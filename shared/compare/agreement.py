@@ -14,7 +14,7 @@ ROUNDING_FACTOR = 10
 """How many times farther than one backend from itself, its weights moved by a rounding error a step, others may be."""
 
 
-def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: list[float]) -> dict[str, Any]:
+def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: list[list[float]]) -> dict[str, Any]:
     """Lays loss curves over each other.
 
     Training amplifies rounding: with batch normalization and a high learning rate up to tenfold every two or three
@@ -23,10 +23,11 @@ def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: li
     Args:
         losses: for each backend the loss of each step, from the same weights and batches.
         tolerance: largest relative difference at which the curves are taken to agree.
-        control: losses of the first backend with its weights moved by a rounding error before each step; may be empty.
+        control: losses of the first backend with its weights moved by a rounding error before each step, some curves
+            or none.
 
     Returns:
-        The relative difference of each step, (highest − lowest) / mean, and that of the control from the first; the
+        The relative difference of each step, (highest − lowest) / mean, and of the control that went farthest; the
         largest of each, and the step of the largest difference; the step at which they begin to drift, the first above
         a tenth of the tolerance, or None; and the verdict: "yes" within the tolerance, "rounding" above it and at each
         step within `ROUNDING_FACTOR` times what the control has reached, "no", or None where there are fewer than two
@@ -37,7 +38,7 @@ def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: li
         return found
     curves = np.array(list(losses.values()), dtype=np.float64)
     differences = relative_spread(curves)
-    apart = relative_spread(np.array([curves[0], control or curves[0]]))
+    apart = np.max([relative_spread(np.array([curves[0], curve])) for curve in control or curves[:1]], axis=0)
     allowed = np.maximum(tolerance, ROUNDING_FACTOR * np.maximum.accumulate(apart))
     drifting = np.flatnonzero(~(differences <= tolerance / 10))
     largest = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))

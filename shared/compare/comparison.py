@@ -96,7 +96,7 @@ class Comparison:
         self.layers = layers
         self.directory = directory
         self.facts: dict[str, Any] = {}
-        self.control: list[float] = []
+        self.control: list[list[float]] = []
         self.interrupted = False
         self.rows = [Row(name, name) for name in backends]
         for row in list(self.rows):

@@ -11,6 +11,7 @@ import json
 import runpy
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -25,12 +26,16 @@ from shared.compare.layers import layer_arrays
 from shared.data.batches import SeededBatches
 from shared.errors import UsageError
 from shared.files import replacing
+from shared.training.checkpoint import assign_variables, read_variables
 from shared.training.options import Options, launch, source_commit
 from shared.training.run import Run
 from shared.training.saving import load_initial_weights
 
-# What layers call the strength of the noise that they add, which each backend draws differently.
+CONTROLS = 3
+"""How many times the first steps are trained with rounding errors added."""
+
 NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
+"""What layers call the strength of the noise that they add, which each backend draws differently."""
 
 
 def seconds_since_start() -> float:
@@ -66,6 +71,10 @@ class JobRun(Run):
         self.job = job
         self.native = runpy.run_path(job.native)["Trainer"] if job.native else None
 
+    def trainer_by_hand(self, model: keras.Model, batches: SeededBatches) -> Any | None:
+        """The benchmark's trainer, with the weights of the model; None where the job is Keras's."""
+        return self.native(self.config, model, self.config.epochs * len(batches)) if self.native else None
+
     def answer(self, **facts: Any) -> None:
         """Writes answer.json."""
         facts |= {"version": backend_version(), "device": device_name(), "keras": keras.__version__}
@@ -100,32 +109,47 @@ class AgreeingRun(JobRun):
     def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
         silence(model)
         load_initial_weights(model, self.config.initial_weights)
-        trainer = self.native(self.config, model, self.config.epochs * len(batches)) if self.native else None
-        losses = []
-        for step in range(self.job.steps):
-            batches.epoch, index = divmod(step, len(batches))
-            self.before_step(model, step)
-            if trainer:
-                losses.append(float(trainer.train_on_batch(*batches[index])))
-            else:
-                model.reset_metrics()  # else the loss would be the mean of all steps so far
-                losses.append(float(model.train_on_batch(*batches[index], return_dict=True)["loss"]))
-        self.answer(losses=losses)
+        self.answer(losses=self.losses(model, batches))
         raise Answered
 
-    def before_step(self, model: keras.Model, step: int) -> None:
-        """Nothing; for the control to change."""
+    def losses(self, model: keras.Model, batches: SeededBatches) -> list[float]:
+        """The loss of each of the first steps."""
+        trainer = self.trainer_by_hand(model, batches)
+        losses = []
+        for batch in self.first_batches(batches):
+            if trainer:
+                losses.append(float(trainer.train_on_batch(*batch)))
+            else:
+                model.reset_metrics()  # else the loss would be the mean of all steps so far
+                losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
+        return losses
+
+    def first_batches(self, batches: SeededBatches) -> Iterator[tuple]:
+        for step in range(self.job.steps):
+            batches.epoch, index = divmod(step, len(batches))
+            yield batches[index]
 
 
 class ControlRun(AgreeingRun):
-    """The same, with every weight moved by a rounding error before each step."""
+    """The same a few times, with every weight moved by a rounding error before each step."""
 
-    def before_step(self, model: keras.Model, step: int) -> None:
-        rng = np.random.default_rng(step)
-        for variable in model.trainable_variables:
-            value = keras.ops.convert_to_numpy(variable.value)
-            signs = rng.choice(np.array([-1, 1], value.dtype), value.shape)
-            variable.assign(value + signs * np.spacing(np.abs(value)))
+    def losses(self, model: keras.Model, batches: SeededBatches) -> list[list[float]]:
+        model.optimizer.build(model.trainable_variables)
+        start = {name: value for name, value in read_variables(model).items() if not name.startswith("metrics")}
+        curves = []
+        for draw in range(CONTROLS):
+            assign_variables(model, start)
+            losses = []
+            for step, batch in enumerate(self.first_batches(batches)):
+                rng = np.random.default_rng([draw, step])
+                for variable in model.trainable_variables:
+                    value = keras.ops.convert_to_numpy(variable.value)
+                    signs = rng.choice(np.array([-1, 1], value.dtype), value.shape)
+                    variable.assign(value + signs * np.spacing(np.abs(value)))
+                model.reset_metrics()
+                losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
+            curves.append(losses)
+        return curves
 
 
 class LayersRun(JobRun):
@@ -202,7 +226,7 @@ class MeasuredRun(JobRun):
     def fit_by_hand(self, model: keras.Model, batches: SeededBatches) -> None:
         """Trains with the benchmark on the same batches, then gives the weights to the Keras model."""
         load_initial_weights(model, self.config.initial_weights)
-        trainer = self.native(self.config, model, self.config.epochs * len(batches))
+        trainer = self.trainer_by_hand(model, batches)
         for epoch in range(self.config.epochs):
             batches.epoch = epoch
             self.timer.on_epoch_begin(epoch)
