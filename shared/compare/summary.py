@@ -22,7 +22,7 @@ MEASURES = [
 
 def measures_table(report: dict[str, Any]) -> list[list[str]]:
     """The table of a report: a header, then a line for each measure: its name, and for each row of the report the
-    median, with the lowest and highest where there were several rounds."""
+    median, with the lowest and highest where they differ."""
     rows = report["rows"]
     metric = next((row["metric"] for row in rows if row.get("metric")), "metric")
     table = [["", *(row["name"] for row in rows)]]
@@ -31,7 +31,7 @@ def measures_table(report: dict[str, Any]) -> list[list[str]]:
         for row in rows:
             found = row["measures"].get(key)
             cells.append(form.format(found["median"] * unit) if found else "–")
-            if found and len(found["values"]) > 1:
+            if found and found["lowest"] < found["highest"]:
                 number = re.sub(r" .*", "", form)
                 cells[-1] += f" ({number.format(found['lowest'] * unit)}–{number.format(found['highest'] * unit)})"
         if set(cells) != {"–"}:
