@@ -135,7 +135,7 @@ def results_table(recipe: str) -> str:
         cells = [
             record["data"],
             f"{record['backend']} {record['versions'][record['backend']]}",
-            f"{record['metric']} {record['value']:.4f}",
+            ", ".join(f"{name} {record['metrics'][name]:.4f}" for name in by_headline(record)),
             f"{record['train_seconds'] / 60:.1f} min",
             f"{record['examples_per_second']:,.0f}",
             f"{record['start_seconds']:.0f} s",
@@ -152,6 +152,11 @@ def results_table(recipe: str) -> str:
         command = f"KERAS_BACKEND={backend} python recipes/{recipe}.py --preset {preset}"
         rows.append(f"| | {backend} | not yet measured | | | | | | `{command}` |")
     return "\n".join(rows)
+
+
+def by_headline(record: dict[str, Any]) -> list[str]:
+    """The names of a record's metrics, the headline first."""
+    return sorted(record["metrics"], key=lambda name: (name != record["metric"], name))
 
 
 def public_command(command: str) -> str:

@@ -17,7 +17,9 @@ from shared.records import recipe_paths
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
 NOT_HERE = ("shared", "recipes")
-SMALLEST = {"cnn_cifar10": ("--preset", "smoke", "--data", "mnist5k", "--epochs", "1", "--train-examples", "500")}
+SMALLEST = {
+    "cnn_cifar10": ("--preset", "smoke", "--data", "mnist5k", "--epochs", "1", "--train-examples", "500"),
+}
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -103,7 +105,7 @@ def test_the_metadata_names_what_the_file_needs(recipe, tmp_path):
                      [node.module] if isinstance(node, ast.ImportFrom) else [])
     } - set(sys.stdlib_module_names) - {"torch", "tensorflow"}  # fmt: skip
     listed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in dependencies}
-    assert imported <= listed
+    assert {"pillow" if name == "PIL" else name for name in imported} <= listed
     if "mlxtend" in text:
         assert "mlxtend" in dependencies
 

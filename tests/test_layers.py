@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from shared.layers.depthwise import DepthwiseConvolution
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 
 CASES = {
@@ -11,6 +12,9 @@ CASES = {
     "convolution 5x5": (lambda **kw: ConvolutionBlock(6, kernel_size=5, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
     "convolution pooled": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 8, 8, 3), (4, 4, 4, 6)),
     "convolution pooled odd": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 7, 9, 3), (4, 3, 4, 6)),
+    "depthwise": (lambda **kw: DepthwiseConvolution(3, **kw), (2, 7, 8, 5), (2, 7, 8, 5)),
+    "depthwise 5x5 strided": (lambda **kw: DepthwiseConvolution(5, strides=2, **kw), (2, 8, 7, 5), (2, 4, 4, 5)),
+    "depthwise strided even": (lambda **kw: DepthwiseConvolution(3, strides=2, **kw), (2, 8, 8, 5), (2, 4, 4, 5)),
     "residual": (lambda **kw: ResidualBlock(**kw), (4, 8, 8, 3), (4, 8, 8, 3)),
     "residual short": (lambda **kw: ResidualBlock(depth=1, **kw), (4, 5, 5, 6), (4, 5, 5, 6)),
 }
@@ -45,6 +49,19 @@ def reference_convolution(x, kernel):
     )
 
 
+def reference_depthwise(layer, x):
+    """What a DepthwiseConvolution should compute: a same-padded convolution of each channel, and every so many pixels.
+
+    With a stride, same padding adds just as much as the last output needs, the smaller half of it before.
+    """
+    (kernel,) = layer.get_weights()
+    size, stride = layer.kernel_size, layer.strides
+    missing = [max((-(-length // stride) - 1) * stride + size - length, 0) for length in x.shape[1:3]]
+    padded = np.pad(x.astype("float64"), ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum("bhwcij,ijc->bhwc", windows, kernel[..., 0])
+
+
 def reference_block(block, x, training):
     """What a ConvolutionBlock should compute, from its weights, in NumPy."""
     kernel, gamma, beta, mean, variance = (keras.ops.convert_to_numpy(w.value) for w in block.weights)
@@ -64,6 +81,10 @@ def test_same_numbers_as_numpy(case, training):
     layer, x = make(), random(input_shape)
     layer.build(input_shape)
     randomize(layer)
+    if isinstance(layer, DepthwiseConvolution):
+        expected = reference_depthwise(layer, x)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, rtol=1e-5, atol=1e-5)
+        return
     expected = x
     for block in layer.blocks if isinstance(layer, ResidualBlock) else [layer]:
         expected = reference_block(block, expected, training)
@@ -137,6 +158,8 @@ def test_gradients_are_finite_and_reach_every_weight(case):
 def test_inference_does_not_change_the_statistics(case):
     make, input_shape, _ = case
     layer = make()
+    if isinstance(layer, DepthwiseConvolution):
+        pytest.skip("has no statistics")
     layer.build(input_shape)
     before = [w.copy() for w in layer.get_weights()]
     layer(random(input_shape) + 3, training=False)

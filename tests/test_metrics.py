@@ -1,9 +1,11 @@
 """Measures of a classifier, against hand-counted cases and scikit-learn."""
 
+import keras
 import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from shared.explain import class_activation_maps
 from shared.metrics.classification import confusion_matrix, softmax, top_k_accuracy
 
 pytestmark = pytest.mark.once
@@ -39,3 +41,20 @@ def test_as_scikit_learn(k):
 def test_softmax_does_not_overflow():
     probabilities = softmax(np.array([[1000.0, 1000.0, -1000.0]]))
     np.testing.assert_allclose(probabilities, [[0.5, 0.5, 0.0]])
+
+
+def test_class_activation_maps_find_the_evidence():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 1, use_bias=False, name="features")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, name="logits")(x))
+    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
+    images = np.zeros((2, 8, 8, 1), "float32")
+    images[0, 1, 2] = 5  # bright: evidence for class 0
+    images[1, 6, 4] = -5
+    classes, maps = class_activation_maps(model, images, "pooling")
+    assert classes.tolist() == [0, 1]
+    assert [np.unravel_index(each.argmax(), each.shape) for each in maps] == [(1, 2), (6, 4)]
+    assert maps.min() >= 0
+    assert maps.max() == pytest.approx(1)
+    assert (maps > 0).sum() == 2

@@ -15,6 +15,7 @@ from conftest import PROJECT
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.cnn_cifar10 import build_model, build_optimizer
 from shared.backends.choice import installed_backends
+from shared.backends.runtime import synchronize_state
 from shared.data.batches import SeededBatches
 from shared.data.images import load_images
 from shared.errors import Interrupted, TargetMissed, UsageError
@@ -264,4 +265,41 @@ def test_time_is_not_lost_by_a_resume(tmp_path, monkeypatch):
     first, _ = train(Config(out=tmp_path / "run"), monkeypatch, 8)
     time.sleep(0.01)
     second, _ = train(Config(out=tmp_path / "run", resume=True))
-    assert second.recorder.train_seconds > first.recorder.train_seconds > 0
+    assert second.recorders[""].train_seconds > first.recorders[""].train_seconds > 0
+
+
+class Scripted(keras.callbacks.Callback):
+    """Makes up the validation losses, and keeps the weights after the second epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_loss"] = [5.0, 3.0, float("nan"), 3.5, 1.0][epoch]
+        if epoch == 1:
+            synchronize_state(self.model)
+            self.kept = [np.array(weight) for weight in self.model.get_weights()]
+
+
+def test_a_phase_stops_without_progress_and_ends_with_the_best_weights(tmp_path):
+    def head(config):
+        run, model, scripted = Run("points", config), make_model(config), Scripted()
+        x = np.ones((8, 4), "float32")
+        run.fit(
+            model, Points(config.seed), "points", phase="head", epochs=5, patience=2,
+            validation_data=(x, x[:, :1]), callbacks=[scripted],
+        )  # fmt: skip
+        return run, model, scripted
+
+    run, model, scripted = head(Config(out=tmp_path / "run"))
+    assert [row["epoch"] for row in run.recorders["head"].history] == [1, 2, 3, 4]
+    for ours, kept in zip(model.get_weights(), scripted.kept, strict=True):
+        np.testing.assert_array_equal(ours, kept)
+    assert len(list(csv.DictReader((tmp_path / "run/history-head.csv").open()))) == 4
+    assert not (tmp_path / "run/history.csv").exists()
+
+    again, resumed, _ = head(Config(out=tmp_path / "run", resume=True))
+    assert len(again.recorders["head"].history) == 4
+    for ours, kept in zip(resumed.get_weights(), scripted.kept, strict=True):
+        np.testing.assert_array_equal(ours, kept)
+
+    (tmp_path / "run/checkpoint/head/best.npz").write_bytes(b"torn")
+    with pytest.raises(UsageError, match=r"best\.npz is damaged"):
+        head(Config(out=tmp_path / "run", resume=True))

@@ -71,6 +71,12 @@ class JobRun(Run):
         self.job = job
         self.native = runpy.run_path(job.native)["Trainer"] if job.native else None
 
+    def fit(self, model: keras.Model, batches: SeededBatches, phase: str = "", **arguments: Any) -> None:
+        if not phase:
+            self.fit_main(model, batches, **arguments)
+        elif isinstance(self, PreparingRun | MeasuredRun):  # the others take the weights that the first of these left
+            super().fit(model, batches, phase=phase, **arguments)
+
     def trainer_by_hand(self, model: keras.Model, batches: SeededBatches) -> Any | None:
         """The benchmark's trainer, with the weights of the model; None where the job is Keras's."""
         return self.native(self.config, model, self.config.epochs * len(batches)) if self.native else None
@@ -85,7 +91,7 @@ class JobRun(Run):
 class PreparingRun(JobRun):
     """Writes the weights that every backend will start from."""
 
-    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
         if self.config.initial_weights:
             load_initial_weights(model, self.config.initial_weights)
         model.save_weights(self.directory / "initial.weights.h5")
@@ -106,7 +112,7 @@ class PreparingRun(JobRun):
 class AgreeingRun(JobRun):
     """Trains the first steps without noise and notes the loss of each."""
 
-    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
         silence(model)
         load_initial_weights(model, self.config.initial_weights)
         self.answer(losses=self.losses(model, batches))
@@ -155,7 +161,7 @@ class ControlRun(AgreeingRun):
 class LayersRun(JobRun):
     """Runs each layer forward and back, by itself, on the inputs that the reference backend saw."""
 
-    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
         silence(model)
         load_initial_weights(model, self.config.initial_weights)
         layer_arrays(model, batches[0], Path(self.job.directory), self.job.reference and Path(self.job.reference))
@@ -215,13 +221,13 @@ class MeasuredRun(JobRun):
     def history(self) -> list[dict[str, float]]:
         return [] if self.native else super().history
 
-    def fit(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> None:
+    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> None:
         self.model_built = seconds_since_start()
         self.timer = StepTimer(batches)
         if self.native:
             self.fit_by_hand(model, batches)
         else:
-            super().fit(model, batches, **arguments | {"callbacks": [self.timer, *arguments.get("callbacks", [])]})
+            Run.fit(self, model, batches, **arguments | {"callbacks": [self.timer, *arguments.get("callbacks", [])]})
 
     def fit_by_hand(self, model: keras.Model, batches: SeededBatches) -> None:
         """Trains with the benchmark on the same batches, then gives the weights to the Keras model."""

@@ -49,6 +49,28 @@ class SeededBatches(keras.utils.PyDataset):
         return np.random.default_rng([self.seed, self.epoch]).permutation(examples)
 
 
+class ArrayBatches(SeededBatches):
+    """Shuffled examples that lie ready in arrays; the last, smaller batch of an epoch is left out.
+
+    Args:
+        inputs: (examples, …).
+        targets: (examples, …).
+        batch_size: examples a batch; at most the number of examples.
+        seed: of shuffling.
+    """
+
+    def __init__(self, inputs: np.ndarray, targets: np.ndarray, batch_size: int, seed: int):
+        super().__init__(seed)
+        self.inputs = inputs
+        self.targets = targets
+        self.batch_size = batch_size
+        self.batches_per_epoch = len(inputs) // batch_size
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.shuffled(len(self.inputs))[index * self.batch_size :][: self.batch_size]
+        return self.inputs[chosen], self.targets[chosen]
+
+
 class ImageBatches(SeededBatches):
     """Shuffled and augmented images with one-hot labels; the last, smaller batch of an epoch is left out.
 

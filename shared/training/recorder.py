@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psutil
 
 from shared.backends.runtime import synchronize_state
 from shared.data.batches import SeededBatches
-from shared.errors import Interrupted
+from shared.errors import Interrupted, UsageError
 from shared.files import replacing
 from shared.training.checkpoint import Checkpoint, CheckpointStore, assign_variables, model_variables, read_variables
 
@@ -29,6 +30,7 @@ class Recorder(keras.callbacks.Callback):
         history_path: the history.csv to write, a line an epoch.
         checkpoint_seconds: time between checkpoints within an epoch.
         stop_message: what to say after a stop.
+        patience: stop after so many epochs without a lower validation loss; None: never.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Recorder(keras.callbacks.Callback):
         history_path: Path,
         checkpoint_seconds: float,
         stop_message: str,
+        patience: int | None = None,
     ):
         super().__init__()
         self.store = store
@@ -45,6 +48,7 @@ class Recorder(keras.callbacks.Callback):
         self.history_path = history_path
         self.checkpoint_seconds = checkpoint_seconds
         self.stop_message = stop_message
+        self.patience = patience
         self.stopping = False
         self.history: list[dict[str, float]] = []
         self.arrays: dict[str, np.ndarray] = {}
@@ -138,7 +142,43 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.pause_timing()
         self.history.append({"epoch": epoch + 1, **logs})
+        if self.patience is not None:
+            self.keep_best()
         self.save(epoch + 1, 0)
+
+    def best_epoch(self) -> int:
+        """The index in `history` of the epoch with the lowest validation loss, the first of several."""
+        losses = [row["val_loss"] for row in self.history]
+        return min(range(len(losses)), key=lambda i: losses[i] if np.isfinite(losses[i]) else np.inf)
+
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not fallen for `patience` epochs."""
+        if self.patience is None or not self.history:
+            return False
+        return len(self.history) - 1 - self.best_epoch() >= self.patience
+
+    def keep_best(self) -> None:
+        """Saves the weights after the best epoch so far, before its checkpoint, which counts on them."""
+        if self.best_epoch() == len(self.history) - 1:
+            synchronize_state(self.model)
+            weights = {name: value for name, value in read_variables(self.model).items() if name.startswith("model/")}
+            with replacing(self.store.directory / "best.npz") as path:
+                np.savez(path, **weights)
+        self.model.stop_training |= self.out_of_patience()
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Sets the model to the weights after the best epoch.
+
+        Raises:
+            UsageError: the file that holds them is damaged.
+        """
+        path = self.store.directory / "best.npz"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                assign_variables(model, dict(archive))
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{path} is damaged ({error}): start anew with another --out") from None
+        print(f"the best weights are those of epoch {self.best_epoch() + 1}")
 
     def pause_timing(self) -> None:
         """Ends the time counted as training, at validation or the end of the epoch."""

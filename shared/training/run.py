@@ -22,7 +22,7 @@ from shared.training.recorder import Recorder
 from shared.training.saving import load_initial_weights, save_model
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
-FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target", "predict")
 
 
 class Run:
@@ -40,14 +40,14 @@ class Run:
         self.recipe = recipe
         self.config = config
         self.directory = open_run_directory(recipe, config)
-        self.recorder: Recorder | None = None
+        self.recorders: dict[str, Recorder] = {}
         prepare_backend(config.seed, config.precision)
         print(f"{recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
 
     @property
     def history(self) -> list[dict[str, float]]:
         """The lines of history.csv so far, one an epoch."""
-        return self.recorder.history
+        return self.recorders[""].history
 
     def versions(self) -> dict[str, str]:
         """The versions that a result depends on."""
@@ -63,13 +63,27 @@ class Run:
         words = ["python", *sys.argv[:1], "--out", str(self.directory), "--resume"]
         return f"KERAS_BACKEND={keras.config.backend()} {shlex.join(words)}"
 
-    def fit(self, model: keras.Model, batches: SeededBatches, data: str, **arguments: Any) -> None:
+    def fit(
+        self,
+        model: keras.Model,
+        batches: SeededBatches,
+        data: str,
+        phase: str = "",
+        epochs: int | None = None,
+        patience: int | None = None,
+        **arguments: Any,
+    ) -> None:
         """`model.fit` with checkpoints, `--resume`, `--initial-weights`, history.csv and a clean stop.
 
         Args:
             model: compiled.
             batches: the training data.
             data: name and fingerprint of the data; a checkpoint made with others is refused.
+            phase: name of a part of the training beside the main one, such as "head", with checkpoints and a
+                history-PHASE.csv of its own.
+            epochs: passes over the data; None for `--epochs`.
+            patience: stop after so many epochs without a lower validation loss, and end with the weights that had the
+                lowest; None for neither.
             arguments: passed on to `model.fit`, such as `validation_data` and `callbacks`.
 
         Raises:
@@ -77,23 +91,26 @@ class Run:
             Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
         """
         identity = {"recipe": self.recipe, "data": data, **self.versions()}
-        store = CheckpointStore(self.directory / "checkpoint", identity)
-        recorder = self.recorder = Recorder(
+        store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
+        store.directory.mkdir(exist_ok=True)
+        remove_unfinished(store.directory)
+        recorder = self.recorders[phase] = Recorder(
             store,
             batches,
-            self.directory / "history.csv",
+            self.directory / (f"history-{phase}.csv" if phase else "history.csv"),
             self.config.checkpoint_seconds,
             f"interrupted, and saved; go on with  {self.resume_command()}",
+            patience,
         )
         arguments = arguments | {
             "callbacks": [*arguments.get("callbacks", []), recorder],
             "verbose": 1 if sys.stdout.isatty() else 2,
             "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
         }
-        epochs = self.config.epochs
+        epochs = epochs or self.config.epochs
         model.optimizer.build(model.trainable_variables)
         epoch, first = recorder.restore(model) if self.config.resume else (0, 0)
-        if self.config.initial_weights and (epoch, first) == (0, 0):
+        if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
         with recorder.stopped_by_signals():
             if first:
@@ -103,13 +120,28 @@ class Run:
                 batches.first = 0
                 epoch += 1
                 assign_variables(model, recorder.arrays)  # the end of `fit` put moving averages in their place
-            if epoch < epochs:
+            if epoch < epochs and not recorder.out_of_patience():
                 model.fit(batches, initial_epoch=epoch, epochs=epochs, **arguments)
             else:
                 model.optimizer.finalize_variable_values(model.trainable_variables)
+        if patience is not None:
+            recorder.restore_best(model)
         for variable in model.optimizer.variables:
             # On JAX the averages now share memory with the weights, and `predict` would take it from both.
             variable.assign(np.array(keras.ops.convert_to_numpy(variable.value)))
+
+    def finished_model(self) -> tuple[keras.Model, dict[str, Any]]:
+        """The model that a finished run left in this directory, and its result.
+
+        Raises:
+            UsageError: the run has not finished, or its files are damaged.
+        """
+        try:
+            result = json.loads((self.directory / "result.json").read_text())
+            return keras.saving.load_model(self.directory / "model.keras"), result
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(f"{self.directory} holds no finished run ({reason}): let it end first") from None
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory."""
@@ -117,7 +149,13 @@ class Run:
             figure.savefig(path, dpi=120, bbox_inches="tight")
 
     def finish(
-        self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], higher_is_better: bool = True
+        self,
+        model: keras.Model,
+        data: str,
+        metric: str,
+        metrics: dict[str, float],
+        higher_is_better: bool = True,
+        **facts: Any,
     ) -> dict[str, float]:
         """Writes model.keras and result.json, prints the `result ` line and returns the metrics.
 
@@ -127,12 +165,14 @@ class Run:
             metric: the headline metric, a key of `metrics`.
             metrics: measured on held-out data.
             higher_is_better: how `--target` is compared.
+            facts: what else the result should say, such as which weights the training began with.
 
         Raises:
             TargetMissed: the headline metric is worse than `--target`.
         """
         save_model(model, self.directory / "model.keras")
         value, target = metrics[metric], self.config.target
+        recorder = self.recorders[""]
         result = {
             "recipe": self.recipe,
             "backend": keras.config.backend(),
@@ -142,16 +182,17 @@ class Run:
             "value": value,
             "metrics": metrics,
             "epochs": self.config.epochs,
-            "examples_per_second": self.recorder.examples_per_second(),
-            "train_seconds": round(self.recorder.train_seconds, 1),
+            "examples_per_second": recorder.examples_per_second(),
+            "train_seconds": round(sum(each.train_seconds for each in self.recorders.values()), 1),
             "parameters": model.count_params(),
             "seed": self.config.seed,
             "versions": self.versions(),
             "device": device_name(),
             "out": str(self.directory),
-            "start_seconds": self.recorder.start_seconds,
-            "data_share": self.recorder.data_share(),
+            "start_seconds": next(iter(self.recorders.values())).start_seconds,
+            "data_share": recorder.data_share(),
             "peak_memory_bytes": peak_memory(),
+            **facts,
         }
         with replacing(self.directory / "result.json") as path:
             path.write_text(json.dumps(result, indent=1) + "\n")

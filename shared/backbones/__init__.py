@@ -1,0 +1,1 @@
+"""Networks with weights learned on ImageNet, to build on."""
