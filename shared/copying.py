@@ -60,20 +60,19 @@ class SourceFile:
         lines = self.text.splitlines()
         end, constants = 0, []
         for node in tree.body:
-            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
             source = "\n".join(lines[end : node.end_lineno]).strip("\n")
             bound = names_bound(node)
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             end = node.end_lineno
             if is_text and node is tree.body[0]:
-                self.docstring = "\n".join(lines[first - 1 : end])
+                self.docstring = "\n".join(lines[node.lineno - 1 : end])
             elif is_text and constants:  # says what a constant means
                 self.statements[-1] += "\n" + source
                 self.definitions |= dict.fromkeys(constants, self.statements[-1])
             elif not isinstance(node, ast.Import | ast.ImportFrom) and not guards_backend(node):
                 self.statements.append(source)
                 self.definitions |= dict.fromkeys(bound, source)
-                if "shared" in self.path.parts and not bound and not is_main_guard(node):
+                if self.path.relative_to(PROJECT).parts[0] == "shared" and not bound and not is_main_guard(node):
                     self.problem(node.lineno, "does work at import, which a copy would leave out")
             constants = bound if isinstance(node, ast.Assign | ast.AnnAssign) else []
 
