@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data.folders import read_picture
-from shared.data.images import LabelledImages, few_of_each, load_images
+from shared.data.folders import load_folder, read_picture
+from shared.data.images import LabelledImages, few_of_each
 from shared.errors import UsageError
 
 pytestmark = pytest.mark.once
@@ -33,7 +33,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def test_all_sorts_of_pictures(photos):
-    data = load_images(str(photos), None, "cifar10", 0.25, size=48)
+    data = load_folder(photos, 48, 0.25)
     assert data.name == "folder"
     assert data.classes == ["cats", "dogs"]
     assert len(data.test.labels) == 4
@@ -41,16 +41,16 @@ def test_all_sorts_of_pictures(photos):
     assert len(data.train.labels) + len(data.validation.labels) == 16
     assert data.train.images.shape[1:] == (48, 48, 3)
     assert data.train.images.dtype == np.uint8
-    again = load_images(str(photos), None, "cifar10", 0.25, size=48)
+    again = load_folder(photos, 48, 0.25)
     np.testing.assert_array_equal(again.test.images, data.test.images)
-    assert load_images(str(photos), None, "cifar10", 0.25, size=32).train.images.shape[1:] == (32, 32, 3)
+    assert load_folder(photos, 32, 0.25).train.images.shape[1:] == (32, 32, 3)
 
 
 def test_broken_files_are_named_and_left_out(photos, capsys):
     (photos / "dogs" / "torn.jpg").write_bytes((photos / "dogs" / "0.jpg").read_bytes()[:200])
     (photos / "dogs" / "empty.png").write_bytes(b"")
     (photos / "cats" / "page.jpg").write_text("<html>")
-    data = load_images(str(photos), None, "cifar10", 0.25, size=32)
+    data = load_folder(photos, 32, 0.25)
     said = capsys.readouterr().err
     for name in ("torn.jpg", "empty.png", "page.jpg"):
         assert f"/{name}: " in said
@@ -66,7 +66,7 @@ def test_parts_that_the_folder_gives(photos, tmp_path):
         if part != "train":
             (parts / part / "dogs").mkdir(parents=True)
             gradient(50, 50).save(parts / part / "dogs" / "a.png")
-    data = load_images(str(parts), None, "cifar10", 0.25, size=32)
+    data = load_folder(parts, 32, 0.25)
     assert (len(data.train.labels), data.validation.labels.tolist(), data.test.labels.tolist()) == (20, [1], [1])
 
 
@@ -105,7 +105,7 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch, make, message):
     folder.mkdir()
     make(folder)
     with pytest.raises(UsageError, match=message) as caught:
-        load_images(str(folder), None, "cifar10", 0.1, size=32)
+        load_folder(folder, 32, 0.1)
     assert "\n" not in str(caught.value)
 
 
@@ -113,7 +113,7 @@ def test_a_class_without_a_readable_image(photos):
     for path in (photos / "dogs").iterdir():
         path.write_bytes(b"torn")
     with pytest.raises(UsageError, match="can be read"):
-        load_images(str(photos), None, "cifar10", 0.1, size=32)
+        load_folder(photos, 32, 0.1)
 
 
 def test_a_class_that_training_does_not_have(tmp_path, photos):
@@ -122,12 +122,7 @@ def test_a_class_that_training_does_not_have(tmp_path, photos):
     photos.rename(parts / "train")
     (parts / "test" / "cows").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"cows is of a class that .*train does not have"):
-        load_images(str(parts), None, "cifar10", 0.1, size=32)
-
-
-def test_a_recipe_for_images_of_one_size_says_so(photos):
-    with pytest.raises(UsageError, match="images of one size"):
-        load_images(str(photos), None, "cifar10", 0.1)
+        load_folder(parts, 32, 0.1)
 
 
 def test_a_few_of_each_class():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from shared.data.images import ImageData, fingerprint_of, image_data, squared, with_statistics
 from shared.errors import UsageError
 
 PARTS = ("train", "validation", "test")
@@ -33,11 +34,6 @@ def read_picture(path: Path, size: int) -> np.ndarray:
             return squared(picture, size)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(str(error) or type(error).__name__) from None
-
-
-def squared(picture: Image.Image, size: int) -> np.ndarray:
-    """Pixels (size, size, 3) in uint8 of a picture, cut to a square around its middle."""
-    return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
 
 
 def read_pictures(paths: list[Path], shape: tuple[int, int, int]) -> np.ndarray:
@@ -137,3 +133,19 @@ def readable(listed: list[tuple[Path, int]], size: int) -> Iterator[tuple[np.nda
             yield read_picture(path, size), label
         except ValueError as error:
             print(f"skipped {path}: {error}", file=sys.stderr)
+
+
+def load_folder(folder: Path, size: int, validation: float) -> ImageData:
+    """Loads a folder of images by class; see `find_pictures` for how it may be laid out.
+
+    Args:
+        folder: where the images are.
+        size: height and width that they are cut to, in pixels.
+        validation: share of the training images that is kept apart, unless the folder holds some for validation.
+
+    Raises:
+        UsageError: there are fewer than two classes, or a part or a class without an image that can be read.
+    """
+    _, files = find_pictures(folder)
+    fingerprint = fingerprint_of([path for listed in files.values() for path, _ in listed], size)
+    return image_data("folder", fingerprint, lambda: with_statistics(decode_folder(folder, size)), validation, None)

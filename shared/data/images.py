@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from shared.data.arrays import cached_arrays
 from shared.data.download import Download, fetch, verified
-from shared.data.folders import decode_folder, find_pictures, squared
 from shared.errors import UsageError
 from shared.files import cache_directory
 
@@ -106,8 +105,8 @@ def load_images(
     """Loads a set of labelled images of one size.
 
     Args:
-        name: a folder of images by class, a set prepared by TFDS in the data directory, a set of `DOWNLOADS`,
-            "mnist5k", or "auto": `preferred` where it can be had, else "mnist5k", which is then said on stderr.
+        name: a set prepared by TFDS in the data directory, a set of `DOWNLOADS`, "mnist5k", or "auto": `preferred`
+            where it can be had, else "mnist5k", which is then said on stderr.
         directory: the data directory, or None for the usual one.
         preferred: what "auto" stands for.
         validation: share of the training examples that is kept apart for choices; drawn once and for all, not by seed.
@@ -123,10 +122,12 @@ def load_images(
         except UsageError as error:
             print(f"WARNING: no {preferred}, training on the embedded {EMBEDDED} instead: {error}", file=sys.stderr)
             name = EMBEDDED
-    if Path(name).is_dir():
-        name, (fingerprint, decode) = "folder", find_folder(Path(name), size)
-    else:
-        fingerprint, decode = find_images(name, data_directory(directory), size)
+    fingerprint, decode = find_images(name, data_directory(directory), size)
+    return image_data(name, fingerprint, decode, validation, limit)
+
+
+def image_data(name: str, fingerprint: str, decode: Callable, validation: float, limit: int | None) -> ImageData:
+    """Decodes a set once, and takes its validation part from the training images unless it has one of its own."""
     arrays, facts = cached_arrays(cache_directory() / "decoded" / f"{name}-{fingerprint}", decode)
     given = "validation_labels" in arrays
     order = np.random.default_rng(0).permutation(len(arrays["train_labels"]))
@@ -156,13 +157,9 @@ def few_of_each(images: LabelledImages, count: int) -> LabelledImages:
     return LabelledImages(images.images[chosen], images.labels[chosen])
 
 
-def find_folder(folder: Path, size: int | None) -> tuple[str, Callable]:
-    """Finds a folder of images by class: its fingerprint, and the function that decodes it to squares of `size`."""
-    if size is None:
-        raise UsageError(f"--data {folder} is a folder: this recipe takes images of one size; choose a set by name")
-    _, files = find_pictures(folder)
-    fingerprint = fingerprint_of([path for listed in files.values() for path, _ in listed], size)
-    return fingerprint, lambda: with_statistics(decode_folder(folder, size))
+def squared(picture: Image.Image, size: int) -> np.ndarray:
+    """Pixels (size, size, 3) in uint8 of a picture, cut to a square around its middle."""
+    return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
 
 
 def find_images(name: str, directory: Path, size: int | None) -> tuple[str, Callable]:
