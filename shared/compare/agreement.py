@@ -11,7 +11,7 @@ LAYER_TOLERANCE = 1e-4
 of images one after the other, which is off by up to 3e-5 in batch normalization; the others by 1e-6."""
 
 ROUNDING_FACTOR = 10
-"""How many times farther than one backend from itself, its weights moved by a rounding error a step, others may be."""
+"""How many times farther than one backend from itself, its weights moved by rounding errors, others may be."""
 
 
 def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: list[list[float]]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: li
     Args:
         losses: for each backend the loss of each step, from the same weights and batches.
         tolerance: largest relative difference at which the curves are taken to agree.
-        control: losses of the first backend with its weights moved by a rounding error before each step, some curves
+        control: losses of the first backend with its weights moved by rounding errors before each step, some curves
             or none.
 
     Returns:

@@ -58,7 +58,7 @@ def verdict(report: dict[str, Any]) -> str:
     return (
         f"{judged}: largest relative difference {found['largest']:.1e}, at step {found['step']} of "
         f"{len(found['differences'])}; tolerance {found['tolerance']:.0e}; {drift} (first step above a tenth of that). "
-        f"{report['rows'][0]['name']} from itself, its weights moved by a rounding error a step: "
+        f"{report['rows'][0]['name']} from itself, its weights moved by rounding errors: "
         f"{found['largest_control']:.1e}."
     )
 

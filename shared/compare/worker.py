@@ -34,6 +34,10 @@ from shared.training.saving import load_initial_weights
 CONTROLS = 3
 """How many times the first steps are trained with rounding errors added."""
 
+ROUNDINGS = 16
+"""By how many rounding errors of a single number a weight is then moved: about what the backends differ in the gradient
+of a convolution, a sum of some hundreds to thousands of products."""
+
 NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
 """What layers call the strength of the noise that they add, which each backend draws differently."""
 
@@ -137,7 +141,7 @@ class AgreeingRun(JobRun):
 
 
 class ControlRun(AgreeingRun):
-    """The same a few times, with every weight moved by a rounding error before each step."""
+    """The same a few times, with every weight moved by a few rounding errors before each step."""
 
     def losses(self, model: keras.Model, batches: SeededBatches) -> list[list[float]]:
         model.optimizer.build(model.trainable_variables)
@@ -151,7 +155,7 @@ class ControlRun(AgreeingRun):
                 for variable in model.trainable_variables:
                     value = keras.ops.convert_to_numpy(variable.value)
                     signs = rng.choice(np.array([-1, 1], value.dtype), value.shape)
-                    variable.assign(value + signs * np.spacing(np.abs(value)))
+                    variable.assign(value + signs * ROUNDINGS * np.spacing(np.abs(value)))
                 model.reset_metrics()
                 losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
             curves.append(losses)
