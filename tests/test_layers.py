@@ -4,14 +4,20 @@ import keras
 import numpy as np
 import pytest
 
-from shared.layers.depthwise import DepthwiseConvolution
+from shared.backends.gradients import value_and_grad
+from shared.layers.convolution import Convolution, DepthwiseConvolution
+from shared.layers.normalization import BatchNormalization
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 
 CASES = {
+    "plain convolution": (lambda **kw: Convolution(6, 3, **kw), (2, 7, 8, 5), (2, 7, 8, 6)),
+    "plain convolution strided": (lambda **kw: Convolution(6, 3, strides=2, **kw), (2, 8, 7, 5), (2, 4, 4, 6)),
+    "plain convolution 6x6": (lambda **kw: Convolution(6, 6, use_bias=True, **kw), (2, 7, 8, 5), (2, 7, 8, 6)),
     "convolution": (lambda **kw: ConvolutionBlock(6, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
     "convolution 5x5": (lambda **kw: ConvolutionBlock(6, kernel_size=5, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
     "convolution pooled": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 8, 8, 3), (4, 4, 4, 6)),
     "convolution pooled odd": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 7, 9, 3), (4, 3, 4, 6)),
+    "normalization": (lambda **kw: BatchNormalization(**kw), (4, 5, 6, 3), (4, 5, 6, 3)),
     "depthwise": (lambda **kw: DepthwiseConvolution(3, **kw), (2, 7, 8, 5), (2, 7, 8, 5)),
     "depthwise 5x5 strided": (lambda **kw: DepthwiseConvolution(5, strides=2, **kw), (2, 8, 7, 5), (2, 4, 4, 5)),
     "depthwise strided even": (lambda **kw: DepthwiseConvolution(3, strides=2, **kw), (2, 8, 8, 5), (2, 4, 4, 5)),
@@ -36,43 +42,40 @@ def randomize(layer):
         variable.assign(np.abs(value) + 0.5 if "variance" in variable.path or "gamma" in variable.path else value * 0.3)
 
 
-def reference_convolution(x, kernel):
-    """Same-padded convolution, one kernel position at a time, in float64."""
-    size = kernel.shape[0]
-    low = (size - 1) // 2
-    padded = np.pad(x.astype("float64"), ((0, 0), (low, size - 1 - low), (low, size - 1 - low), (0, 0)))
-    height, width = x.shape[1:3]
-    return sum(
-        padded[:, i : i + height, j : j + width] @ kernel[i, j].astype("float64")
-        for i in range(size)
-        for j in range(size)
-    )
-
-
-def reference_depthwise(layer, x):
-    """What a DepthwiseConvolution should compute: a same-padded convolution of each channel, and every so many pixels.
+def windows_of(x, size, stride):
+    """What each output of a same-padded convolution sees: (batch, height, width, channels, size, size).
 
     With a stride, same padding adds just as much as the last output needs, the smaller half of it before.
     """
-    (kernel,) = layer.get_weights()
-    size, stride = layer.kernel_size, layer.strides
     missing = [max((-(-length // stride) - 1) * stride + size - length, 0) for length in x.shape[1:3]]
     padded = np.pad(x.astype("float64"), ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
-    return np.einsum("bhwcij,ijc->bhwc", windows, kernel[..., 0])
+    return np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+
+
+def reference_plain(layer, x):
+    """What a Convolution or a DepthwiseConvolution should compute, from its weights, in NumPy."""
+    kernel, *bias = layer.get_weights()
+    if isinstance(layer, DepthwiseConvolution):
+        return np.einsum("bhwcij,ijc->bhwc", windows_of(x, kernel.shape[0], layer.strides), kernel[..., 0])
+    return np.einsum("bhwcij,ijcf->bhwf", windows_of(x, kernel.shape[0], layer.strides[0]), kernel) + sum(bias)
+
+
+def reference_normalization(layer, x, training):
+    """What a BatchNormalization should compute, from its weights, in NumPy."""
+    gamma, beta, mean, variance = layer.get_weights()
+    if training:
+        mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    return gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta
 
 
 def reference_block(block, x, training):
     """What a ConvolutionBlock should compute, from its weights, in NumPy."""
-    kernel, gamma, beta, mean, variance = (keras.ops.convert_to_numpy(w.value) for w in block.weights)
-    x = reference_convolution(x, kernel)
+    x = reference_plain(block.convolution, x)
     if block.pool:
         batch, height, width, channels = x.shape
         x = x[:, : height // 2 * 2, : width // 2 * 2]
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
-    if training:
-        mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
-    return np.maximum(gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta, 0)
+    return np.maximum(reference_normalization(block.normalization, x, training), 0)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -81,9 +84,15 @@ def test_same_numbers_as_numpy(case, training):
     layer, x = make(), random(input_shape)
     layer.build(input_shape)
     randomize(layer)
-    if isinstance(layer, DepthwiseConvolution):
-        expected = reference_depthwise(layer, x)
+    if isinstance(layer, Convolution | DepthwiseConvolution):
+        expected = reference_plain(layer, x)
         np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, rtol=1e-5, atol=1e-5)
+        return
+    if isinstance(layer, BatchNormalization):
+        expected = reference_normalization(layer, x, training)
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(layer(x, training=training)), expected, rtol=1e-5, atol=1e-5
+        )
         return
     expected = x
     for block in layer.blocks if isinstance(layer, ResidualBlock) else [layer]:
@@ -155,7 +164,7 @@ def test_gradients_are_finite_and_reach_every_weight(case):
         assert np.abs(gradient).max() > 0, weight.path
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("depthwise")])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("plain", "depthwise"))])
 def test_inference_does_not_change_the_statistics(name):
     make, input_shape, _ = CASES[name]
     layer = make()
@@ -165,3 +174,25 @@ def test_inference_does_not_change_the_statistics(name):
     assert all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
     layer(random(input_shape) + 3, training=True)
     assert not all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"center": False}, {"axis": 1}, {"momentum": 0.5, "epsilon": 0.1}])
+@pytest.mark.parametrize("shape", [(6, 4), (5, 3, 4, 4)])
+@pytest.mark.parametrize("state", ["training", "inference", "frozen"])
+def test_batch_normalization_is_that_of_keras(shape, options, state):
+    x, weight = keras.Variable(random(shape) * 3 + 1), random(shape, seed=1)
+    found = []
+    for make in (BatchNormalization, keras.layers.BatchNormalization):
+        layer = make(**options)
+        layer.build(shape)
+        randomize(layer)
+        layer.trainable = state != "frozen"
+
+        def loss(layer=layer):
+            return keras.ops.sum(keras.ops.multiply(layer(x, training=state != "inference"), weight))
+
+        value, gradients = value_and_grad(loss, [x, *layer.trainable_variables])
+        layer(x, training=state != "inference")  # outside of the gradient, where the averages move
+        found.append([keras.ops.convert_to_numpy(each) for each in (value, *gradients, *layer.get_weights())])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)

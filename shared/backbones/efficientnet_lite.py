@@ -7,7 +7,8 @@ from keras import layers
 
 from shared.backbones.torch_file import read_torch_weights
 from shared.errors import UsageError
-from shared.layers.depthwise import DepthwiseConvolution
+from shared.layers.convolution import Convolution, DepthwiseConvolution
+from shared.layers.normalization import BatchNormalization
 
 # Repeats, kernel size, stride, expansion and output channels of each stage.
 LITE0_STAGES = [
@@ -18,7 +19,7 @@ LITE0_STAGES = [
 
 def normalized(x: keras.KerasTensor, name: str, activation: bool = True) -> keras.KerasTensor:
     """Batch normalization, and ReLU up to 6."""
-    x = layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization")(x)
+    x = BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x
 
 
@@ -31,11 +32,11 @@ def inverted_bottleneck(
     """
     x = inputs
     if expansion != 1:
-        x = layers.Conv2D(inputs.shape[-1] * expansion, 1, use_bias=False, name=f"{name}_expand")(x)
+        x = Convolution(inputs.shape[-1] * expansion, 1, name=f"{name}_expand")(x)
         x = normalized(x, f"{name}_expand")
     x = DepthwiseConvolution(kernel_size, stride, name=f"{name}_filter")(x)
     x = normalized(x, f"{name}_filter")
-    x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project")(x)
+    x = Convolution(channels, 1, name=f"{name}_project")(x)
     x = normalized(x, f"{name}_project", activation=False)
     return layers.Add(name=f"{name}_add")([inputs, x]) if x.shape == inputs.shape else x
 
@@ -52,14 +53,14 @@ def efficientnet_lite0(image_shape: tuple[int, int, int] = (224, 224, 3), top: b
     """
     inputs = keras.Input(image_shape)
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
-    x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem")(x)
+    x = Convolution(32, 3, 2, name="stem")(x)
     x = normalized(x, "stem")
     number = 0
     for repeats, kernel_size, stride, expansion, channels in LITE0_STAGES:
         for repeat in range(repeats):
             x = inverted_bottleneck(x, kernel_size, 1 if repeat else stride, expansion, channels, f"block_{number:02}")
             number += 1
-    x = layers.Conv2D(1280, 1, use_bias=False, name="head")(x)
+    x = Convolution(1280, 1, name="head")(x)
     x = normalized(x, "head")
     if top:
         x = layers.GlobalAveragePooling2D(name="pooling")(x)

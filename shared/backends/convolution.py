@@ -5,6 +5,25 @@ from typing import Any
 import keras
 
 
+def convolution(inputs: Any, kernel: Any, stride: int) -> Any:
+    """Filters with same padding.
+
+    On PyTorch, Keras copies the inputs to channels first and back to channels last, which PyTorch's convolution takes
+    as they are.
+
+    Args:
+        inputs: (batch, height, width, channels).
+        kernel: (size, size, channels, filters).
+        stride: step between outputs, in pixels.
+
+    Returns:
+        (batch, height / stride, width / stride, filters), rounded up.
+    """
+    if keras.config.backend() == "torch":
+        return torch_convolution(inputs, kernel, stride)
+    return keras.ops.conv(inputs, kernel, stride, padding="same")
+
+
 def depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     """Filters each channel by itself, with same padding.
 
@@ -24,7 +43,30 @@ def depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
 
         if jax.default_backend() == "cpu":
             return sum_of_shifted(inputs, kernel[..., 0], stride)
+    if keras.config.backend() == "torch":
+        return torch_convolution(inputs, keras.ops.swapaxes(kernel, 2, 3), stride, groups=inputs.shape[-1])
     return keras.ops.depthwise_conv(inputs, kernel, stride, padding="same")
+
+
+def same_padding(length: int, size: int, stride: int) -> tuple[int, int]:
+    """How much same padding adds before and behind."""
+    missing = max((-(-length // stride) - 1) * stride + size - length, 0)
+    return missing // 2, missing - missing // 2
+
+
+def torch_convolution(inputs: Any, kernel: Any, stride: int, groups: int = 1) -> Any:
+    """A convolution on PyTorch, kernel (size, size, channels / groups, filters)."""
+    import torch
+
+    inputs, kernel = (keras.ops.convert_to_tensor(each) for each in (inputs, kernel))
+    size = kernel.shape[0]
+    height, width = (same_padding(length, size, stride) for length in inputs.shape[1:3])
+    channels_first = inputs.permute(0, 3, 1, 2)
+    padding = (height[0], width[0])
+    if padding != (height[1], width[1]):
+        channels_first, padding = torch.nn.functional.pad(channels_first, (*width, *height)), 0
+    outputs = torch.nn.functional.conv2d(channels_first, kernel.permute(3, 2, 0, 1), None, stride, padding, 1, groups)
+    return outputs.permute(0, 2, 3, 1)
 
 
 def sum_of_shifted(inputs: Any, kernel: Any, stride: int) -> Any:
@@ -34,8 +76,7 @@ def sum_of_shifted(inputs: Any, kernel: Any, stride: int) -> Any:
     batch, *extent, channels = inputs.shape
     size = kernel.shape[0]
     outputs = [-(-length // stride) for length in extent]
-    missing = [max((n - 1) * stride + size - length, 0) for n, length in zip(outputs, extent, strict=True)]
-    padded = jax.numpy.pad(inputs, ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
+    padded = jax.numpy.pad(inputs, ((0, 0), *(same_padding(length, size, stride) for length in extent), (0, 0)))
     total = 0
     for row in range(size):
         for column in range(size):

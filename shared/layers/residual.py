@@ -3,6 +3,9 @@
 import keras
 from keras import layers
 
+from shared.layers.convolution import Convolution
+from shared.layers.normalization import BatchNormalization
+
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class ConvolutionBlock(layers.Layer):
@@ -24,12 +27,11 @@ class ConvolutionBlock(layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.pool = pool
-        self.convolution = layers.Conv2D(
-            filters, kernel_size, padding="same", use_bias=False, kernel_initializer="he_normal",
-            dtype=self.dtype_policy, name="convolution",
-        )  # fmt: skip
+        self.convolution = Convolution(
+            filters, kernel_size, kernel_initializer="he_normal", dtype=self.dtype_policy, name="convolution"
+        )
         self.pooling = layers.MaxPooling2D(2, dtype=self.dtype_policy, name="pooling") if pool else None
-        self.normalization = layers.BatchNormalization(momentum=0.9, dtype=self.dtype_policy, name="normalization")
+        self.normalization = BatchNormalization(momentum=0.9, dtype=self.dtype_policy, name="normalization")
 
     def build(self, input_shape):
         self.convolution.build(input_shape)

@@ -1,9 +1,28 @@
-"""Depthwise convolution."""
+"""Convolutions, as quick as each backend can."""
 
 import keras
 from keras import layers
 
-from shared.backends.convolution import depthwise_convolution
+from shared.backends.convolution import convolution, depthwise_convolution
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class Convolution(layers.Conv2D):
+    """Keras's convolution with a square kernel, same padding and without bias.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: height and width of the kernel, in pixels.
+        strides: step between outputs, in pixels.
+
+    Input: (batch, height, width, channels). Output: (batch, height / strides, width / strides, filters), rounded up.
+    """
+
+    def __init__(self, filters, kernel_size, strides=1, **kwargs):
+        super().__init__(filters, kernel_size, strides, **{"padding": "same", "use_bias": False} | kwargs)
+
+    def convolution_op(self, inputs, kernel):
+        return convolution(inputs, kernel, self.strides[0])
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
