@@ -1,0 +1,120 @@
+"""Transfer learning as people run it: as a script, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from conftest import PROJECT
+from PIL import Image
+
+from recipes.transfer_learning import Config
+from shared.data.images import LabelledImages, few_of_each
+from shared.errors import UsageError
+from shared.explain import class_activation_maps
+
+SCRIPT = PROJECT / "recipes" / "transfer_learning.py"
+TINY = ("--preset", "smoke", "--data", "mnist5k", "--per-class", "10", "--test-examples", "100", "--image-size", "32",
+        "--epochs", "1")  # fmt: skip
+
+
+def result_of(process):
+    return json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
+
+
+def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
+    process = run_recipe("transfer_learning", "--preset", "smoke", "--out", "run", check=0)
+    result = result_of(process)
+    assert result["data"] == "cifar10"
+    assert result["weights"] == "efficientnet_lite0-imagenet"
+    assert set(result["metrics"]) == {"top1", "head_top1", "scratch_top1"}
+    assert result["metrics"]["head_top1"] > 0.3
+    assert result["value"] == result["metrics"]["top1"] > result["metrics"]["scratch_top1"] + 0.15
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {
+        *("checkpoint", "config.json", "result.json", "model.keras"),
+        *("history.csv", "history-head.csv", "history-scratch.csv"),
+        *("curves.png", "curves-head.png", "predictions.png", "evidence.png"),
+    }
+
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "blue.png")
+    (tmp_path / "torn.jpg").write_bytes(b"torn")
+    again = run_recipe("transfer_learning", "--out", "run", "--resume", "--predict", "blue.png", check=0)
+    (line,) = [line for line in again.stdout.splitlines() if line.startswith("blue.png: ")]
+    guesses = line.removeprefix("blue.png: ").split(", ")
+    assert len(guesses) == 3
+    assert all(guess.rpartition(" ")[0] in result["classes"] for guess in guesses)
+    assert not [line for line in again.stdout.splitlines() if line.startswith("Epoch")]
+    refused = run_recipe("transfer_learning", "--out", "run", "--resume", "--predict", "torn.jpg")
+    assert refused.returncode == 2
+    assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
+
+
+def weights(path):
+    return keras.saving.load_model(path).get_weights()
+
+
+def test_killed_in_the_last_phase_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe):
+    run_recipe("transfer_learning", *TINY, "--out", "whole", check=0)
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *TINY, "--out", "run", "--checkpoint-seconds", "0"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "run/checkpoint").glob("scratch/step-*.npz")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = run_recipe("transfer_learning", "--out", "run", "--resume", check=0)
+    whole = json.loads((tmp_path / "whole/result.json").read_text())
+    assert result_of(again)["metrics"] == whole["metrics"]
+    for a, b in zip(weights(tmp_path / "run/model.keras"), weights(tmp_path / "whole/model.keras"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.once
+def test_a_few_of_each_class():
+    labels = np.array([2, 0, 0, 1, 0, 2, 2])
+    few = few_of_each(LabelledImages(np.arange(7), labels), 2)
+    assert few.images.tolist() == [0, 1, 2, 3, 5]
+    assert few.labels.tolist() == [2, 0, 0, 1, 2]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 16}, "--image-size must be at least 32"),
+        ({"per_class": 1}, "--per-class must be at least 2"),
+        ({"unfreeze": 1.5}, "--unfreeze must be between 0 and 1"),
+        ({"predict": ("a.jpg",)}, "--predict needs --resume"),
+        ({"patience": 0}, "--patience must be at least 1"),
+    ],
+)
+def test_options(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Config.for_preset("smoke", **changes)
+
+
+def test_class_activation_maps_find_the_evidence():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 1, use_bias=False, name="features")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, name="logits")(x))
+    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
+    images = np.zeros((2, 8, 8, 1), "float32")
+    images[0, 1, 2] = 5  # bright: evidence for class 0
+    images[1, 6, 4] = -5
+    classes, maps = class_activation_maps(model, images, "pooling")
+    assert classes.tolist() == [0, 1]
+    assert [np.unravel_index(each.argmax(), each.shape) for each in maps] == [(1, 2), (6, 4)]
+    assert maps.min() >= 0
+    assert maps.max() == pytest.approx(1)
+    assert (maps > 0).sum() == 2
