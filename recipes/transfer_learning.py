@@ -7,6 +7,7 @@ scratch on the same images shows what the transfer is worth.
 
     KERAS_BACKEND=jax python recipes/transfer_learning.py                          CIFAR-10, 100 images a class
     KERAS_BACKEND=jax python recipes/transfer_learning.py --data photos            a folder of images for each class
+    KERAS_BACKEND=jax python recipes/transfer_learning.py --scratch-epochs 0       without that comparison
     KERAS_BACKEND=jax python recipes/transfer_learning.py --backbone efficientnetv2b0
     KERAS_BACKEND=jax python recipes/transfer_learning.py --out RUN --resume --predict new.jpg
 
@@ -63,7 +64,7 @@ class Config(Options):
     head_epochs: int = 40
     """Passes over the frozen features while training the head."""
     scratch_epochs: int = 20
-    """Passes over the images while training from scratch."""
+    """Passes over the images while training from scratch, to compare; 0 to leave that out."""
     batch_size: int = 32
     learning_rate: float = 2e-4
     """The highest learning rate while fine-tuning."""
@@ -92,8 +93,9 @@ class Config(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("head_epochs", "scratch_epochs", "patience"):
+        for name in ("head_epochs", "patience"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        self.require("scratch_epochs", self.scratch_epochs >= 0, "must be at least 0")
         self.require("head_learning_rate", self.head_learning_rate > 0, "must be above 0")
         self.require("image_size", self.image_size >= 32, "must be at least 32")
         self.require("per_class", self.per_class is None or self.per_class >= 2, "must be at least 2")
@@ -225,11 +227,11 @@ def main(config: Config) -> dict[str, float]:
     seen, maps = class_activation_maps(model, images[:12], "pooling")
     run.save_figure("evidence.png", plot_heatmaps(images[:12], maps, [f"for {data.classes[i]}" for i in seen]))
 
-    fresh, _ = load_backbone(config.backbone, config.image_size, pretrained=False)
-    scratch = build_model(config, data, fresh)
-    epochs = config.scratch_epochs
-    train_on_pixels(run, scratch, data, config.head_learning_rate, epochs, patience=epochs, phase="scratch")
-    metrics["scratch_top1"] = top_k_accuracy(predicted(scratch, images), labels, 1)
+    if epochs := config.scratch_epochs:
+        fresh, _ = load_backbone(config.backbone, config.image_size, pretrained=False)
+        scratch = build_model(config, data, fresh)
+        train_on_pixels(run, scratch, data, config.head_learning_rate, epochs, patience=epochs, phase="scratch")
+        metrics["scratch_top1"] = top_k_accuracy(predicted(scratch, images), labels, 1)
     return run.finish(model, data.name, "top1", metrics, weights=weights, classes=data.classes)
 
 
