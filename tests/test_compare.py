@@ -30,8 +30,8 @@ from shared.records import recipe_paths
 SMALLEST = {
     "cnn_cifar10": ("--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--learning-rate", "0.0005"),
     "transfer_learning": (
-        "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2", "--scratch-epochs", "0",
-        "--learning-rate", "0.00001",
+        "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
+        "--scratch-epochs", "0", "--learning-rate", "0.00001",
     ),
 }  # fmt: skip
 BY_HAND = ("jax", "torch")

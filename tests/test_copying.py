@@ -20,8 +20,18 @@ NOT_HERE = ("shared", "recipes")
 SMALLEST = {
     "cnn_cifar10": ("--preset", "smoke", "--data", "mnist5k", "--epochs", "1", "--train-examples", "500"),
     "transfer_learning": (
-        "--preset", "smoke", "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
-        "--scratch-epochs", "0",
+        "--preset",
+        "smoke",
+        "--data",
+        "mnist5k",
+        "--image-size",
+        "32",
+        "--test-examples",
+        "50",
+        "--head-epochs",
+        "2",
+        "--scratch-epochs",
+        "0",
     ),
 }
 

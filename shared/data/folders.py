@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from shared.data.images import ImageData, fingerprint_of, image_data, squared, with_statistics
+from shared.data.pictures import LUMINANCE, open_picture
 from shared.errors import UsageError
 
 PARTS = ("train", "validation", "test")
@@ -17,23 +18,10 @@ PART_NAMES = {"train": "train", "training": "train", "val": "validation", "valid
 def read_picture(path: Path, size: int) -> np.ndarray:
     """Reads an image file as pixels (size, size, 3) in uint8, cut to a square around its middle.
 
-    Turned as its EXIF data say; transparent parts become white, 16-bit grey levels 8-bit ones.
-
     Raises:
         ValueError: the file is no image, or damaged.
     """
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I") or picture.mode == "F":
-                levels = np.asarray(picture, np.float64)
-                picture = Image.fromarray((levels / max(levels.max(), 1) * 255).astype(np.uint8))
-            if "transparency" in picture.info or "A" in picture.getbands():
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return squared(picture, size)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error) or type(error).__name__) from None
+    return squared(open_picture(path), size)
 
 
 def read_pictures(paths: list[Path], shape: tuple[int, int, int]) -> np.ndarray:
@@ -48,7 +36,7 @@ def read_pictures(paths: list[Path], shape: tuple[int, int, int]) -> np.ndarray:
             pixels = read_picture(path, shape[0])
         except ValueError as error:
             raise UsageError(f"{path} cannot be read as an image ({error}): leave it out") from None
-        grey = np.round(pixels @ [0.299, 0.587, 0.114]).astype(np.uint8)
+        grey = np.round(pixels @ LUMINANCE).astype(np.uint8)
         images.append(pixels if shape[2] == 3 else grey[..., None])
     return np.stack(images)
 

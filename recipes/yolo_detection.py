@@ -1,0 +1,241 @@
+"""Object detection with an anchor-free detector, in the manner of YOLOv8.
+
+Finds what is where in an image, all at once: a convolutional network describes each place at three resolutions, and
+says of each place what is there and how far it reaches (Redmon et al. 2015, "You Only Look Once",
+https://arxiv.org/abs/1506.02640; Jocher et al. 2023, YOLOv8, https://github.com/ultralytics/ultralytics). It is trained
+from scratch.
+
+    KERAS_BACKEND=jax python recipes/yolo_detection.py                        blood cells (BCCD), on two CPU cores
+    KERAS_BACKEND=jax python recipes/yolo_detection.py --data digit_scenes    digits on photographs, made on the spot
+    KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder in YOLO's or COCO's format
+    KERAS_BACKEND=jax python recipes/yolo_detection.py --preset full          blood cells, on one GPU
+    KERAS_BACKEND=jax python recipes/yolo_detection.py --out RUN --resume --predict new.jpg
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+import numpy as np
+from keras import layers
+
+from shared.data.boxes import DetectionData, detection_targets, letterbox, unletterbox_boxes
+from shared.data.detection import DetectionBatches, load_detection
+from shared.detection.decoding import DetectionDecoder, Detections
+from shared.detection.losses import DetectionLoss
+from shared.files import replacing
+from shared.layers.detection import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
+from shared.metrics.detection import RECALLS, detection_metrics
+from shared.schedules import warmup_cosine
+from shared.training.options import Options, launch
+from shared.training.plots import plot_curves, plot_detections, plot_precision_recall
+from shared.training.predictions import draw_objects, open_pictures
+from shared.training.run import Run
+
+# Blocks and channels of each stage of the backbone: YOLOv8n, s and m.
+SIZES = {
+    "n": ((1, 2, 2, 1), (16, 32, 64, 128, 256)),
+    "s": ((1, 2, 2, 1), (32, 64, 128, 256, 512)),
+    "m": ((2, 4, 4, 2), (48, 96, 192, 384, 576)),
+}
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    """Trains an object detector: on blood cells, scenes of digits, any TFDS set with boxes, or a folder of images."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {
+            "epochs": 1, "batch_size": 8, "image_size": 128, "train_examples": 64, "test_examples": 16, "mosaic": 0.0,
+            "ema": 0.0,
+        },
+        "small": {},
+        "full": {"size": "s", "image_size": 640, "epochs": 200, "batch_size": 32, "plain_epochs": 20, "ema": 0.999},
+    }  # fmt: skip
+
+    epochs: int = 120
+    batch_size: int = 8
+    learning_rate: float = 1.5e-3
+    """The highest learning rate, of AdamW."""
+    weight_decay: float = 0.05
+    """Decay of the kernels."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    ema: float = 0.995
+    """Decay of an exponential moving average of the weights, which then is what is measured; 0: none."""
+    size: Literal["n", "s", "m"] = "n"
+    """Depth and width of the network, as YOLOv8's: nano, small or medium."""
+    image_size: int = 320
+    """Images are scaled to squares of so many pixels, a multiple of 32, with grey where they are not square."""
+    mosaic: float = 1.0
+    """Share of the training images that are put together from four."""
+    plain_epochs: int = 15
+    """Train the last so many epochs without mosaic."""
+    scale: float = 0.5
+    """Enlarge and shrink training images by up to so much."""
+    shift: float = 0.1
+    """Shift training images by up to so much of their size."""
+    flip: bool = True
+    """Mirror half of the training images, where an object mirrored still is what it is."""
+    colour: float = 1.0
+    """How much the colours of training images are changed; 1 for about as much as YOLOv8 does."""
+    max_boxes: int = 100
+    """Learn from the largest so many boxes of a training image."""
+    overlap: float = 0.7
+    """Detections of a class whose boxes overlap by a higher IoU are taken for the same object."""
+    confidence: float = 0.25
+    """Draw, and report with --predict, detections of at least this score."""
+    validation: float = 0.1
+    """Share of the training images kept apart for validation, where the data have no split of their own."""
+    train_examples: int | None = None
+    """Train on only so many images."""
+    test_examples: int | None = None
+    """Validate and measure on only so many images each."""
+    predict: tuple[Path, ...] = ()
+    """With --resume and --out of a finished run: find objects in these image files, and draw them on copies."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("weight_decay", "plain_epochs", "colour"):
+            self.require(name, getattr(self, name) >= 0, "must be at least 0")
+        for name in ("warmup", "ema", "scale", "shift"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        for name in ("mosaic", "confidence", "overlap"):
+            self.require(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")
+        for name in ("train_examples", "test_examples"):
+            self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
+        self.require("max_boxes", self.max_boxes >= 1, "must be at least 1")
+        self.require("image_size", self.image_size >= 64 and self.image_size % 32 == 0, "must be 64, 96, 128, …")
+        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
+        self.require("predict", not self.predict or self.resume, "needs --resume and --out, a finished run")
+
+    def load(self) -> DetectionData:
+        """The images to learn from and to measure on."""
+        data = load_detection(self.data, self.data_dir, "bccd", self.validation, self.image_size, self.train_examples)
+        examples = len(data.train.images)
+        self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
+        few = {part: getattr(data, part).between(None, self.test_examples) for part in ("validation", "test")}
+        return data._replace(**few)
+
+
+def build_model(config: Config, classes: int) -> keras.Model:
+    """Raw pixels (batch, size, size, 3) in uint8 to logits (batch, anchors, 64 + classes) in float32."""
+    depths, channels = SIZES[config.size]
+    inputs = keras.Input((config.image_size, config.image_size, 3), dtype="uint8")
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = NormalizedConvolution(channels[0], 3, strides=2)(x)
+    levels = []
+    for filters, depth in zip(channels[1:], depths, strict=True):
+        x = NormalizedConvolution(filters, 3, strides=2)(x)
+        x = CrossStageBlock(filters, depth)(x)
+        levels.append(x)
+    _, fine, middle, _ = levels
+    coarse = PyramidPooling(channels[4])(x)
+
+    def merged(*parts):
+        x = layers.Concatenate()(parts)
+        return CrossStageBlock(parts[-1].shape[-1], depths[0], shortcut=False)(x)
+
+    # What coarse levels have understood goes to the finer ones, and where the finer ones have seen it, back.
+    middle = merged(layers.UpSampling2D()(coarse), middle)
+    fine = merged(layers.UpSampling2D()(middle), fine)
+    middle = merged(NormalizedConvolution(channels[2], 3, strides=2)(fine), middle)
+    coarse = merged(NormalizedConvolution(channels[3], 3, strides=2)(middle), coarse)
+
+    box_filters, class_filters = max(64, channels[2] // 4), max(channels[2], min(classes, 100))
+    outputs = [DetectionHead(classes, box_filters, class_filters)(level) for level in (fine, middle, coarse)]
+    return keras.Model(inputs, layers.Concatenate(axis=1, dtype="float32")(outputs), name="detector")
+
+
+def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW for so many steps; biases and what scales and shifts are left out of weight decay."""
+    optimizer = keras.optimizers.AdamW(
+        warmup_cosine(config.learning_rate, steps, config.warmup),
+        weight_decay=config.weight_decay,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema or 0.99,
+        global_clipnorm=10.0,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def detect(model: keras.Model, images: np.ndarray, overlap: float, confidence: float = 0.001) -> Detections:
+    """What a trained model finds in images (images, size, size, 3), as NumPy arrays."""
+    decoder = DetectionDecoder(images.shape[1], confidence, overlap)
+    return keras.Model(model.input, decoder(model.output)).predict(images, batch_size=8, verbose=0)
+
+
+def detect_in_files(run: Run) -> dict[str, float]:
+    """Draws what is found in the image files of `--predict` on copies, and writes it to predictions.json."""
+    config = run.config
+    model, result = run.finished_model()
+    pictures = open_pictures(config.predict)
+    squares = [letterbox(picture, model.input_shape[1]) for picture in pictures]
+    found = detect(model, np.stack([square.pixels for square in squares]), config.overlap, config.confidence)
+    (run.directory / "predictions").mkdir(exist_ok=True)
+    report = []
+    for index, (path, picture, square) in enumerate(zip(config.predict, pictures, squares, strict=True)):
+        boxes, scores, labels = (each[index][found.labels[index] >= 0] for each in found)
+        boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture.size)
+        copy = run.directory / "predictions" / f"{index:03}-{path.stem}.png"
+        facts = draw_objects(copy, picture, boxes, scores, labels, result["classes"])
+        report.append({"file": str(path), **facts})
+        print(f"{path}: {len(labels)} objects, drawn in {copy}")
+    with replacing(run.directory / "predictions.json") as unfinished:
+        unfinished.write_text(json.dumps(report, indent=1) + "\n")
+    return result["metrics"]
+
+
+def main(config: Config) -> dict[str, float]:
+    run = Run("yolo_detection", config)
+    if config.predict:
+        return detect_in_files(run)
+    data = config.load()
+    batches = DetectionBatches(
+        data.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        max_boxes=config.max_boxes,
+        mosaic=config.mosaic,
+        mosaic_epochs=config.epochs - config.plain_epochs,
+        scale=config.scale,
+        shift=config.shift,
+        flip=config.flip and data.mirrored,
+        colour=config.colour,
+    )
+
+    model = build_model(config, len(data.classes))
+    model.compile(build_optimizer(config, config.epochs * len(batches)), DetectionLoss(config.image_size))
+    model.summary()
+    validation = data.validation
+    run.fit(
+        model,
+        batches,
+        data=f"{data.name} {data.fingerprint}",
+        validation_data=(validation.images, detection_targets(validation.boxes, validation.labels, config.max_boxes)),
+        validation_batch_size=config.batch_size,
+        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
+    )
+
+    found = detect(model, data.test.images, config.overlap)
+    values, precision = detection_metrics(data.test, found, data.classes)
+    run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
+    run.save_figure("precision.png", plot_precision_recall(RECALLS, precision, data.classes))
+    sure = found._replace(labels=np.where(found.scores >= config.confidence, found.labels, -1))
+    run.save_figure("detections.png", plot_detections(data.test, sure, data.classes))
+    return run.finish(model, data.name, "map50", values, classes=data.classes)
+
+
+if __name__ == "__main__":
+    launch(main, Config)

@@ -1,0 +1,228 @@
+"""Images with boxes: from TFDS, from a folder, or the embedded scenes of digits; and the batches to train on."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shared.data.arrays import cached_arrays
+from shared.data.batches import SeededBatches
+from shared.data.box_augment import flipped, random_affine, random_colour, random_mosaic
+from shared.data.boxes import BoxedImage, BoxedImages, DetectionData, boxed_images, detection_targets
+from shared.data.detection_folders import decode_boxed_folder, folder_fingerprint
+from shared.data.folders import PARTS
+from shared.data.images import data_directory, fingerprint_of
+from shared.data.scenes import make_scenes, scenes_fingerprint
+from shared.errors import UsageError
+from shared.files import cache_directory
+
+DIGIT_SCENES = "digit_scenes"
+"""The set that needs neither download nor data directory; see `shared.data.scenes`."""
+
+
+def load_detection(
+    name: str, directory: Path | None, preferred: str, validation: float, size: int, limit: int | None = None
+) -> DetectionData:
+    """Loads a set of images with boxes, scaled to squares.
+
+    Where it comes without a test part, its validation part is that, or else a fifth of the training images. Where it
+    comes without a validation part, a share of the training images is that. What is split off is always the same.
+
+    Args:
+        name: a set prepared by TFDS in the data directory, "digit_scenes", a path to a folder (see
+            `shared.data.detection_folders`), or "auto": `preferred` where it can be had, else "digit_scenes", which is
+            then said on stderr.
+        directory: the data directory, or None for the usual one.
+        preferred: what "auto" stands for.
+        validation: share of the training images that is kept apart for choices, unless the set has some for that.
+        size: height and width that images are scaled to, in pixels.
+        limit: use only so many images for training; None for all.
+
+    Raises:
+        UsageError: the set is not there, or is not made of images with boxes.
+    """
+    if name == "auto":
+        try:
+            return load_detection(preferred, directory, preferred, validation, size, limit)
+        except UsageError as error:
+            print(f"WARNING: no {preferred}, training on the embedded {DIGIT_SCENES} instead: {error}", file=sys.stderr)
+            name = DIGIT_SCENES
+    known_as, fingerprint, decode = find_detection(name, data_directory(directory), size)
+    decoded = cache_directory() / "decoded" / f"{known_as.replace('/', '-')}-boxes-{fingerprint}"
+    arrays, facts = cached_arrays(decoded, lambda: part_arrays(name, *decode()))
+    given = {part: BoxedImages(*(arrays[f"{part}_{of}"] for of in BoxedImages._fields)) for part in facts["parts"]}
+    parts = all_parts(name, given, validation)
+    parts["train"] = parts["train"].between(None, limit)
+    mirrored = known_as != DIGIT_SCENES
+    return DetectionData(known_as, facts["classes"], **parts, mirrored=mirrored, fingerprint=fingerprint)
+
+
+def find_detection(name: str, directory: Path, size: int) -> tuple[str, str, Callable]:
+    """Finds a set without reading its images: what to call it, its fingerprint, and the function that decodes it."""
+    if name == DIGIT_SCENES:
+        return name, scenes_fingerprint(size), lambda: make_scenes(size)
+    is_name = re.fullmatch(r"\w+(/[\w.-]+)?", name)
+    if is_name and (version := prepared_version(directory / "tfds" / name)):
+        return name, fingerprint_of(sorted(version.iterdir()), size), lambda: decode_boxed_tfds(version, size)
+    if Path(name).is_dir():
+        return "folder", folder_fingerprint(Path(name), size), lambda: decode_boxed_folder(Path(name), size)
+    prepared = [path.name for path in sorted((directory / "tfds").glob("*")) if path.is_dir()]
+    raise UsageError(
+        f"no data set {name!r} in {directory / 'tfds'}, and no folder of that name: choose one of "
+        f"{', '.join(['auto', DIGIT_SCENES, *prepared])}, the path of a folder, or set --data-dir"
+    )
+
+
+def prepared_version(place: Path) -> Path | None:
+    """The newest version of a set that TFDS prepared, of its first configuration such as voc/2007; None without."""
+    versions = sorted(path.parent for path in place.rglob("features.json"))
+    return max((path for path in versions if path.parent == versions[0].parent), default=None)
+
+
+def part_arrays(
+    name: str, parts: dict[str, BoxedImages], classes: list[str]
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """What `cached_arrays` keeps of a set: arrays by part and field; the classes, and the parts that have boxes.
+
+    Raises:
+        UsageError: no training image has a box.
+    """
+    used = [part for part, images in parts.items() if (images.labels >= 0).any()]
+    if "train" not in used:
+        raise UsageError(f"--data {name}: none of the training images has a box: there is nothing to learn")
+    for part in set(parts) - set(used):
+        print(f"{name}: no image of the {part} part has a box: it is not used", file=sys.stderr)
+    arrays = {f"{part}_{field}": array for part in used for field, array in parts[part]._asdict().items()}
+    return arrays, {"classes": classes, "parts": used}
+
+
+def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> dict[str, BoxedImages]:
+    """Completes the parts as `load_detection` says; the training images must lie in random order.
+
+    Raises:
+        UsageError: there are too few images, or those of a part have no boxes.
+    """
+    train, rest = parts["train"], {part: images for part, images in parts.items() if part != "train"}
+    if "test" not in rest and "validation" in rest:
+        rest["test"] = rest.pop("validation")
+    for part, share in {"test": 1 / 5, "validation": validation}.items():
+        if part not in rest:
+            count = max(1, round(len(train.images) * share))
+            rest[part], train = train.between(None, count), train.between(count, None)
+    completed = {"train": train} | rest
+    for part, images in completed.items():
+        if not (images.labels >= 0).any():
+            raise UsageError(
+                f"--data {name}: no box is in its {len(images.labels)} {part} images: it takes more images"
+            )
+    return completed
+
+
+def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages], list[str]]:
+    """Decodes a set that TFDS prepared as array_record, without TensorFlow, each part in random order.
+
+    Boxes that the set marks as crowds or as difficult are left out, as is usual.
+    """
+    import tensorflow_datasets as tfds
+    from tqdm import tqdm
+
+    try:
+        builder = tfds.builder_from_directory(version)
+        classes = builder.info.features["objects"]["label"].names
+        parts = {}
+        for part in PARTS:
+            if part in builder.info.splits:
+                source = builder.as_data_source(part)
+                name = f"{version.parent.name} {part}"
+                print(f"decoding {len(source):,} images of {name}, once", file=sys.stderr)
+                order = np.random.default_rng(0).permutation(len(source)).tolist()
+                examples = (tfds_example(source[index]) for index in tqdm(order, disable=None, unit="image"))
+                parts[part] = boxed_images(examples, len(source), size, name)
+        return parts, classes
+    except UsageError:
+        raise
+    except KeyError as error:
+        raise UsageError(f"{version} is not a set of images with boxes: no {error}") from None
+    except Exception as error:  # noqa: BLE001 - array_record, Pillow and NumPy each raise their own for a damaged file
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"{version} cannot be read as images with boxes ({reason})") from None
+
+
+def tfds_example(example: dict) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    """The picture, its boxes in pixels, and their labels, of an example as TFDS gives it."""
+    picture, objects = Image.fromarray(example["image"].squeeze()), example["objects"]
+    top, left, bottom, right = np.reshape(objects["bbox"], (-1, 4)).T
+    boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(picture.size, 2)
+    labels = np.array(objects["label"], np.int64)
+    left_out = [np.array(objects[mark], bool) for mark in ("is_crowd", "is_difficult") if mark in objects]
+    kept = ~np.any(left_out, axis=0) if left_out else np.full(len(labels), True)
+    return picture, boxes[kept], labels[kept]
+
+
+class DetectionBatches(SeededBatches):
+    """Shuffled and augmented images with their boxes; the last, smaller batch of an epoch is left out.
+
+    Yields images (batch_size, size, size, 3) in uint8 and targets (batch_size, max_boxes, 5) in float32; see
+    `detection_targets`.
+
+    Args:
+        data: the images.
+        batch_size: examples a batch; at most the number of images.
+        seed: of shuffling and augmentation.
+        max_boxes: rows of the targets; of more boxes in an augmented image the largest are kept.
+        mosaic: share of the images that are joined with three others.
+        mosaic_epochs: how many epochs have mosaics, so that the last ones train on whole images; None for all.
+        scale: zoom by a factor of up to 1 ± `scale`.
+        shift: by up to this share of the size.
+        flip: mirror half of the images.
+        colour: strength of changes of colour; 1 for about those of YOLOv8.
+    """
+
+    def __init__(
+        self,
+        data: BoxedImages,
+        batch_size: int,
+        seed: int,
+        max_boxes: int,
+        mosaic: float = 0,
+        mosaic_epochs: int | None = None,
+        scale: float = 0,
+        shift: float = 0,
+        flip: bool = False,
+        colour: float = 0,
+    ):
+        super().__init__(seed)
+        self.data = data
+        self.batch_size = batch_size
+        self.batches_per_epoch = len(data.labels) // batch_size
+        self.max_boxes = max_boxes
+        self.mosaic = mosaic
+        self.mosaic_epochs = mosaic_epochs
+        self.scale = scale
+        self.shift = shift
+        self.flip = flip
+        self.colour = colour
+        self.order = (None, None)
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.order[0] != self.epoch:
+            self.order = (self.epoch, self.shuffled(len(self.data.labels)))
+        chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        images = [self.augmented(number, rng) for number in chosen]
+        targets = [detection_targets(image.boxes, image.labels, self.max_boxes) for image in images]
+        return np.stack([image.pixels for image in images]), np.stack(targets)
+
+    def augmented(self, number: int, rng: np.random.Generator) -> BoxedImage:
+        """An image of the data, changed at random."""
+        has_mosaic = self.mosaic_epochs is None or self.epoch < self.mosaic_epochs
+        if has_mosaic and rng.random() < self.mosaic:
+            numbers = [number, *rng.integers(len(self.data.labels), size=3)]
+            image = random_mosaic([self.data.one(each) for each in numbers], self.scale, self.shift, rng)
+        else:
+            image = random_affine(self.data.one(number), self.scale, self.shift, rng)
+        if self.colour:
+            image = image._replace(pixels=random_colour(image.pixels, self.colour, rng))
+        return flipped(image) if self.flip and rng.random() < 0.5 else image

@@ -1,0 +1,82 @@
+"""Which anchors learn which box."""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from shared.detection.boxes import STRIDES, intersection_over_union
+
+LEAST_ALIGNMENT = 1e-30
+
+
+class Assignment(NamedTuple):
+    """What each anchor should predict."""
+
+    boxes: Any
+    """(batch, anchors, 4) in pixels; of no meaning where all scores are 0."""
+    scores: Any
+    """(batch, anchors, classes): how well the anchor fits its box, at the class of the box; 0 elsewhere."""
+
+
+def assign_boxes(
+    scores: Any, boxes: Any, points: Any, targets: Any, candidates: int = 10, alpha: float = 0.5, beta: float = 6.0
+) -> Assignment:
+    """Task-aligned assignment (Feng et al. 2021, "TOOD", arXiv:2108.07755, section 3.2, with YOLOv8's exponents).
+
+    The alignment of an anchor with a true box is s^alpha · u^beta, with s the score that it predicts for the class of
+    the box, and u the IoU of the box that it predicts. Each true box takes the best aligned of the anchors inside it;
+    an anchor taken by several learns the one that it overlaps most. Its score is its alignment, scaled so that the
+    highest of each box is the highest overlap with that box.
+
+    u is the IoU, as in the paper, and not the CIoU, as in YOLOv8, which is often below 0 at the start of training: then
+    a small box may be left without any anchor that learns it, for good.
+
+    Nothing is gathered or scattered by an index that may be out of range, and ties are broken alike on each backend.
+
+    Args:
+        scores: (batch, anchors, classes), predicted probabilities.
+        boxes: (batch, anchors, 4), predicted, in pixels.
+        points: (anchors, 2), in pixels.
+        targets: (batch, most, 5): class index, or -1 where there is no box, left, top, right, bottom in pixels.
+        candidates: how many anchors a true box takes; more where they are equally well aligned.
+        alpha: exponent of the score.
+        beta: exponent of the overlap.
+
+    Returns:
+        The targets of each anchor, through which gradients should not flow.
+    """
+    labels, truth = targets[..., 0], targets[..., 1:]
+    classes = ops.arange(scores.shape[-1], dtype=labels.dtype)
+    one_hot = ops.cast(labels[..., None] == classes, scores.dtype)  # (batch, most, classes), 0 where no box is
+
+    # From here on (batch, most, anchors).
+    overlaps = intersection_over_union(truth[:, :, None], boxes[:, None])
+    likely = ops.matmul(one_hot, ops.transpose(scores, (0, 2, 1)))
+    alignment = ops.where(inside(points, truth), likely**alpha * overlaps**beta, 0.0)
+    candidates = min(candidates, points.shape[0])
+    least = ops.top_k(alignment, candidates)[0][..., -1:]
+    taken = ops.logical_and(alignment >= least, alignment > 0)
+
+    owner = ops.argmax(ops.where(taken, overlaps, 0.0), axis=1)  # (batch, anchors), the first box where there is none
+    owned = ops.logical_and(taken, ops.arange(truth.shape[1], dtype=owner.dtype)[None, :, None] == owner[:, None])
+    alignment = ops.where(owned, alignment, 0.0)
+    best_alignment = ops.max(alignment, axis=2, keepdims=True)
+    best_overlap = ops.max(ops.where(owned, overlaps, 0.0), axis=2, keepdims=True)
+    fit = ops.max(alignment / ops.maximum(best_alignment, LEAST_ALIGNMENT) * best_overlap, axis=1)  # (batch, anchors)
+    return Assignment(
+        boxes=ops.take_along_axis(truth, owner[..., None], axis=1),
+        scores=ops.take_along_axis(one_hot, owner[..., None], axis=1) * fit[..., None],
+    )
+
+
+def inside(points: Any, boxes: Any) -> Any:
+    """Whether points (anchors, 2) lie in boxes (batch, most, 4): (batch, most, anchors).
+
+    Boxes narrower than the finest grid are taken for as wide as that, so that there is an anchor in each.
+    """
+    within = True
+    for low, high, axis in ((0, 2, 0), (1, 3, 1)):
+        middle = (boxes[..., low] + boxes[..., high]) / 2
+        reach = ops.maximum((boxes[..., high] - boxes[..., low]) / 2, STRIDES[0] / 2)
+        within = ops.logical_and(within, ops.abs(points[:, axis] - middle[..., None]) <= reach[..., None])
+    return within

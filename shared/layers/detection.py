@@ -1,0 +1,198 @@
+"""The layers of a YOLOv8-like detector (Jocher et al. 2023, https://github.com/ultralytics/ultralytics)."""
+
+import math
+
+import keras
+from keras import layers
+
+from shared.layers.convolution import Convolution
+from shared.layers.normalization import BatchNormalization
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class NormalizedConvolution(layers.Layer):
+    """Convolution without bias, batch normalization, SiLU.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: height and width of the kernel, in pixels.
+        strides: step between outputs, in pixels.
+
+    Input: (batch, height, width, channels). Output: (batch, height / strides, width / strides, filters), rounded up.
+    """
+
+    def __init__(self, filters, kernel_size=1, strides=1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.convolution = Convolution(
+            filters, kernel_size, strides, kernel_initializer="he_normal", dtype=self.dtype_policy, name="convolution"
+        )
+        self.normalization = BatchNormalization(momentum=0.97, dtype=self.dtype_policy, name="normalization")
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        self.normalization.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs, training=None):
+        return keras.ops.silu(self.normalization(self.convolution(inputs), training=training))
+
+    def compute_output_shape(self, input_shape):
+        return self.convolution.compute_output_shape(input_shape)
+
+    def get_config(self):
+        config = {"filters": self.filters, "kernel_size": self.kernel_size, "strides": self.strides}
+        return super().get_config() | config
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class CrossStageBlock(layers.Layer):
+    """Half of the channels through a chain of small blocks, and all that comes by on the way put together ("C2f").
+
+    After Wang et al. 2019, "CSPNet", arXiv:1911.11929. Each small block is two 3×3 convolutions.
+
+    Args:
+        filters: number of output channels, even.
+        depth: number of small blocks.
+        shortcut: whether each adds what it was given.
+
+    Input: (batch, height, width, channels). Output: (batch, height, width, filters).
+    """
+
+    def __init__(self, filters, depth=1, shortcut=True, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.depth = depth
+        self.shortcut = shortcut
+        self.first = NormalizedConvolution(filters, dtype=self.dtype_policy, name="first")
+        self.last = NormalizedConvolution(filters, dtype=self.dtype_policy, name="last")
+        self.blocks = [
+            NormalizedConvolution(filters // 2, 3, dtype=self.dtype_policy, name=f"block_{index}_{step}")
+            for index in range(depth)
+            for step in range(2)
+        ]
+
+    def build(self, input_shape):
+        place = tuple(input_shape[:-1])
+        self.first.build(input_shape)
+        for convolution in self.blocks:
+            convolution.build((*place, self.filters // 2))
+        self.last.build((*place, (2 + self.depth) * self.filters // 2))
+
+    def call(self, inputs, training=None):
+        parts = keras.ops.split(self.first(inputs, training=training), 2, axis=-1)
+        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            x = second(first(parts[-1], training=training), training=training)
+            parts.append(parts[-1] + x if self.shortcut else x)
+        return self.last(keras.ops.concatenate(parts, axis=-1), training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "depth": self.depth, "shortcut": self.shortcut}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class PyramidPooling(layers.Layer):
+    """Maxima over ever larger surroundings beside the input itself ("SPPF").
+
+    After He et al. 2014, "Spatial Pyramid Pooling", arXiv:1406.4729; the larger ones are maxima of the smaller.
+
+    Args:
+        filters: number of output channels.
+        pool_size: height and width of the smallest surroundings, in pixels.
+
+    Input: (batch, height, width, channels). Output: (batch, height, width, filters).
+    """
+
+    def __init__(self, filters, pool_size=5, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.pool_size = pool_size
+        self.last = NormalizedConvolution(filters, dtype=self.dtype_policy, name="last")
+        self.pooling = layers.MaxPooling2D(pool_size, 1, padding="same", dtype=self.dtype_policy, name="pooling")
+
+    def build(self, input_shape):
+        *place, channels = input_shape
+        self.first = NormalizedConvolution(channels // 2, dtype=self.dtype_policy, name="first")
+        self.first.build(input_shape)
+        self.last.build((*place, channels // 2 * 4))
+
+    def call(self, inputs, training=None):
+        parts = [self.first(inputs, training=training)]
+        for _ in range(3):
+            parts.append(self.pooling(parts[-1]))
+        return self.last(keras.ops.concatenate(parts, axis=-1), training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "pool_size": self.pool_size}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class DetectionHead(layers.Layer):
+    """Boxes and classes of each place of one level of a feature pyramid, by two branches of their own.
+
+    Its biases say at first what is true of most places: that nothing is there (some five objects an image), and that
+    no box is known.
+
+    Args:
+        classes: number of classes.
+        box_filters: channels of the branch of the boxes.
+        class_filters: channels of the branch of the classes.
+        bins: number of bins of the distribution of the distance to each side of a box.
+
+    Input: (batch, height, width, channels). Output: logits (batch, height · width, 4 · bins + classes), float32.
+    """
+
+    def __init__(self, classes, box_filters, class_filters, bins=16, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.box_filters = box_filters
+        self.class_filters = class_filters
+        self.bins = bins
+
+        def branch(name, filters):
+            return [NormalizedConvolution(filters, 3, dtype=self.dtype_policy, name=f"{name}_{i}") for i in range(2)]
+
+        self.box_branch = branch("box", box_filters)
+        self.class_branch = branch("class", class_filters)
+        self.boxes = Convolution(4 * bins, 1, use_bias=True, bias_initializer="ones", dtype="float32", name="boxes")
+
+    def build(self, input_shape):
+        _, height, width, _ = input_shape
+        prior = keras.initializers.Constant(math.log(5 / self.classes / (height * width)))
+        self.scores = Convolution(
+            self.classes, 1, use_bias=True, bias_initializer=prior, dtype="float32", name="scores"
+        )
+        for branch, output in ((self.box_branch, self.boxes), (self.class_branch, self.scores)):
+            shape = input_shape
+            for layer in (*branch, output):
+                layer.build(shape)
+                shape = layer.compute_output_shape(shape)
+
+    def call(self, inputs, training=None):
+        outputs = []
+        for branch, output in ((self.box_branch, self.boxes), (self.class_branch, self.scores)):
+            x = inputs
+            for layer in branch:
+                x = layer(x, training=training)
+            outputs.append(output(x))
+        x = keras.ops.concatenate(outputs, axis=-1)
+        return keras.ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, height * width, 4 * self.bins + self.classes)
+
+    def get_config(self):
+        return super().get_config() | {
+            "classes": self.classes,
+            "box_filters": self.box_filters,
+            "class_filters": self.class_filters,
+            "bins": self.bins,
+        }

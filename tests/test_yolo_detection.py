@@ -1,0 +1,108 @@
+"""The object detector as people run it: as a script, in a process of its own."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes.yolo_detection import Config, build_model
+from shared.errors import UsageError
+
+
+@pytest.fixture
+def blood_cells():
+    """The test is skipped without BCCD in the data directory."""
+    if not (Path(os.environ.get("KERAS_RECIPES_DATA", "")) / "tfds" / "bccd").exists():
+        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/bccd")
+
+
+def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
+    process = run_recipe("yolo_detection", "--preset", "smoke", "--out", "run", check=0)
+    result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
+    assert (result["data"], result["metric"]) == ("bccd", "map50")
+    assert result["classes"] == ["RBC", "WBC", "Platelets"]
+    assert set(result["metrics"]) == {"map50", "map", "ap50_RBC", "ap50_WBC", "ap50_Platelets"}
+    assert "WARNING: no bccd" not in process.stderr
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {
+        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras"),
+        *("curves.png", "precision.png", "detections.png"),
+    }
+    rows = np.genfromtxt(tmp_path / "run/history.csv", delimiter=",", names=True)
+    assert rows["loss"][-1] < 0.6 * rows["loss"][0]
+    assert result["value"] > 0.1
+
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "blue.png")
+    (tmp_path / "torn.jpg").write_bytes(b"torn")
+    again = ("--out", "run", "--resume", "--predict")
+    process = run_recipe("yolo_detection", *again, "blue.png", "blue.png", check=0)
+    assert not [line for line in process.stdout.splitlines() if line.startswith("Epoch")]
+    report = json.loads((tmp_path / "run/predictions.json").read_text())
+    assert [(entry["file"], entry["width"], entry["height"]) for entry in report] == [("blue.png", 300, 200)] * 2
+    assert len({entry["drawn"] for entry in report}) == 2
+    for entry in report:
+        with Image.open(tmp_path / entry["drawn"]) as drawn:
+            assert drawn.size == (300, 200)
+        for found in entry["objects"]:
+            left, top, right, bottom = found["box"]
+            assert 0 <= left <= right <= 300
+            assert 0 <= top <= bottom <= 200
+            assert found["class"] in result["classes"]
+            assert found["score"] >= 0.25
+    refused = run_recipe("yolo_detection", *again, "torn.jpg")
+    assert refused.returncode == 2
+    assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.once
+def test_networks_are_as_large_as_published():
+    """The parameters that YOLOv8's own log gives for 80 classes."""
+    for size, parameters in {"n": 3157184, "s": 11166544, "m": 25902624}.items():
+        model = build_model(Config.for_preset("small", size=size, image_size=64), classes=80)
+        assert sum(math.prod(weight.shape) for weight in model.trainable_weights) == parameters
+        assert model.output_shape == (None, 64 + 16 + 4, 64 + 80)
+
+
+def test_all_of_the_network_learns_and_is_saved(tmp_path):
+    """Every weight has a gradient, and the same outputs come of the saved model."""
+    from test_detection import gradients_of
+
+    from shared.detection.losses import DetectionLoss
+
+    keras.utils.set_random_seed(0)
+    config = Config.for_preset("small", image_size=64)
+    model = build_model(config, classes=3)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("uint8")
+    targets = np.array([[[0, 4, 4, 30, 40], [2, 20, 10, 60, 60]], [[1, 0, 0, 64, 64], [-1, 0, 0, 0, 0]]], "float32")
+    loss = DetectionLoss(64)
+    value, gradients = gradients_of(lambda: loss(targets, model(images, training=True)), model.trainable_weights)
+    assert np.isfinite(value)
+    for gradient, weight in zip(gradients, model.trainable_weights, strict=True):
+        assert np.isfinite(gradient).all(), weight.path
+        assert np.abs(gradient).max() > 0, weight.path
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each(images)) for each in (model, loaded)))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 300}, "--image-size must be 64, 96"),
+        ({"image_size": 32}, "--image-size must be 64, 96"),
+        ({"mosaic": 1.5}, "--mosaic must be between 0 and 1"),
+        ({"scale": 1.0}, "--scale must be at least 0 and below 1"),
+        ({"max_boxes": 0}, "--max-boxes must be at least 1"),
+        ({"plain_epochs": -1}, "--plain-epochs must be at least 0"),
+        ({"predict": ("a.jpg",)}, "--predict needs --resume"),
+    ],
+)
+def test_options(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Config.for_preset("smoke", **changes)
