@@ -31,6 +31,7 @@ from keras import layers
 
 from shared.data.boxes import DetectionData, detection_targets, letterbox, unletterbox_boxes
 from shared.data.detection import DetectionBatches, load_detection
+from shared.data.pictures import open_pictures
 from shared.detection.decoding import DetectionDecoder, Detections
 from shared.detection.losses import DetectionLoss
 from shared.files import replacing
@@ -39,7 +40,7 @@ from shared.metrics.detection import RECALLS, detection_metrics
 from shared.schedules import warmup_cosine
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves, plot_detections, plot_precision_recall
-from shared.training.predictions import draw_objects, open_pictures
+from shared.training.predictions import draw_objects
 from shared.training.run import Run
 
 # Blocks and channels of each stage of the backbone: YOLOv8n, s and m.
@@ -56,8 +57,7 @@ class Config(Options):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {
-            "epochs": 1, "batch_size": 8, "image_size": 128, "train_examples": 64, "test_examples": 16, "mosaic": 0.0,
-            "ema": 0.0,
+            "epochs": 8, "plain_epochs": 4, "image_size": 128, "train_examples": 64, "test_examples": 16, "ema": 0.0,
         },
         "small": {},
         "full": {"size": "s", "image_size": 640, "epochs": 200, "batch_size": 32, "plain_epochs": 20, "ema": 0.999},

@@ -24,7 +24,8 @@ def pytest_cmdline_main(config):
         raise pytest.UsageError(f"not installed, so not tested: {', '.join(failing)}")
     if "KERAS_BACKEND" not in os.environ and not config.option.collectonly:
         config.option.dist = "each"
-        config.option.tx = [f"popen//env:KERAS_BACKEND={name}" for name in installed_backends()]
+        # PyTorch's threads wait for each other at each operation, too long where other processes keep them waiting.
+        config.option.tx = [f"popen//env:KERAS_BACKEND={name}//env:OMP_NUM_THREADS=1" for name in installed_backends()]
 
 
 def pytest_report_header():

@@ -33,6 +33,10 @@ SMALLEST = {
         "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
         "--scratch-epochs", "0", "--learning-rate", "0.00001",
     ),
+    "yolo_detection": (
+        "--data", "digit_scenes", "--image-size", "64", "--train-examples", "64", "--test-examples", "8",
+        "--learning-rate", "0.00001",
+    ),
 }  # fmt: skip
 BY_HAND = ("jax", "torch")
 

@@ -20,20 +20,14 @@ NOT_HERE = ("shared", "recipes")
 SMALLEST = {
     "cnn_cifar10": ("--preset", "smoke", "--data", "mnist5k", "--epochs", "1", "--train-examples", "500"),
     "transfer_learning": (
-        "--preset",
-        "smoke",
-        "--data",
-        "mnist5k",
-        "--image-size",
-        "32",
-        "--test-examples",
-        "50",
-        "--head-epochs",
-        "2",
-        "--scratch-epochs",
-        "0",
+        "--preset", "smoke", "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
+        "--scratch-epochs", "0",
     ),
-}
+    "yolo_detection": (
+        "--preset", "smoke", "--data", "digit_scenes", "--image-size", "64", "--train-examples", "32",
+        "--test-examples", "8",
+    ),
+}  # fmt: skip
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -119,9 +113,10 @@ def test_the_metadata_names_what_the_file_needs(recipe, tmp_path):
                      [node.module] if isinstance(node, ast.ImportFrom) else [])
     } - set(sys.stdlib_module_names) - {"torch", "tensorflow"}  # fmt: skip
     listed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in dependencies}
-    assert {"pillow" if name == "PIL" else name for name in imported} <= listed
-    if "mlxtend" in text:
-        assert "mlxtend" in dependencies
+    assert {{"PIL": "pillow", "yaml": "pyyaml"}.get(name, name) for name in imported} <= listed
+    for package, name in {"mlxtend": "mlxtend", "skimage": "scikit-image"}.items():
+        if package in text:
+            assert name in dependencies
 
 
 @pytest.mark.once

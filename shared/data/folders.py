@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from shared.data.images import ImageData, fingerprint_of, image_data, squared, with_statistics
-from shared.data.pictures import LUMINANCE, open_picture
+from shared.data.pictures import LUMINANCE, open_picture, open_pictures
 from shared.errors import UsageError
 
 PARTS = ("train", "validation", "test")
@@ -31,11 +31,8 @@ def read_pictures(paths: list[Path], shape: tuple[int, int, int]) -> np.ndarray:
         UsageError: a file is no image, or damaged.
     """
     images = []
-    for path in paths:
-        try:
-            pixels = read_picture(path, shape[0])
-        except ValueError as error:
-            raise UsageError(f"{path} cannot be read as an image ({error}): leave it out") from None
+    for picture in open_pictures(paths):
+        pixels = squared(picture, shape[0])
         grey = np.round(pixels @ LUMINANCE).astype(np.uint8)
         images.append(pixels if shape[2] == 3 else grey[..., None])
     return np.stack(images)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from shared.errors import UsageError
+
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 """What red, green and blue add to how light a pixel is (ITU-R BT.601)."""
 
@@ -29,3 +31,18 @@ def open_picture(path: Path) -> Image.Image:
             return picture.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(str(error) or type(error).__name__) from None
+
+
+def open_pictures(paths: tuple[Path, ...]) -> list[Image.Image]:
+    """Reads image files of any kind as RGB.
+
+    Raises:
+        UsageError: a file is no image, or damaged.
+    """
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append(open_picture(path))
+        except ValueError as error:
+            raise UsageError(f"{path} cannot be read as an image ({error}): leave it out") from None
+    return pictures

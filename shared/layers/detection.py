@@ -1,7 +1,5 @@
 """The layers of a YOLOv8-like detector (Jocher et al. 2023, https://github.com/ultralytics/ultralytics)."""
 
-import math
-
 import keras
 from keras import layers
 
@@ -165,9 +163,12 @@ class DetectionHead(layers.Layer):
 
     def build(self, input_shape):
         _, height, width, _ = input_shape
-        prior = keras.initializers.Constant(math.log(5 / self.classes / (height * width)))
+
+        def rarely(shape, dtype=None):
+            return keras.ops.full(shape, keras.ops.log(5 / (self.classes * height * width)), dtype)
+
         self.scores = Convolution(
-            self.classes, 1, use_bias=True, bias_initializer=prior, dtype="float32", name="scores"
+            self.classes, 1, use_bias=True, bias_initializer=rarely, dtype="float32", name="scores"
         )
         for branch, output in ((self.box_branch, self.boxes), (self.class_branch, self.scores)):
             shape = input_shape

@@ -6,25 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shared.data.pictures import open_picture
-from shared.errors import UsageError
 from shared.files import replacing
 from shared.training.plots import annotated_picture
-
-
-def open_pictures(paths: tuple[Path, ...]) -> list[Image.Image]:
-    """Reads image files of any kind as RGB.
-
-    Raises:
-        UsageError: a file is no image, or damaged.
-    """
-    pictures = []
-    for path in paths:
-        try:
-            pictures.append(open_picture(path))
-        except ValueError as error:
-            raise UsageError(f"{path} cannot be read as an image ({error}): leave it out") from None
-    return pictures
 
 
 def draw_objects(
