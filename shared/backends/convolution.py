@@ -19,7 +19,7 @@ def convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     Returns:
         (batch, height / stride, width / stride, filters), rounded up.
     """
-    if keras.config.backend() == "torch":
+    if on_torch_uncompiled():
         return torch_convolution(inputs, kernel, stride)
     return keras.ops.conv(inputs, kernel, stride, padding="same")
 
@@ -43,9 +43,18 @@ def depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
 
         if jax.default_backend() == "cpu":
             return sum_of_shifted(inputs, kernel[..., 0], stride)
-    if keras.config.backend() == "torch":
+    if on_torch_uncompiled():
         return torch_convolution(inputs, keras.ops.swapaxes(kernel, 2, 3), stride, groups=inputs.shape[-1])
     return keras.ops.depthwise_conv(inputs, kernel, stride, padding="same")
+
+
+def on_torch_uncompiled() -> bool:
+    """Whether this is PyTorch, and not at work for torch.compile, which fails on the strides of `torch_convolution`."""
+    if keras.config.backend() != "torch":
+        return False
+    import torch
+
+    return not torch.compiler.is_compiling()
 
 
 def same_padding(length: int, size: int, stride: int) -> tuple[int, int]:
