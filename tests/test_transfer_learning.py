@@ -59,10 +59,6 @@ def weights(path):
     return keras.saving.load_model(path).get_weights()
 
 
-@pytest.mark.xfail(
-    keras.config.backend() == "torch", strict=True,
-    reason="known defect: on PyTorch a run that was killed while fine-tuning goes on a little differently (to 3e-4)",
-)  # fmt: skip
 def test_killed_while_fine_tuning_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe):
     run_recipe("transfer_learning", *TINY, "--out", "whole", check=0)
     process = subprocess.Popen(

@@ -47,6 +47,18 @@ def prepare_backend(seed: int, precision: str) -> None:
                 tf.config.experimental.set_memory_growth(gpu, True)
 
 
+def seed_step(seed: int, epoch: int, batch: int) -> None:
+    """Makes what the backend draws in a training step depend on its place alone, so that a resumed run draws the same.
+
+    Keras keeps the states of its own generators, but on PyTorch a Dropout without a seed draws from PyTorch's, and so
+    does every pass of a DataLoader.
+    """
+    if keras.config.backend() == "torch":
+        import torch
+
+        torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1)[0]))
+
+
 @contextlib.contextmanager
 def without_tensorflow() -> Iterator[None]:
     """Keeps Keras on another backend from importing TensorFlow, as it does to save a model wherever it is installed."""

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import psutil
 
-from shared.backends.runtime import synchronize_state
+from shared.backends.runtime import seed_step, synchronize_state
 from shared.data.batches import SeededBatches
 from shared.errors import Interrupted, UsageError
 from shared.files import replacing
@@ -121,6 +121,9 @@ class Recorder(keras.callbacks.Callback):
             assign_variables(self.model, {k: v for k, v in self.arrays.items() if k.startswith("metrics")})
         if self.start_seconds is not None:
             self.timing_since = time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        seed_step(self.batches.seed, self.batches.epoch, self.batches.first + batch)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.start_seconds is None:
