@@ -1,12 +1,15 @@
 """Runs the tests on every installed backend, each in a worker process; with KERAS_BACKEND set, on that one here.
 
-A test marked `once` does not depend on the backend and runs on one of them only.
+A test marked `once` does not depend on the backend and runs on one of them only. One marked `in_turn` is costly, and what
+it tests is tested on every backend in smaller too: it runs on one of them, another one for each of its parameters, or
+of the files that have such a test.
 """
 
 import os
 import subprocess
 import sys
 import urllib.request
+import zlib
 from pathlib import Path
 
 import pytest
@@ -40,12 +43,24 @@ def pytest_report_header():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
+    config.addinivalue_line("markers", "in_turn: costly; runs on one of the backends, another one for each parameter or file")
+
+
+def belongs_to(item, backend):
+    """Whether a test is to run on this backend, where each installed backend has its worker."""
+    backends = installed_backends()
+    if item.get_closest_marker("once"):
+        return backend == backends[-1]
+    if item.get_closest_marker("in_turn"):
+        turn = sum(item.callspec.indices.values()) if hasattr(item, "callspec") else zlib.crc32(item.path.name.encode())
+        return backend == backends[turn % len(backends)]
+    return True
 
 
 def pytest_collection_modifyitems(config, items):
-    if os.environ.get("KERAS_BACKEND") not in (None, installed_backends()[0]) and hasattr(config, "workerinput"):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("once")])
-        items[:] = [item for item in items if not item.get_closest_marker("once")]
+    if hasattr(config, "workerinput") and (backend := os.environ.get("KERAS_BACKEND")):
+        config.hook.pytest_deselected(items=[item for item in items if not belongs_to(item, backend)])
+        items[:] = [item for item in items if belongs_to(item, backend)]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Recipes copied away: the file, what it does elsewhere, and what `--check` says of it."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import PROJECT
+from keras.saving import load_model
 
 from shared import copying, records
 from shared.copying import check_copy, copied_source, copying_problems, split_blocks
@@ -40,6 +42,7 @@ def test_recipes_can_be_copied(recipe):
     assert copying_problems(recipe) == []
 
 
+@pytest.mark.in_turn
 @RECIPES
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
     arguments = SMALLEST.get(recipe.stem, ("--preset", "smoke"))
@@ -53,19 +56,19 @@ def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding
 
     load = (
         "import sys, importlib, keras, numpy as np; importlib.import_module(sys.argv[1]);"
-        "np.savez(sys.argv[2], *[w for run in ('original', 'copy')"
+        "np.savez('away.npz', *[w for run in ('original', 'copy')"
         "         for w in keras.saving.load_model(f'{run}/model.keras').get_weights()])"
     )
     away = hiding(*NOT_HERE)
     away["PYTHONPATH"] += f":{tmp_path / 'away'}"
-    run_python("-c", load, recipe.stem, "away.npz", check=0, **away)
-    run_python("-c", load, f"recipes.{recipe.stem}", "here.npz", check=0, PYTHONPATH=str(PROJECT))
-    with np.load(tmp_path / "away.npz") as there, np.load(tmp_path / "here.npz") as here:
-        assert there.files == here.files
-        half = len(here.files) // 2
-        for index in range(half):
-            np.testing.assert_array_equal(here[f"arr_{index}"], here[f"arr_{index + half}"])
-            np.testing.assert_array_equal(here[f"arr_{index}"], there[f"arr_{index + half}"])
+    run_python("-c", load, recipe.stem, check=0, **away)
+    importlib.import_module(f"recipes.{recipe.stem}")
+    here = [weight for run in ("original", "copy") for weight in load_model(tmp_path / run / "model.keras").get_weights()]
+    with np.load(tmp_path / "away.npz") as archive:
+        there = [archive[name] for name in archive.files]
+    half = len(here) // 2
+    for weight, same in zip(here + here[:half], here[half:] + there[half:], strict=True):
+        np.testing.assert_array_equal(weight, same)
 
 
 @pytest.mark.once

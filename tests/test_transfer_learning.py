@@ -59,6 +59,7 @@ def weights(path):
     return keras.saving.load_model(path).get_weights()
 
 
+@pytest.mark.in_turn
 def test_killed_while_fine_tuning_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe):
     run_recipe("transfer_learning", *TINY, "--out", "whole", check=0)
     process = subprocess.Popen(
