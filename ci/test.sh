@@ -6,9 +6,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-all}
 
+# KerasHub, which some tests compare with, brings TensorFlow along.
+references=$([ "$extras" = all ] && echo ,reference || true)
+
 python3 -m venv --clear .venv
 . .venv/bin/activate
-pip install --quiet -c constraints.txt -e ".[$extras,test]"
+pip install --quiet -c constraints.txt -e ".[$extras,test$references]"
 
 # The page of a comparison is tested in a browser, where there is one or can be one.
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null &&
@@ -31,4 +34,4 @@ else
   export RECIPES_TEST_BACKENDS=$extras
 fi
 export CI=true
-python -m pytest
+python -m pytest --durations 30
