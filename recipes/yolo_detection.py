@@ -60,11 +60,16 @@ class Config(Options):
             "epochs": 8, "plain_epochs": 4, "image_size": 128, "train_examples": 64, "test_examples": 16, "ema": 0.0,
         },
         "small": {},
-        "full": {"size": "s", "image_size": 640, "epochs": 200, "batch_size": 32, "plain_epochs": 20, "ema": 0.999},
+        "full": {
+            "size": "s", "image_size": 640, "epochs": 200, "batch_size": 32, "images_per_epoch": None,
+            "plain_epochs": 20, "ema": 0.999,
+        },
     }  # fmt: skip
 
     epochs: int = 120
     batch_size: int = 8
+    images_per_epoch: int | None = 200
+    """About how many images make an epoch; a pass over a larger set takes several epochs."""
     learning_rate: float = 1.5e-3
     """The highest learning rate, of AdamW."""
     weight_decay: float = 0.05
@@ -112,9 +117,8 @@ class Config(Options):
             self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         for name in ("mosaic", "confidence", "overlap"):
             self.require(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")
-        for name in ("train_examples", "test_examples"):
+        for name in ("train_examples", "test_examples", "max_boxes", "images_per_epoch"):
             self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
-        self.require("max_boxes", self.max_boxes >= 1, "must be at least 1")
         self.require("image_size", self.image_size >= 64 and self.image_size % 32 == 0, "must be 64, 96, 128, …")
         self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
         self.require("predict", not self.predict or self.resume, "needs --resume and --out, a finished run")
@@ -207,6 +211,7 @@ def main(config: Config) -> dict[str, float]:
         batch_size=config.batch_size,
         seed=config.seed,
         max_boxes=config.max_boxes,
+        images_per_epoch=config.images_per_epoch,
         mosaic=config.mosaic,
         mosaic_epochs=config.epochs - config.plain_epochs,
         scale=config.scale,

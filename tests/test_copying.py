@@ -63,7 +63,8 @@ def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding
     away["PYTHONPATH"] += f":{tmp_path / 'away'}"
     run_python("-c", load, recipe.stem, check=0, **away)
     importlib.import_module(f"recipes.{recipe.stem}")
-    here = [weight for run in ("original", "copy") for weight in load_model(tmp_path / run / "model.keras").get_weights()]
+    models = [load_model(tmp_path / run / "model.keras") for run in ("original", "copy")]
+    here = [weight for model in models for weight in model.get_weights()]
     with np.load(tmp_path / "away.npz") as archive:
         there = [archive[name] for name in archive.files]
     half = len(here) // 2

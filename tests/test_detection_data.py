@@ -246,6 +246,19 @@ def test_without_augmentation_each_image_comes_once_and_as_it_is():
     np.testing.assert_allclose(targets, detection_targets(data.boxes, data.labels, 5)[order], atol=1e-5)
 
 
+def test_a_pass_may_take_several_epochs():
+    data = many(20)
+    batches = DetectionBatches(data, 4, 0, max_boxes=5, images_per_epoch=7)
+    assert len(batches) == 2
+    seen = []
+    for batches.epoch in range(5):
+        for index in range(2):
+            seen += [int(np.flatnonzero((data.images == image).all(axis=(1, 2, 3)))[0]) for image in batches[index][0]]
+    assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
+    assert seen[:20] != seen[20:]
+    assert len(DetectionBatches(data, 4, 0, max_boxes=5, images_per_epoch=50)) == 5
+
+
 def test_the_last_epochs_have_no_mosaics():
     data = many(8)
     batches = DetectionBatches(data, 8, 0, max_boxes=5, mosaic=1.0, mosaic_epochs=2)

@@ -104,6 +104,7 @@ def test_all_of_the_network_learns_and_is_saved(tmp_path):
         ({"mosaic": 1.5}, "--mosaic must be between 0 and 1"),
         ({"scale": 1.0}, "--scale must be at least 0 and below 1"),
         ({"max_boxes": 0}, "--max-boxes must be at least 1"),
+        ({"images_per_epoch": 0}, "--images-per-epoch must be at least 1"),
         ({"plain_epochs": -1}, "--plain-epochs must be at least 0"),
         ({"predict": ("a.jpg",)}, "--predict needs --resume"),
     ],

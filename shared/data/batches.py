@@ -44,9 +44,9 @@ class SeededBatches(keras.utils.PyDataset):
         self.seconds += time.perf_counter() - start
         return batch
 
-    def shuffled(self, examples: int) -> np.ndarray:
-        """A permutation of the examples for the current epoch."""
-        return np.random.default_rng([self.seed, self.epoch]).permutation(examples)
+    def shuffled(self, examples: int, number: int) -> np.ndarray:
+        """A permutation of the examples, another one for each pass over them."""
+        return np.random.default_rng([self.seed, number]).permutation(examples)
 
 
 class ArrayBatches(SeededBatches):
@@ -67,7 +67,7 @@ class ArrayBatches(SeededBatches):
         self.batches_per_epoch = len(inputs) // batch_size
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.shuffled(len(self.inputs))[index * self.batch_size :][: self.batch_size]
+        chosen = self.shuffled(len(self.inputs), self.epoch)[index * self.batch_size :][: self.batch_size]
         return self.inputs[chosen], self.targets[chosen]
 
 
@@ -111,7 +111,7 @@ class ImageBatches(SeededBatches):
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.order[0] != self.epoch:
-            self.order = (self.epoch, self.shuffled(len(self.data.labels)))
+            self.order = (self.epoch, self.shuffled(len(self.data.labels), self.epoch))
         chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
         images = self.data.images[chosen]
         if self.crop:

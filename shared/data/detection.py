@@ -173,6 +173,8 @@ class DetectionBatches(SeededBatches):
         batch_size: examples a batch; at most the number of images.
         seed: of shuffling and augmentation.
         max_boxes: rows of the targets; of more boxes in an augmented image the largest are kept.
+        images_per_epoch: about how many images make an epoch, so that a pass over a larger set takes several; None for
+            all of them.
         mosaic: share of the images that are joined with three others.
         mosaic_epochs: how many epochs have mosaics, so that the last ones train on whole images; None for all.
         scale: zoom by a factor of up to 1 ± `scale`.
@@ -187,6 +189,7 @@ class DetectionBatches(SeededBatches):
         batch_size: int,
         seed: int,
         max_boxes: int,
+        images_per_epoch: int | None = None,
         mosaic: float = 0,
         mosaic_epochs: int | None = None,
         scale: float = 0,
@@ -197,7 +200,10 @@ class DetectionBatches(SeededBatches):
         super().__init__(seed)
         self.data = data
         self.batch_size = batch_size
-        self.batches_per_epoch = len(data.labels) // batch_size
+        self.batches_per_pass = len(data.labels) // batch_size
+        self.batches_per_epoch = self.batches_per_pass
+        if images_per_epoch is not None:
+            self.batches_per_epoch = min(self.batches_per_pass, -(-images_per_epoch // batch_size))
         self.max_boxes = max_boxes
         self.mosaic = mosaic
         self.mosaic_epochs = mosaic_epochs
@@ -208,9 +214,10 @@ class DetectionBatches(SeededBatches):
         self.order = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if self.order[0] != self.epoch:
-            self.order = (self.epoch, self.shuffled(len(self.data.labels)))
-        chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        number, place = divmod(self.epoch * self.batches_per_epoch + index, self.batches_per_pass)
+        if self.order[0] != number:
+            self.order = (number, self.shuffled(len(self.data.labels), number))
+        chosen = self.order[1][place * self.batch_size :][: self.batch_size]
         images = [self.augmented(number, rng) for number in chosen]
         targets = [detection_targets(image.boxes, image.labels, self.max_boxes) for image in images]
         return np.stack([image.pixels for image in images]), np.stack(targets)
