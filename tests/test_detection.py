@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from shared.backends.gradients import value_and_grad
 from shared.data.boxes import BoxedImages
-from shared.detection.assignment import assign_boxes
+from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
 from shared.detection.decoding import DetectionDecoder, Detections, decode_outputs, suppress_overlapping
 from shared.detection.losses import DetectionLoss, distribution_focal_loss
@@ -210,6 +210,13 @@ def test_anchors_are_the_middles_of_their_cells():
     assert points[64:66].tolist() == [[8, 8], [24, 8]]
     assert points[-1].tolist() == [48, 48]
     assert np.unique(strides, return_counts=True)[1].tolist() == [4, 16, 64][::-1]
+
+
+def test_nth_largest():
+    values = np.array([[3, 9, 1, 9, 2], [0, 0, 0, 0, 4]], "float32")
+    for n, expected in {1: [9, 4], 2: [3, 0], 3: [2, -np.inf]}.items():
+        (found,) = computed(lambda x, n=n: (nth_largest(x, n),), values)
+        assert found[:, 0].tolist() == expected
 
 
 def numpy_assignment(scores, boxes, points, targets, candidates=10, alpha=0.5, beta=6.0):
