@@ -58,6 +58,7 @@ class Config(Options):
         "small": {},
         "full": {"epochs": 30, "scratch_epochs": 60, "image_size": 224, "batch_size": 64},
     }  # fmt: skip
+    free_on_resume: ClassVar[tuple[str, ...]] = ("predict",)
 
     epochs: int = 10
     """Passes over the images while fine-tuning."""

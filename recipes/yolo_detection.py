@@ -65,6 +65,7 @@ class Config(Options):
             "plain_epochs": 20, "ema": 0.999,
         },
     }  # fmt: skip
+    free_on_resume: ClassVar[tuple[str, ...]] = ("predict",)
 
     epochs: int = 120
     batch_size: int = 8

@@ -28,6 +28,8 @@ class Options:
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "small": {}, "full": {}}
     agreement_tolerance: ClassVar[float] = 1e-4
     """Largest relative difference of the losses of two backends that `recipes compare` takes for rounding."""
+    free_on_resume: ClassVar[tuple[str, ...]] = ()
+    """Options of the recipe's own that may change with `--resume`, because they change nothing in the training."""
 
     preset: Literal["smoke", "small", "full"] = "small"
     """Size of the experiment: under a minute on two cores, minutes on a laptop, or the reference for one GPU."""

@@ -22,7 +22,7 @@ from shared.training.recorder import Recorder
 from shared.training.saving import load_initial_weights, save_model
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
-FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target", "predict")
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
 
 
 class Run:
@@ -236,7 +236,7 @@ def check_same_run(directory: Path, recipe: str, config: Options) -> None:
         raise UsageError(f"{directory} was started on {started_backend}: set KERAS_BACKEND={started_backend}")
     for field in dataclasses.fields(config):
         here, there = getattr(config, field.name), getattr(started, field.name)
-        if field.name not in FREE_ON_RESUME and here != there:
+        if field.name not in (*FREE_ON_RESUME, *config.free_on_resume) and here != there:
             option = field.name.replace("_", "-")
             raise UsageError(
                 f"{directory} was started with --{option} {there}, not {here}: leave the option out, "
