@@ -69,7 +69,7 @@ class Config(Options):
 
     epochs: int = 120
     batch_size: int = 8
-    images_per_epoch: int | None = 200
+    images_per_epoch: int | None = 400
     """About how many images make an epoch; a pass over a larger set takes several epochs."""
     learning_rate: float = 1.5e-3
     """The highest learning rate, of AdamW."""
