@@ -52,8 +52,8 @@ def assign_boxes(
 
     # From here on (batch, most, anchors).
     overlaps = intersection_over_union(truth[:, :, None], boxes[:, None])
-    likely = ops.matmul(one_hot, ops.transpose(scores, (0, 2, 1)))
-    alignment = ops.where(inside(points, truth), likely**alpha * overlaps**beta, 0.0)
+    likely = ops.matmul(one_hot, ops.transpose(scores**alpha, (0, 2, 1)))
+    alignment = ops.where(inside(points, truth), likely * overlaps**beta, 0.0)
     taken = ops.logical_and(alignment >= nth_largest(alignment, candidates), alignment > 0)
 
     owner = ops.argmax(ops.where(taken, overlaps, 0.0), axis=1)  # (batch, anchors), the first box where there is none

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from shared.backends.shapes import used_rows
 from shared.detection.assignment import assign_boxes
 from shared.detection.boxes import anchor_grid, boxes_around, complete_iou, distances_to
 from shared.detection.decoding import BINS, expected_distances, split_outputs
@@ -63,6 +64,7 @@ class DetectionLoss(keras.losses.Loss):
         self.distribution_gain = distribution_gain
 
     def call(self, y_true, y_pred):
+        y_true = used_rows(y_true)
         points, strides = anchor_grid(self.image_size)
         sides, logits = split_outputs(y_pred, self.bins)
         boxes = boxes_around(points, expected_distances(sides, strides))

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from shared.backends.pooling import max_pooling
 from shared.layers.convolution import Convolution
 from shared.layers.normalization import BatchNormalization
 
@@ -100,7 +101,7 @@ class PyramidPooling(layers.Layer):
 
     Args:
         filters: number of output channels.
-        pool_size: height and width of the smallest surroundings, in pixels.
+        pool_size: height and width of the smallest surroundings, in pixels, odd.
 
     Input: (batch, height, width, channels). Output: (batch, height, width, filters).
     """
@@ -110,7 +111,6 @@ class PyramidPooling(layers.Layer):
         self.filters = filters
         self.pool_size = pool_size
         self.last = NormalizedConvolution(filters, dtype=self.dtype_policy, name="last")
-        self.pooling = layers.MaxPooling2D(pool_size, 1, padding="same", dtype=self.dtype_policy, name="pooling")
 
     def build(self, input_shape):
         *place, channels = input_shape
@@ -121,7 +121,7 @@ class PyramidPooling(layers.Layer):
     def call(self, inputs, training=None):
         parts = [self.first(inputs, training=training)]
         for _ in range(3):
-            parts.append(self.pooling(parts[-1]))
+            parts.append(max_pooling(parts[-1], self.pool_size))
         return self.last(keras.ops.concatenate(parts, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):
