@@ -10,6 +10,9 @@ from scratch.
     KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder in YOLO's or COCO's format
     KERAS_BACKEND=jax python recipes/yolo_detection.py --preset full          blood cells, on one GPU
     KERAS_BACKEND=jax python recipes/yolo_detection.py --out RUN --resume --predict new.jpg
+
+Expect a mean average precision of 0.88 at an IoU of 0.5 on the test photographs of BCCD after 30 minutes (JAX 0.10, two
+cores of an AMD EPYC, seed 0). The recorded runs are under results/yolo_detection.
 """
 
 import json
