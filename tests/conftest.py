@@ -51,9 +51,8 @@ def belongs_to(item, backend):
     backends = installed_backends()
     turn = backends.index("torch") if "torch" in backends else 0  # the quickest: it compiles nothing
     if item.get_closest_marker("in_turn"):
-        turn += (
-            sum(item.callspec.indices.values()) if hasattr(item, "callspec") else zlib.crc32(item.path.name.encode())
-        )
+        name = zlib.crc32(item.path.name.encode())
+        turn += sum(item.callspec.indices.values()) if hasattr(item, "callspec") else name
     elif not item.get_closest_marker("once"):
         return True
     return backend == backends[turn % len(backends)]

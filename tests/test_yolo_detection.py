@@ -12,6 +12,7 @@ from PIL import Image
 
 from recipes.yolo_detection import Config, build_model
 from shared.errors import UsageError
+from shared.training.plots import annotated_picture
 
 
 @pytest.fixture
@@ -57,6 +58,16 @@ def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
     refused = run_recipe("yolo_detection", *again, "torn.jpg")
     assert refused.returncode == 2
     assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.once
+def test_names_of_boxes_at_the_top_are_seen():
+    boxes = np.array([[20, 0, 90, 60], [120, 3, 180, 80], [100, 120, 160, 180]], "float32")
+    figure = annotated_picture(np.zeros((200, 300, 3), "uint8"), boxes, np.zeros(3, int), ["cell"], np.full(3, 0.5))
+    figure.draw_without_rendering()
+    shown = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert [text.y1 <= 200 for text in shown] == [True] * 3
+    assert shown[2].y0 == pytest.approx(200 - 120, abs=3), "others stand on their box"
 
 
 @pytest.mark.once

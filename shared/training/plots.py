@@ -152,7 +152,8 @@ def draw_boxes(
         )
         name = classes[labels[index]] + ("" if scores is None else f" {scores[index]:.2f}")
         frame = {"facecolor": color, "alpha": 0.7, "pad": 0.5, "linewidth": 0}
-        axes.text(left, top, name, fontsize=font_size, color="white", bbox=frame, va="bottom", clip_on=True)
+        side = "bottom" if top > height / 20 else "top"  # above the picture no one would see it
+        axes.text(left, top, name, fontsize=font_size, color="white", bbox=frame, va=side, clip_on=True)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
