@@ -35,7 +35,8 @@ class NormalizedConvolution(layers.Layer):
         self.normalization.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs, training=None):
-        return keras.ops.silu(self.normalization(self.convolution(inputs), training=training))
+        # Not through their `__call__`, which on PyTorch takes longer than some of the convolutions.
+        return keras.ops.silu(self.normalization.call(self.convolution.call(inputs), training=training))
 
     def compute_output_shape(self, input_shape):
         return self.convolution.compute_output_shape(input_shape)

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from shared.backends.normalization import fused_batch_normalization
+from shared.backends.normalization import fused_batch_normalization, weighted_mean
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -18,18 +18,15 @@ class BatchNormalization(layers.BatchNormalization):
         learning = training and self.trainable
         fused = None
         if mask is None and self.is_plain(len(inputs.shape)):
-            x, gamma, beta, *averages = (
-                keras.ops.cast(each, "float32")
-                for each in (inputs, self.gamma, self.beta, self.moving_mean, self.moving_variance)
-            )
-            fused = fused_batch_normalization(x, gamma, beta, self.epsilon, None if learning else averages)
+            averages = None if learning else (self.moving_mean, self.moving_variance)
+            fused = fused_batch_normalization(inputs, self.gamma, self.beta, self.epsilon, averages)
         if fused is None:
             return super().call(inputs, training, mask)
         outputs, mean, variance = fused
         if learning:
             for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                average.assign(average * self.momentum + value * (1 - self.momentum))
-        return keras.ops.cast(outputs, self.compute_dtype)
+                average.assign(weighted_mean(average, value, self.momentum))
+        return outputs
 
     def is_plain(self, rank):
         """Whether this is over the last of `rank` axes, with gamma and beta, and without renormalization."""
