@@ -86,7 +86,7 @@ class Config(Options):
     crop: int = 4
     """Shift training images by up to so many pixels."""
     patience: int = 4
-    """Stop after so many epochs without a lower validation loss, and take the best weights."""
+    """Stop training the head after so many epochs without a lower validation loss."""
     validation: float = 0.1
     """Share of the training images kept apart for validation."""
     predict: tuple[Path, ...] = ()
@@ -155,17 +155,18 @@ def unfreeze(backbone: keras.Model, share: float) -> None:
         layer.trainable = index >= first and not isinstance(layer, layers.BatchNormalization)
 
 
-def train_on_pixels(
-    run: Run, model: keras.Model, data: ImageData, rate: float, epochs: int, patience: int, phase: str = ""
-) -> None:
-    """Trains on augmented images; ends with the weights that were best on the validation images."""
+def train_on_pixels(run: Run, model: keras.Model, data: ImageData, rate: float, epochs: int, phase: str = "") -> None:
+    """Trains on augmented images; ends with the weights that were best on the validation images.
+
+    It goes on through all epochs: to stop early would be to stop before the learning rate has fallen.
+    """
     config, classes = run.config, np.eye(len(data.classes), dtype="float32")
     batches = ImageBatches(
         data.train, len(classes), config.batch_size, config.seed, flip=data.mirrored, crop=config.crop, fill=data.mean
     )
     compile_model(model, rate, epochs * len(batches))
     run.fit(
-        model, batches, data=f"{data.name} {data.fingerprint}", phase=phase, epochs=epochs, patience=patience,
+        model, batches, data=f"{data.name} {data.fingerprint}", phase=phase, epochs=epochs, patience=epochs,
         validation_data=(data.validation.images, classes[data.validation.labels]), validation_batch_size=100,
     )  # fmt: skip
 
@@ -219,7 +220,7 @@ def main(config: Config) -> dict[str, float]:
     metrics = {"head_top1": top_k_accuracy(predicted(model, images), labels, 1)}
 
     unfreeze(backbone, config.unfreeze)
-    train_on_pixels(run, model, data, config.learning_rate, config.epochs, config.patience)
+    train_on_pixels(run, model, data, config.learning_rate, config.epochs)
     probabilities = predicted(model, images)
     metrics["top1"] = top_k_accuracy(probabilities, labels, 1)
     run.save_figure("curves.png", plot_curves(run.history, ["loss", "top1"]))
@@ -231,7 +232,7 @@ def main(config: Config) -> dict[str, float]:
     if epochs := config.scratch_epochs:
         fresh, _ = load_backbone(config.backbone, config.image_size, pretrained=False)
         scratch = build_model(config, data, fresh)
-        train_on_pixels(run, scratch, data, config.head_learning_rate, epochs, patience=epochs, phase="scratch")
+        train_on_pixels(run, scratch, data, config.head_learning_rate, epochs, phase="scratch")
         metrics["scratch_top1"] = top_k_accuracy(predicted(scratch, images), labels, 1)
     return run.finish(model, data.name, "top1", metrics, weights=weights, classes=data.classes)
 

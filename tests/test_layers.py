@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from shared.backends.convolution import convolution, depthwise_convolution
 from shared.backends.gradients import value_and_grad
 from shared.layers.convolution import Convolution, DepthwiseConvolution
 from shared.layers.normalization import BatchNormalization
@@ -162,6 +163,30 @@ def test_gradients_are_finite_and_reach_every_weight(case):
         gradient = old - keras.ops.convert_to_numpy(weight.value)
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0, weight.path
+
+
+@pytest.mark.parametrize(("size", "stride", "extent"), [(3, 1, (6, 5)), (5, 2, (8, 7)), (3, 2, (8, 8)), (1, 1, (4, 4))])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "last"), [(convolution, keras.ops.conv, 4), (depthwise_convolution, keras.ops.depthwise_conv, 1)]
+)
+def test_gradients_of_convolutions_are_those_of_keras(ours, theirs, last, size, stride, extent):
+    x, kernel = keras.Variable(random((3, *extent, 6))), keras.Variable(random((size, size, 6, last), seed=1))
+
+    def by_keras(inputs, kernel, stride):
+        return theirs(inputs, kernel, stride, padding="same")
+
+    found = []
+    for convolve in (ours, by_keras):
+        outputs = convolve(x, kernel, stride)
+        weight = random(tuple(outputs.shape), seed=2)
+
+        def loss(convolve=convolve, weight=weight):
+            return keras.ops.sum(keras.ops.multiply(convolve(x.value, kernel.value, stride), weight))
+
+        value, gradients = value_and_grad(loss, [x, kernel])
+        found.append([keras.ops.convert_to_numpy(each) for each in (outputs, value, *gradients)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("plain", "depthwise"))])

@@ -45,7 +45,7 @@ def depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
         import jax
 
         if jax.default_backend() == "cpu":
-            return sum_of_shifted(inputs, kernel[..., 0], stride)
+            return summed_depthwise_convolution(inputs, kernel[..., 0], stride)
     if on_torch_uncompiled():
         return torch_convolution(inputs, keras.ops.swapaxes(kernel, 2, 3), stride, groups=inputs.shape[-1])
     return keras.ops.depthwise_conv(inputs, kernel, stride, padding="same")
@@ -79,6 +79,37 @@ def torch_convolution(inputs: Any, kernel: Any, stride: int, groups: int = 1) ->
         channels_first, padding = torch.nn.functional.pad(channels_first, (*width, *height)), 0
     outputs = torch.nn.functional.conv2d(channels_first, kernel.permute(3, 2, 0, 1), None, stride, padding, 1, groups)
     return outputs.permute(0, 2, 3, 1)
+
+
+def summed_depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
+    """A depthwise convolution on JAX, kernel (size, size, channels).
+
+    Its gradient by the kernel is summed up image by image: an image stays in the processor's cache, which makes that
+    several times as quick as over all at once.
+    """
+    import jax
+
+    @jax.custom_vjp
+    def convolve(inputs: Any, kernel: Any) -> Any:
+        return sum_of_shifted(inputs, kernel, stride)
+
+    def forward(inputs: Any, kernel: Any) -> tuple[Any, Any]:
+        return convolve(inputs, kernel), (inputs, kernel)
+
+    def backward(saved: Any, gradients: Any) -> tuple[Any, Any]:
+        inputs, kernel = saved
+
+        def add_image(total: Any, image: Any) -> tuple[Any, None]:
+            inputs, gradients = (each[None] for each in image)
+            _, by_kernel = jax.vjp(lambda kernel: sum_of_shifted(inputs, kernel, stride), kernel)
+            return total + by_kernel(gradients)[0], None
+
+        _, by_inputs = jax.vjp(lambda inputs: sum_of_shifted(inputs, kernel, stride), inputs)
+        total, _ = jax.lax.scan(add_image, jax.numpy.zeros(kernel.shape, "float32"), (inputs, gradients))
+        return *by_inputs(gradients), total.astype(kernel.dtype)
+
+    convolve.defvjp(forward, backward)
+    return convolve(keras.ops.convert_to_tensor(inputs), kernel)
 
 
 def sum_of_shifted(inputs: Any, kernel: Any, stride: int) -> Any:
