@@ -32,7 +32,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.backbones.choice import load_backbone
+from shared.backbones.choice import load_backbone, single_layers
 from shared.data.arrays import cached_arrays
 from shared.data.batches import ArrayBatches, ImageBatches
 from shared.data.folders import load_folder, read_pictures
@@ -150,8 +150,9 @@ def compile_model(model: keras.Model, rate: float, steps: int) -> None:
 
 def unfreeze(backbone: keras.Model, share: float) -> None:
     """Lets the upper share of the layers learn; batch normalization keeps the statistics that it has learned."""
-    first = round(len(backbone.layers) * (1 - share))
-    for index, layer in enumerate(backbone.layers):
+    parts = single_layers(backbone)
+    first = round(len(parts) * (1 - share))
+    for index, layer in enumerate(parts):
         layer.trainable = index >= first and not isinstance(layer, layers.BatchNormalization)
 
 

@@ -13,7 +13,8 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-from recipes.transfer_learning import Config
+from recipes.transfer_learning import Config, unfreeze
+from shared.backbones.choice import load_backbone
 from shared.data.images import LabelledImages, few_of_each
 from shared.errors import UsageError
 from shared.explain import class_activation_maps
@@ -53,6 +54,20 @@ def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
     refused = run_recipe("transfer_learning", "--out", "run", "--resume", "--predict", "torn.jpg")
     assert refused.returncode == 2
     assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv2"])
+def test_the_upper_half_learns_but_no_batch_normalization(name):
+    backbone, _ = load_backbone(name, 32, pretrained=False)
+    unfreeze(backbone, 0.5)
+    learning = {weight.path for weight in backbone.trainable_weights}
+    kernels = [weight.path for weight in backbone.weights if weight.path.endswith("kernel")]
+    assert learning & set(kernels) == set(kernels[-len(learning) :])
+    assert len(kernels) / 3 < len(learning) < len(kernels) * 2 / 3
+    assert not [path for path in learning if path.endswith(("gamma", "beta"))]
+    before = backbone.get_weights()
+    backbone(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32"), training=True)
+    assert all(np.array_equal(*pair) for pair in zip(before, backbone.get_weights(), strict=True))
 
 
 def weights(path):

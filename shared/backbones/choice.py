@@ -80,9 +80,14 @@ def load_backbone(name: str, image_size: int, pretrained: bool = True) -> tuple[
 
 def with_quick_averages(model: keras.Model) -> keras.Model:
     """The model, its batch normalization with a momentum of at most 0.9."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            with_quick_averages(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
+    for layer in single_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, 0.9)
     return model
+
+
+def single_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model from bottom to top, those of models inside it in their place."""
+    return [
+        part for layer in model.layers for part in (single_layers(layer) if isinstance(layer, keras.Model) else [layer])
+    ]
