@@ -116,8 +116,8 @@ class Trainer:
 
     def place(self, path):
         """The module that holds a weight of the Keras model, and its name there."""
-        layer, _, name = path.rpartition("/")
-        return self.network.parts[layer.rpartition("/")[2]], NAMES[name]
+        *block, part, name = path.removeprefix("classifier/").split("/")
+        return self.network.parts["_".join([*block, part])], NAMES[name]
 
     def learning_rate(self):
         """Warm-up, then half a cosine."""

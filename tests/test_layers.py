@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from shared.backbones.efficientnet_lite import InvertedBottleneck
 from shared.backends.convolution import convolution, depthwise_convolution
 from shared.backends.gradients import value_and_grad
 from shared.layers.convolution import Convolution, DepthwiseConvolution
@@ -22,6 +23,9 @@ CASES = {
     "depthwise": (lambda **kw: DepthwiseConvolution(3, **kw), (2, 7, 8, 5), (2, 7, 8, 5)),
     "depthwise 5x5 strided": (lambda **kw: DepthwiseConvolution(5, strides=2, **kw), (2, 8, 7, 5), (2, 4, 4, 5)),
     "depthwise strided even": (lambda **kw: DepthwiseConvolution(3, strides=2, **kw), (2, 8, 8, 5), (2, 4, 4, 5)),
+    "bottleneck": (lambda **kw: InvertedBottleneck(5, **kw), (2, 7, 8, 5), (2, 7, 8, 5)),
+    "bottleneck strided": (lambda **kw: InvertedBottleneck(5, 5, 2, **kw), (2, 8, 8, 5), (2, 4, 4, 5)),
+    "bottleneck plain": (lambda **kw: InvertedBottleneck(4, expansion=1, **kw), (2, 7, 8, 5), (2, 7, 8, 4)),
     "residual": (lambda **kw: ResidualBlock(**kw), (4, 8, 8, 3), (4, 8, 8, 3)),
     "residual short": (lambda **kw: ResidualBlock(depth=1, **kw), (4, 5, 5, 6), (4, 5, 5, 6)),
 }
@@ -79,6 +83,14 @@ def reference_block(block, x, training):
     return np.maximum(reference_normalization(block.normalization, x, training), 0)
 
 
+def reference_bottleneck(block, x, training):
+    """What an InvertedBottleneck should compute, from its weights, in NumPy."""
+    for first, second in zip(block.layers[::2], block.layers[1::2], strict=True):
+        outputs = reference_normalization(second, reference_plain(first, x), training)
+        x = outputs.clip(0, 6)
+    return outputs
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_same_numbers_as_numpy(case, training):
     make, input_shape, _ = case
@@ -95,10 +107,15 @@ def test_same_numbers_as_numpy(case, training):
             keras.ops.convert_to_numpy(layer(x, training=training)), expected, rtol=1e-5, atol=1e-5
         )
         return
-    expected = x
-    for block in layer.blocks if isinstance(layer, ResidualBlock) else [layer]:
-        expected = reference_block(block, expected, training)
-    if isinstance(layer, ResidualBlock):
+    if isinstance(layer, InvertedBottleneck):
+        expected = reference_bottleneck(layer, x, training)
+    elif isinstance(layer, ResidualBlock):
+        expected = x
+        for block in layer.blocks:
+            expected = reference_block(block, expected, training)
+    else:
+        expected = reference_block(layer, x, training)
+    if isinstance(layer, InvertedBottleneck | ResidualBlock) and expected.shape == x.shape:
         expected = x + expected
     actual = keras.ops.convert_to_numpy(layer(x, training=training))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

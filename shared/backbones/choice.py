@@ -86,8 +86,6 @@ def with_quick_averages(model: keras.Model) -> keras.Model:
     return model
 
 
-def single_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model from bottom to top, those of models inside it in their place."""
-    return [
-        part for layer in model.layers for part in (single_layers(layer) if isinstance(layer, keras.Model) else [layer])
-    ]
+def single_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers of a model from bottom to top, those of models and blocks inside it in their place."""
+    return [part for layer in model.layers for part in (single_layers(layer) if hasattr(layer, "layers") else [layer])]

@@ -3,6 +3,7 @@
 import importlib.resources
 
 import keras
+import numpy as np
 from keras import layers
 
 from shared.backbones.torch_file import read_torch_weights
@@ -16,29 +17,77 @@ LITE0_STAGES = [
     (1, 3, 1, 6, 320),
 ]  # fmt: skip
 
+TORCH_NAMES = {
+    "stem": "_conv_stem", "stem_normalization": "_bn0", "head": "_conv_head", "head_normalization": "_bn1",
+    "classifier": "_fc", "expand": "_expand_conv", "expand_normalization": "_bn0", "filter": "_depthwise_conv",
+    "filter_normalization": "_bn1", "project": "_project_conv", "project_normalization": "_bn2",
+}  # fmt: skip
+"""What the weights of a layer are called in the package's file."""
 
-def normalized(x: keras.KerasTensor, name: str, activation: bool = True) -> keras.KerasTensor:
-    """Batch normalization, and ReLU up to 6."""
-    x = BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization")(x)
-    return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x
+
+def batch_normalization(name: str, **kwargs) -> BatchNormalization:
+    return BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization", **kwargs)
 
 
-def inverted_bottleneck(
-    inputs: keras.KerasTensor, kernel_size: int, stride: int, expansion: int, channels: int, name: str
-) -> keras.KerasTensor:
+@keras.saving.register_keras_serializable("keras_recipes")
+class InvertedBottleneck(layers.Layer):
     """Widens with a 1×1 convolution, filters each channel, narrows again; adds the input where shapes agree.
 
     After Sandler et al. 2018, "MobileNetV2", arXiv:1801.04381.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: height and width of the filters, in pixels.
+        strides: step between outputs, in pixels.
+        expansion: channels in the middle over those of the input; 1 leaves the first convolution out.
+
+    Input: (batch, height, width, channels). Output: (batch, height / strides, width / strides, filters), rounded up.
     """
-    x = inputs
-    if expansion != 1:
-        x = Convolution(inputs.shape[-1] * expansion, 1, name=f"{name}_expand")(x)
-        x = normalized(x, f"{name}_expand")
-    x = DepthwiseConvolution(kernel_size, stride, name=f"{name}_filter")(x)
-    x = normalized(x, f"{name}_filter")
-    x = Convolution(channels, 1, name=f"{name}_project")(x)
-    x = normalized(x, f"{name}_project", activation=False)
-    return layers.Add(name=f"{name}_add")([inputs, x]) if x.shape == inputs.shape else x
+
+    def __init__(self, filters, kernel_size=3, strides=1, expansion=6, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.expansion = expansion
+
+    def build(self, input_shape):
+        channels = input_shape[-1] * self.expansion
+        convolutions = [
+            DepthwiseConvolution(self.kernel_size, self.strides, dtype=self.dtype_policy, name="filter"),
+            Convolution(self.filters, 1, dtype=self.dtype_policy, name="project"),
+        ]
+        if self.expansion != 1:
+            convolutions.insert(0, Convolution(channels, 1, dtype=self.dtype_policy, name="expand"))
+        self.layers = []
+        shape = input_shape
+        for convolution in convolutions:
+            normalization = batch_normalization(convolution.name, dtype=self.dtype_policy)
+            convolution.build(shape)
+            shape = convolution.compute_output_shape(shape)
+            normalization.build(shape)
+            self.layers += [convolution, normalization]
+
+    def call(self, inputs, training=None):
+        x = inputs
+        *wide, convolution, normalization = self.layers
+        # Not through their `__call__`, which on PyTorch takes longer than some of the convolutions.
+        for first, second in zip(wide[::2], wide[1::2], strict=True):
+            x = keras.ops.relu6(second.call(first.call(x), training=training))
+        x = normalization.call(convolution.call(x), training=training)
+        return inputs + x if x.shape == inputs.shape else x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, *(length and -(-length // self.strides) for length in (height, width)), self.filters)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "expansion": self.expansion,
+        }
 
 
 def efficientnet_lite0(image_shape: tuple[int, int, int] = (224, 224, 3), top: bool = False) -> keras.Model:
@@ -54,14 +103,15 @@ def efficientnet_lite0(image_shape: tuple[int, int, int] = (224, 224, 3), top: b
     inputs = keras.Input(image_shape)
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
     x = Convolution(32, 3, 2, name="stem")(x)
-    x = normalized(x, "stem")
+    x = layers.ReLU(6.0, name="stem_relu")(batch_normalization("stem")(x))
     number = 0
-    for repeats, kernel_size, stride, expansion, channels in LITE0_STAGES:
+    for repeats, kernel_size, stride, expansion, filters in LITE0_STAGES:
         for repeat in range(repeats):
-            x = inverted_bottleneck(x, kernel_size, 1 if repeat else stride, expansion, channels, f"block_{number:02}")
+            strides = 1 if repeat else stride
+            x = InvertedBottleneck(filters, kernel_size, strides, expansion, name=f"block_{number:02}")(x)
             number += 1
     x = Convolution(1280, 1, name="head")(x)
-    x = normalized(x, "head")
+    x = layers.ReLU(6.0, name="head_relu")(batch_normalization("head")(x))
     if top:
         x = layers.GlobalAveragePooling2D(name="pooling")(x)
         x = layers.Dense(1000, name="classifier")(x)
@@ -81,30 +131,21 @@ def load_imagenet_weights(model: keras.Model) -> None:
         raise UsageError(message) from None
     arrays = read_torch_weights(folder / "models" / "efficientnet-lite0-57934424.pth")
     for layer in model.layers:
-        if not layer.weights:
-            continue
-        source = torch_name(layer)
-        if isinstance(layer, layers.BatchNormalization):
-            names = ("weight", "bias", "running_mean", "running_var")
-            layer.set_weights([arrays[f"{source}.{name}"] for name in names])
-        elif isinstance(layer, layers.Dense):
-            layer.set_weights([arrays[f"{source}.weight"].T, arrays[f"{source}.bias"]])
-        else:  # (out, in, height, width), or for one filter a channel (channels, 1, height, width)
-            order = (2, 3, 0, 1) if isinstance(layer, DepthwiseConvolution) else (2, 3, 1, 0)
-            layer.set_weights([arrays[f"{source}.weight"].transpose(order)])
+        if isinstance(layer, InvertedBottleneck):
+            number = int(layer.name.removeprefix("block_"))
+            for part in layer.layers:
+                set_torch_weights(part, arrays, f"_blocks.{number}.{TORCH_NAMES[part.name]}")
+        elif layer.weights:
+            set_torch_weights(layer, arrays, TORCH_NAMES[layer.name])
 
 
-def torch_name(layer: keras.layers.Layer) -> str:
-    """What the weights of a layer are called in the file."""
-    place, _, role = layer.name.partition("_")
-    if place != "block":
-        normalization = {"stem": "_bn0", "head": "_bn1"}
-        return (
-            normalization[place] if role else {"stem": "_conv_stem", "head": "_conv_head", "classifier": "_fc"}[place]
-        )
-    number, _, role = role.partition("_")
-    part, _, is_normalization = role.partition("_")
-    convolution, normalization = {
-        "expand": ("_expand_conv", "_bn0"), "filter": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2"),
-    }[part]  # fmt: skip
-    return f"_blocks.{int(number)}.{normalization if is_normalization else convolution}"
+def set_torch_weights(layer: layers.Layer, arrays: dict[str, np.ndarray], source: str) -> None:
+    """Gives a layer the weights that begin with `source` in the file."""
+    if isinstance(layer, layers.BatchNormalization):
+        names = ("weight", "bias", "running_mean", "running_var")
+        layer.set_weights([arrays[f"{source}.{name}"] for name in names])
+    elif isinstance(layer, layers.Dense):
+        layer.set_weights([arrays[f"{source}.weight"].T, arrays[f"{source}.bias"]])
+    else:  # (out, in, height, width), or for one filter a channel (channels, 1, height, width)
+        order = (2, 3, 0, 1) if isinstance(layer, DepthwiseConvolution) else (2, 3, 1, 0)
+        layer.set_weights([arrays[f"{source}.weight"].transpose(order)])

@@ -1,4 +1,7 @@
-"""The layers of a YOLOv8-like detector (Jocher et al. 2023, https://github.com/ultralytics/ultralytics)."""
+"""The layers of a YOLOv8-like detector (Jocher et al. 2023, https://github.com/ultralytics/ultralytics).
+
+They use the layers inside them by `call`, not by `__call__`, which on PyTorch takes longer than some convolutions.
+"""
 
 import keras
 from keras import layers
@@ -35,7 +38,6 @@ class NormalizedConvolution(layers.Layer):
         self.normalization.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs, training=None):
-        # Not through their `__call__`, which on PyTorch takes longer than some of the convolutions.
         return keras.ops.silu(self.normalization.call(self.convolution.call(inputs), training=training))
 
     def compute_output_shape(self, input_shape):
@@ -81,11 +83,11 @@ class CrossStageBlock(layers.Layer):
         self.last.build((*place, (2 + self.depth) * self.filters // 2))
 
     def call(self, inputs, training=None):
-        parts = keras.ops.split(self.first(inputs, training=training), 2, axis=-1)
+        parts = keras.ops.split(self.first.call(inputs, training=training), 2, axis=-1)
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            x = second(first(parts[-1], training=training), training=training)
+            x = second.call(first.call(parts[-1], training=training), training=training)
             parts.append(parts[-1] + x if self.shortcut else x)
-        return self.last(keras.ops.concatenate(parts, axis=-1), training=training)
+        return self.last.call(keras.ops.concatenate(parts, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
@@ -120,10 +122,10 @@ class PyramidPooling(layers.Layer):
         self.last.build((*place, channels // 2 * 4))
 
     def call(self, inputs, training=None):
-        parts = [self.first(inputs, training=training)]
+        parts = [self.first.call(inputs, training=training)]
         for _ in range(3):
             parts.append(max_pooling(parts[-1], self.pool_size))
-        return self.last(keras.ops.concatenate(parts, axis=-1), training=training)
+        return self.last.call(keras.ops.concatenate(parts, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
@@ -182,8 +184,8 @@ class DetectionHead(layers.Layer):
         for branch, output in ((self.box_branch, self.boxes), (self.class_branch, self.scores)):
             x = inputs
             for layer in branch:
-                x = layer(x, training=training)
-            outputs.append(output(x))
+                x = layer.call(x, training=training)
+            outputs.append(output(x))  # called as a layer, which casts to its own type, float32
         x = keras.ops.concatenate(outputs, axis=-1)
         return keras.ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
 
