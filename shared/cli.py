@@ -152,7 +152,7 @@ class Compare:
     backends: str = ",".join(BACKENDS)
     """Backends, separated by commas."""
     repeats: int = 3
-    """Rounds; in each the recipe runs once on each backend."""
+    """Rounds; in each the recipe runs once on each backend. 0: only how far the losses agree."""
     agreement_steps: int = 20
     """Training steps whose losses are laid over each other."""
     layers: bool = False
@@ -165,9 +165,9 @@ class Compare:
 
     def run(self) -> int:
         recipe_path(self.name)
-        for option in ("repeats", "agreement_steps"):
-            if getattr(self, option) < 1:
-                raise UsageError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(self, option)}")
+        for option, least in (("repeats", 0), ("agreement_steps", 1)):
+            if getattr(self, option) < least:
+                raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, not {getattr(self, option)}")
         now = datetime.datetime.now()
         directory = self.out or Path("runs") / f"compare-{self.name}-{now:%Y%m%d-%H%M%S}"
         comparison = Comparison(

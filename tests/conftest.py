@@ -18,6 +18,26 @@ from shared.backends.choice import BACKENDS, installed_backends
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+SMALLEST = {
+    "cnn_cifar10": ("--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--learning-rate", "0.0005"),
+    "transfer_learning": (
+        "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
+        "--scratch-epochs", "0", "--learning-rate", "0.00001",
+    ),
+    "yolo_detection": (
+        "--data", "digit_scenes", "--image-size", "64", "--train-examples", "64", "--test-examples", "8",
+        "--learning-rate", "0.00001",
+    ),
+}  # fmt: skip
+
+
+def smallest_options(recipe: str) -> tuple[str, ...]:
+    """Options with which a recipe trains on embedded data for seconds.
+
+    The learning rates are low: high ones amplify rounding, and backends could not agree to the last digits.
+    """
+    return ("--preset", "smoke", *SMALLEST.get(recipe, ()))
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):

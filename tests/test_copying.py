@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, smallest_options
 from keras.saving import load_model
 
 from shared import copying, records
@@ -19,17 +19,6 @@ from shared.records import recipe_paths
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
 NOT_HERE = ("shared", "recipes")
-SMALLEST = {
-    "cnn_cifar10": ("--preset", "smoke", "--data", "mnist5k", "--epochs", "1", "--train-examples", "500"),
-    "transfer_learning": (
-        "--preset", "smoke", "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
-        "--scratch-epochs", "0",
-    ),
-    "yolo_detection": (
-        "--preset", "smoke", "--data", "digit_scenes", "--image-size", "64", "--train-examples", "32",
-        "--test-examples", "8",
-    ),
-}  # fmt: skip
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -45,7 +34,7 @@ def test_recipes_can_be_copied(recipe):
 @pytest.mark.in_turn
 @RECIPES
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
-    arguments = SMALLEST.get(recipe.stem, ("--preset", "smoke"))
+    arguments = smallest_options(recipe.stem)
     recipes(run_python, "copy", recipe.stem, "away", check=0)
     assert "No module named 'shared'" in run_python("-c", "import shared", **hiding(*NOT_HERE)).stderr
     run_python(f"away/{recipe.name}", *arguments, "--out", "copy", check=0, **hiding(*NOT_HERE))

@@ -12,43 +12,48 @@ PyTorch's fused kernel, add the numbers of a batch one after the other, which is
 channel has 200,000 of them; JAX is off by 1e-6."""
 
 ROUNDING_FACTOR = 10
-"""How many times farther than one backend from itself, its weights moved by rounding errors, others may be."""
+"""How many times farther than one of them from itself, the examples of its batches in another order, backends may be
+from each other."""
 
 
-def loss_agreement(losses: dict[str, list[float]], tolerance: float, control: list[list[float]]) -> dict[str, Any]:
+def loss_agreement(
+    losses: dict[str, list[float]], tolerance: float, reordered: dict[str, list[list[float]]]
+) -> dict[str, Any]:
     """Lays loss curves over each other.
 
     Training amplifies rounding: with batch normalization and a high learning rate up to tenfold every two or three
-    steps. The control shows by how much, so that curves which part for no other reason are told from those that do.
+    steps. How far a backend parts from itself when nothing but the order of its sums is changed shows by how much, so
+    that curves which part for no other reason are told from those that do.
 
     Args:
         losses: for each backend the loss of each step, from the same weights and batches.
         tolerance: largest relative difference at which the curves are taken to agree.
-        control: losses of the first backend with its weights moved by rounding errors before each step, some curves
-            or none.
+        reordered: for each backend some such curves, or none, with the examples of each batch in other orders.
 
     Returns:
-        The relative difference of each step, (highest − lowest) / mean, and of the control that went farthest; the
-        largest of each, and the step of the largest difference; the step at which they begin to drift, the first above
-        a tenth of the tolerance, or None; and the verdict: "yes" within the tolerance, "rounding" above it and at each
-        step within `ROUNDING_FACTOR` times what the control has reached, "no", or None where there are fewer than two
-        curves. Steps count from 1.
+        The relative difference of each step, (highest − lowest) / mean, and that of the backend which parts farthest
+        from itself; the largest of each, and the step of the largest difference; the step at which they begin to drift,
+        the first above a tenth of the tolerance, or None; and the verdict: "yes" within the tolerance, "rounding" above
+        it only after the first step and at each within `ROUNDING_FACTOR` times as far as one has parted from itself by
+        then, "no", or None where there are fewer than two curves. Steps count from 1.
     """
-    found = {"tolerance": tolerance, "differences": [], "control": [], "largest": None, "agrees": None}
+    found = {"tolerance": tolerance, "differences": [], "reordered": [], "largest": None, "agrees": None}
     if len(losses) < 2:
         return found
     curves = np.array(list(losses.values()), dtype=np.float64)
     differences = relative_spread(curves)
-    apart = np.max([relative_spread(np.array([curves[0], curve])) for curve in control or curves[:1]], axis=0)
+    pairs = [(losses[name], curve) for name in losses for curve in reordered.get(name) or [losses[name]]]
+    apart = np.max([relative_spread(np.array(pair)) for pair in pairs], axis=0)
     allowed = np.maximum(tolerance, ROUNDING_FACTOR * np.maximum.accumulate(apart))
+    allowed[0] = tolerance  # of the same weights, before training has amplified anything
     drifting = np.flatnonzero(~(differences <= tolerance / 10))
     largest = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))
     within = "yes" if (differences <= tolerance).all() else "rounding" if (differences <= allowed).all() else "no"
     return found | {
         "differences": differences.tolist(),
-        "control": apart.tolist(),
+        "reordered": apart.tolist(),
         "largest": float(differences[largest]),
-        "largest_control": float(apart.max()),
+        "largest_reordered": float(apart.max()),
         "step": largest + 1,
         "drift": int(drifting[0]) + 1 if len(drifting) else None,
         "agrees": within,

@@ -33,6 +33,8 @@ class Row:
     """Why it has no, or not all, numbers."""
     facts: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
+    reordered: list[list[float]] = field(default_factory=list)
+    """The same with the examples of each batch in other orders."""
     layers: Path | None = None
     measured: list[dict[str, float]] = field(default_factory=list)
     """One dictionary a round."""
@@ -96,7 +98,6 @@ class Comparison:
         self.layers = layers
         self.directory = directory
         self.facts: dict[str, Any] = {}
-        self.control: list[list[float]] = []
         self.interrupted = False
         self.rows = [Row(name, name) for name in backends]
         for row in list(self.rows):
@@ -125,8 +126,7 @@ class Comparison:
         try:
             self.prepare()
             for row in self.working:
-                self.attempt(row, "agree", lambda row, answer: row.losses.extend(answer["losses"]))
-            self.run_control()
+                self.attempt(row, "agree", self.keep_losses)
             if self.layers:
                 self.run_layers()
             for number in range(1, self.repeats + 1):
@@ -138,7 +138,7 @@ class Comparison:
     def job_count(self) -> int:
         """How many jobs there are in all, as far as is known now."""
         keras_rows = [row for row in self.working if not row.native]
-        return 2 + len(self.working) * (1 + self.repeats) + (len(keras_rows) if self.layers else 0)
+        return 1 + len(self.working) * (1 + self.repeats) + (len(keras_rows) if self.layers else 0)
 
     def prepare(self) -> None:
         """Lets the first backend that works check the options and write the initial weights."""
@@ -170,14 +170,11 @@ class Comparison:
             row.facts |= {key: answer[key] for key in ("version", "device", "keras", "data", "metric") if key in answer}
             keep(row, answer)
 
+    def keep_losses(self, row: Row, answer: dict[str, Any]) -> None:
+        row.losses, row.reordered = answer["losses"], answer.get("reordered", [])
+
     def keep_measured(self, row: Row, answer: dict[str, Any]) -> None:
         row.measured.append(answer["measured"])
-
-    def run_control(self) -> None:
-        """Shows how far rounding alone carries the first backend."""
-        rows = [row for row in self.working if not row.native]
-        if len([row for row in self.rows if row.losses]) > 1 and rows:
-            self.attempt(rows[0], "control", lambda row, answer: self.control.extend(answer["losses"]))
 
     def run_layers(self) -> None:
         """Runs each layer on each backend, the first one giving the inputs."""
@@ -222,7 +219,6 @@ class Comparison:
         what = {
             "prepare": "initial weights",
             "agree": f"first {self.steps} steps",
-            "control": f"first {self.steps} steps, with rounding errors",
             "layers": "each layer",
             "measure": f"round {number} of {self.repeats}",
         }[task]
@@ -239,6 +235,7 @@ class Comparison:
     def report(self) -> dict[str, Any]:
         """What report.json holds."""
         losses = {row.name: row.losses for row in self.rows if row.losses}
+        reordered = {row.name: row.reordered for row in self.rows}
         directories = {row.name: row.layers for row in self.rows if row.layers}
         return {
             "recipe": self.recipe,
@@ -248,7 +245,7 @@ class Comparison:
             "interrupted": self.interrupted,
             **{key: value for key, value in self.facts.items() if key not in ("version", "device", "tolerance")},
             "rows": [row.summary() for row in self.rows],
-            "agreement": loss_agreement(losses, self.facts.get("tolerance", 0.0), self.control),
+            "agreement": loss_agreement(losses, self.facts.get("tolerance", 0.0), reordered),
             "layers": compare_layers(directories) if len(directories) > 1 else [],
             "by_hand": dict(self.ratios()),
         }

@@ -119,9 +119,9 @@ def plot_differences(agreement: dict[str, Any]) -> Figure:
     floor = 1e-9  # equal to the last bit, and not to be seen on a logarithmic axis
     steps = range(1, len(differences) + 1)
     axes.plot(steps, [max(x, floor) for x in differences], "o-", markersize=3, color="#3987d6", label="backends")
-    if any(agreement["control"]):
-        rounding = [max(x, floor) for x in agreement["control"]]
-        axes.plot(steps, rounding, "--", color="#8f8f8f", label="rounding errors alone")
+    if any(agreement["reordered"]):
+        reordered = [max(x, floor) for x in agreement["reordered"]]
+        axes.plot(steps, reordered, "--", color="#8f8f8f", label="a backend from itself, reordered")
     axes.legend(frameon=False, fontsize=8)
     axes.axhline(agreement["tolerance"], color="#d64545", linestyle="--", linewidth=1)
     axes.annotate("tolerance", (1, agreement["tolerance"]), xytext=(0, 3), textcoords="offset points", fontsize=8)

@@ -11,7 +11,7 @@ import json
 import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -31,12 +31,9 @@ from shared.training.options import Options, launch, source_commit
 from shared.training.run import Run
 from shared.training.saving import load_initial_weights
 
-CONTROLS = 3
-"""How many times the first steps are trained with rounding errors added."""
-
-ROUNDINGS = 16
-"""By how many rounding errors of a single number a weight is then moved: about what the backends differ in the gradient
-of a convolution, a sum of some hundreds to thousands of products."""
+REORDERINGS = 2
+"""How many times the first steps are trained again with the examples of each batch in another order, which changes
+nothing but rounding."""
 
 NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
 """What layers call the strength of the noise that they add, which each backend draws differently."""
@@ -114,52 +111,40 @@ class PreparingRun(JobRun):
 
 
 class AgreeingRun(JobRun):
-    """Trains the first steps without noise and notes the loss of each."""
+    """Trains the first steps without noise and notes the loss of each; then anew, the examples in other orders."""
 
     def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
         silence(model)
         load_initial_weights(model, self.config.initial_weights)
-        self.answer(losses=self.losses(model, batches))
-        raise Answered
+        if trainer := self.trainer_by_hand(model, batches):
+            self.answer(losses=self.losses(trainer.train_on_batch, batches))
+            raise Answered
 
-    def losses(self, model: keras.Model, batches: SeededBatches) -> list[float]:
-        """The loss of each of the first steps."""
-        trainer = self.trainer_by_hand(model, batches)
-        losses = []
-        for batch in self.first_batches(batches):
-            if trainer:
-                losses.append(float(trainer.train_on_batch(*batch)))
-            else:
-                model.reset_metrics()  # else the loss would be the mean of all steps so far
-                losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
-        return losses
+        def train_on_batch(*batch: Any) -> Any:
+            model.reset_metrics()  # else the loss would be the mean of all steps so far
+            return model.train_on_batch(*batch, return_dict=True)["loss"]
 
-    def first_batches(self, batches: SeededBatches) -> Iterator[tuple]:
-        for step in range(self.job.steps):
-            batches.epoch, index = divmod(step, len(batches))
-            yield batches[index]
-
-
-class ControlRun(AgreeingRun):
-    """The same a few times, with every weight moved by a few rounding errors before each step."""
-
-    def losses(self, model: keras.Model, batches: SeededBatches) -> list[list[float]]:
         model.optimizer.build(model.trainable_variables)
         start = {name: value for name, value in read_variables(model).items() if not name.startswith("metrics")}
-        curves = []
-        for draw in range(CONTROLS):
+        losses = self.losses(train_on_batch, batches)
+        reordered = []
+        for seed in range(REORDERINGS):
             assign_variables(model, start)
-            losses = []
-            for step, batch in enumerate(self.first_batches(batches)):
-                rng = np.random.default_rng([draw, step])
-                for variable in model.trainable_variables:
-                    value = keras.ops.convert_to_numpy(variable.value)
-                    signs = rng.choice(np.array([-1, 1], value.dtype), value.shape)
-                    variable.assign(value + signs * ROUNDINGS * np.spacing(np.abs(value)))
-                model.reset_metrics()
-                losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
-            curves.append(losses)
-        return curves
+            reordered.append(self.losses(train_on_batch, batches, seed))
+        self.answer(losses=losses, reordered=reordered)
+        raise Answered
+
+    def losses(self, train_on_batch: Callable, batches: SeededBatches, seed: int | None = None) -> list[float]:
+        """The loss of each of the first steps, the examples of each batch in an order that the seed gives."""
+        found = []
+        for step in range(self.job.steps):
+            batches.epoch, index = divmod(step, len(batches))
+            batch = batches[index]
+            if seed is not None:
+                order = np.random.default_rng(seed).permutation(len(keras.tree.flatten(batch)[0]))
+                batch = keras.tree.map_structure(lambda x, order=order: x[order], batch)
+            found.append(float(train_on_batch(*batch)))
+        return found
 
 
 class LayersRun(JobRun):
@@ -267,7 +252,6 @@ class MeasuredRun(JobRun):
 RUNS = {
     "prepare": PreparingRun,
     "agree": AgreeingRun,
-    "control": ControlRun,
     "layers": LayersRun,
     "measure": MeasuredRun,
 }
