@@ -26,6 +26,7 @@ TORCH_NAMES = {
 
 
 def batch_normalization(name: str, **kwargs) -> BatchNormalization:
+    """Normalization after the convolution of that name, as the weights were trained with."""
     return BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization", **kwargs)
 
 
