@@ -13,3 +13,26 @@ def warmup_cosine(peak: float, steps: int, warmup: float) -> keras.optimizers.sc
     """
     rising = max(1, round(steps * warmup))
     return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - rising), warmup_target=peak, warmup_steps=rising)
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class WarmupInverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to `peak`, then falls with the inverse square root of the step.
+
+    Vaswani et al. 2017, arXiv:1706.03762, equation 3, with the peak named instead of following from the width.
+
+    Args:
+        peak: the highest learning rate, reached after `warmup_steps`.
+        warmup_steps: optimizer steps spent rising, at least 1.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32") + 1
+        return self.peak * keras.ops.minimum(step / self.warmup_steps, keras.ops.sqrt(self.warmup_steps / step))
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps}

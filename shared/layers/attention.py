@@ -1,0 +1,95 @@
+"""Multi-head attention, over whole sequences or token by token."""
+
+import keras
+from keras import layers, ops
+
+from shared.backends.attention import dot_product_attention
+from shared.layers.positions import rotate_by_place
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class MultiHeadAttention(layers.Layer):
+    """Each token takes from others what its query asks for (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2).
+
+    Args:
+        heads: number of heads, a divisor of the number of channels.
+        rotary: whether queries and keys are turned by their places (see `rotate_by_place`); for self-attention.
+
+    Call with queries (batch, n, channels), with a memory (batch, m, channels) where others are attended to than the
+    queries themselves, with key_mask (batch, m), True where there is something to attend to, and with causal=True where
+    no token may see those after it. Gives (batch, n, channels).
+    """
+
+    def __init__(self, heads, rotary=False, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.rotary = rotary
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels % self.heads:
+            raise ValueError(f"{channels} channels cannot be shared by {self.heads} heads")
+
+        def dense(units, name):
+            layer = layers.Dense(units, dtype=self.dtype_policy, name=name)
+            layer.build((*input_shape[:-1], channels))
+            return layer
+
+        self.query = dense(channels, "query")
+        self.key_value = dense(2 * channels, "key_value")
+        self.output_projection = dense(channels, "output")
+
+    def call(self, queries, memory=None, key_mask=None, causal=False):
+        keys, values = self.keys_values(queries if memory is None else memory)
+        return self.attend(queries, keys, values, key_mask, causal)
+
+    def keys_values(self, memory, start=0):
+        """Keys and values (batch, m, heads, depth) of a memory (batch, m, channels) whose first place is `start`."""
+        keys, values = (self.split(each) for each in ops.split(self.key_value(memory), 2, axis=-1))
+        return (rotate_by_place(keys, start) if self.rotary else keys), values
+
+    def attend(self, queries, keys, values, key_mask=None, causal=False, start=0):
+        """The output for queries (batch, n, channels) whose first place is `start`, given keys and values."""
+        x = dot_product_attention(self.queries(queries, start), keys, values, key_mask, causal)
+        return self.output_projection(ops.reshape(x, (-1, ops.shape(x)[1], queries.shape[2])))
+
+    def queries(self, inputs, start=0):
+        """Queries (batch, n, heads, depth)."""
+        queries = self.split(self.query(inputs))
+        return rotate_by_place(queries, start) if self.rotary else queries
+
+    def split(self, x):
+        """(batch, length, channels) as (batch, length, heads, depth)."""
+        return ops.reshape(x, (-1, ops.shape(x)[1], self.heads, x.shape[2] // self.heads))
+
+    def step(self, inputs, cache, index):
+        """Causal self-attention of one token, in the time of one token.
+
+        Args:
+            inputs: (batch, 1, channels).
+            cache: keys and values (batch, length, heads, depth) of the tokens before it, as an earlier step gave them.
+            index: the place of the token.
+
+        Returns:
+            (batch, 1, channels), and the cache with this token in it.
+        """
+        places = ops.arange(cache[0].shape[1])
+        here = (places == index)[None, :, None, None]
+        new = self.keys_values(inputs, index)
+        cache = tuple(ops.where(here, one, old) for one, old in zip(new, cache, strict=True))
+        return self.attend(inputs, *cache, (places <= index)[None], start=index), cache
+
+    def weights_of(self, queries, memory, key_mask=None):
+        """How much each query attends to each place of a memory, (batch, heads, n, m), for people to look at."""
+        keys, _ = self.keys_values(memory)
+        scores = ops.einsum("bnhd,bmhd->bhnm", self.queries(queries), keys)
+        scores = ops.cast(scores, "float32") / keys.shape[-1] ** 0.5
+        if key_mask is not None:
+            scores = ops.where(ops.cast(key_mask, "bool")[:, None, None, :], scores, -1e9)
+        return ops.softmax(scores, axis=-1)
+
+    def compute_output_shape(self, queries_shape, memory_shape=None):
+        return queries_shape
+
+    def get_config(self):
+        return super().get_config() | {"heads": self.heads, "rotary": self.rotary}

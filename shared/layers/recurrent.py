@@ -1,0 +1,56 @@
+"""LSTM and GRU, as quick as each backend can."""
+
+import keras
+from keras import layers
+
+from shared.backends.recurrent import fused_recurrence
+
+
+def fused_inner_loop(layer, sequences, initial_state, mask, training):
+    """What `layer.inner_loop` should return, in one operation of the backend; None where it has none for this layer."""
+    noisy = training and (layer.dropout or layer.recurrent_dropout)
+    plain = layer.activation == keras.activations.tanh and layer.recurrent_activation == keras.activations.sigmoid
+    if noisy or not plain or layer.unroll or layer.use_cudnn is False or not getattr(layer, "reset_after", True):
+        return None
+    fused = fused_recurrence(
+        sequences,
+        list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state],
+        layer.cell.kernel,
+        layer.cell.recurrent_kernel,
+        layer.cell.bias,
+        mask[0] if isinstance(mask, (list, tuple)) else mask,
+        go_backwards=layer.go_backwards,
+        zero_output_for_mask=layer.zero_output_for_mask,
+    )
+    if fused is None:
+        return None
+    outputs, states = fused
+    return outputs[:, -1], outputs, states
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class FusedLSTM(layers.LSTM):
+    """Keras's LSTM, in one operation where the backend has it.
+
+    Takes and gives what `keras.layers.LSTM` does, with the same weights and options (Hochreiter and Schmidhuber 1997).
+    With other activations than tanh and sigmoid, `unroll`, dropout while training, or `use_cudnn=False`, it is Keras's
+    own in every respect.
+    """
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        fused = fused_inner_loop(self, sequences, initial_state, mask, training)
+        return super().inner_loop(sequences, initial_state, mask, training) if fused is None else fused
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class FusedGRU(layers.GRU):
+    """Keras's GRU, in one operation where the backend has it.
+
+    Takes and gives what `keras.layers.GRU` does, with the same weights and options (Cho et al. 2014, arXiv:1406.1078).
+    With other activations than tanh and sigmoid, `unroll`, `reset_after=False`, dropout while training, or
+    `use_cudnn=False`, it is Keras's own in every respect.
+    """
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        fused = fused_inner_loop(self, sequences, initial_state, mask, training)
+        return super().inner_loop(sequences, initial_state, mask, training) if fused is None else fused

@@ -1,0 +1,86 @@
+"""Tokens drawn from logits.
+
+The random numbers are the caller's, drawn on the host, so that a seed writes the same text on every backend.
+"""
+
+from typing import Any
+
+from keras import ops
+
+
+def sampling_probabilities(logits: Any, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Any:
+    """Probabilities to draw from.
+
+    Args:
+        logits: (…, tokens).
+        temperature: above 0; the logits are divided by it first.
+        top_k: leave only so many of the likeliest tokens, and those as likely as the last of them; 0: all.
+        top_p: then leave only the fewest tokens that together have this probability, and those as likely as the last
+            of them (nucleus sampling, Holtzman et al. 2019, arXiv:1904.09751); 1: all.
+
+    Returns:
+        (…, tokens) in float32, adding up to 1.
+    """
+    logits = ops.cast(logits, "float32") / temperature
+    if 0 < top_k < logits.shape[-1]:
+        least = ops.top_k(logits, top_k)[0][..., -1:]
+        logits = ops.where(logits >= least, logits, -1e30)
+    probabilities = ops.softmax(logits, axis=-1)
+    if top_p < 1:
+        falling = ops.flip(ops.sort(probabilities, axis=-1), axis=-1)
+        likelier = ops.cumsum(falling, axis=-1) - falling  # the probability of those before
+        least = ops.min(ops.where(likelier < top_p, falling, 2.0), axis=-1, keepdims=True)
+        probabilities = ops.where(probabilities >= least, probabilities, 0.0)
+        probabilities = probabilities / ops.sum(probabilities, axis=-1, keepdims=True)
+    return probabilities
+
+
+def draw_tokens(probabilities: Any, uniform: Any) -> Any:
+    """The tokens at which the cumulated probabilities pass given numbers.
+
+    Args:
+        probabilities: (…, tokens).
+        uniform: (…,), from 0 up to and not including 1.
+
+    Returns:
+        (…,), int32.
+    """
+    cumulated = ops.cumsum(probabilities, axis=-1)
+    bound = ops.expand_dims(ops.cast(uniform, cumulated.dtype), -1) * cumulated[..., -1:]
+    passed = ops.sum(ops.cast(cumulated <= bound, "int32"), axis=-1)
+    # By rounding, the bound can be the whole sum.
+    possible = ops.where(probabilities > 0, ops.arange(probabilities.shape[-1], dtype="int32"), 0)
+    return ops.minimum(passed, ops.max(possible, axis=-1))
+
+
+def sample_tokens(logits: Any, uniform: Any, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Any:
+    """Draws a token from each row of logits; see `sampling_probabilities`.
+
+    Args:
+        logits: (…, tokens).
+        uniform: (…,), from 0 up to and not including 1, such as `numpy.random.Generator.random` gives.
+        temperature: 0 takes the likeliest token.
+        top_k: see there.
+        top_p: see there.
+
+    Returns:
+        (…,), int32.
+    """
+    if temperature == 0:
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+    return draw_tokens(sampling_probabilities(logits, temperature, top_k, top_p), uniform)
+
+
+def penalize_repetition(logits: Any, tokens: Any, penalty: float) -> Any:
+    """Makes tokens that were written before less likely (Keskar et al. 2019, CTRL, arXiv:1909.05858, section 4.1).
+
+    Args:
+        logits: (batch, vocabulary).
+        tokens: (batch, length), what was written before; negative where nothing was.
+        penalty: positive logits of those tokens are divided by it, negative ones multiplied; 1 changes nothing.
+
+    Returns:
+        (batch, vocabulary).
+    """
+    written = ops.any(ops.expand_dims(tokens, -1) == ops.arange(logits.shape[-1], dtype=tokens.dtype), axis=1)
+    return ops.where(written, ops.where(logits > 0, logits / penalty, logits * penalty), logits)

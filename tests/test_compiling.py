@@ -1,0 +1,59 @@
+"""Compiled inference: the same numbers as without, and always those of the present weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from shared.backends.compiling import compiled_inference
+
+
+@pytest.fixture
+def model():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "tanh"), keras.layers.Dropout(0.9)])
+
+
+def steps(model, traces=None):
+    """A function that applies the model several times, in a loop that the backend runs."""
+
+    def function(state, count):
+        if traces is not None:
+            traces.append(state["x"].shape)
+
+        def body(step, x):
+            return step + 1, model(x, training=False)
+
+        _, x = keras.ops.while_loop(lambda step, x: step < count, body, (0, state["x"]))
+        return {"x": x, "nothing": state["nothing"]}
+
+    return function
+
+
+def test_the_numbers_are_those_of_the_plain_function(model):
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+    kernel, bias = model.get_weights()
+    expected = x
+    for _ in range(4):
+        expected = np.tanh(expected @ kernel + bias)
+    outputs = compiled_inference(steps(model), [model])({"x": x, "nothing": None}, 4)
+    assert outputs["nothing"] is None
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(outputs["x"]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_those_at_the_call_and_nothing_is_compiled_twice(model):
+    traces = []
+    function = compiled_inference(steps(model, traces), [model, model.layers[0]])
+    inputs = {"x": np.ones((2, 3), "float32"), "nothing": None}
+    before = keras.ops.convert_to_numpy(function(inputs, 1)["x"])
+    model.set_weights([2 * weight + 1 for weight in model.get_weights()])
+    after = keras.ops.convert_to_numpy(function(inputs, 2)["x"])
+    expected = np.ones((2, 3), "float32")
+    for _ in range(2):
+        expected = np.tanh(expected @ model.get_weights()[0] + model.get_weights()[1])
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(after - before).max() > 1e-3
+    assert len(traces) == (2 if keras.config.backend() == "torch" else 1)
+
+
+def test_no_gradients_are_kept(model):
+    x = compiled_inference(steps(model), [model])({"x": np.ones((2, 3), "float32"), "nothing": None}, 1)["x"]
+    assert not getattr(x, "requires_grad", False)
