@@ -1,0 +1,231 @@
+"""A language model of characters with LSTM layers, which writes text.
+
+Reads a text character by character and says at each how likely every character is to follow, after Graves 2013,
+"Generating Sequences With Recurrent Neural Networks" (https://arxiv.org/abs/1308.0850), with dropout between the layers
+as Zaremba et al. 2014 (https://arxiv.org/abs/1409.2329) place it.
+
+    KERAS_BACKEND=jax python recipes/lstm_text.py                        tiny Shakespeare, on two CPU cores
+    KERAS_BACKEND=jax python recipes/lstm_text.py --data book.txt        any text in UTF-8, of any size
+    KERAS_BACKEND=jax python recipes/lstm_text.py --cell gru
+    KERAS_BACKEND=jax python recipes/lstm_text.py --preset full          tiny Shakespeare, on one GPU
+    KERAS_BACKEND=jax python recipes/lstm_text.py --out RUN --resume --prompt "ROMEO:"
+
+It learns from windows cut out of the text, each read from a state of zeros. It is measured in nats a character as it
+writes, reading the held-out text as one, from its second character on, with the state carried all the way. The loss in
+history.csv is that of windows, so a little higher.
+"""
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+import numpy as np
+from keras import layers
+
+from shared.data.text import TextBatches, TextData, consecutive_windows, load_text
+from shared.files import replacing
+from shared.language_model import nats_a_character, write_characters
+from shared.layers.recurrent import FusedGRU, FusedLSTM
+from shared.schedules import warmup_cosine
+from shared.training.options import Options, launch
+from shared.training.plots import plot_curves
+from shared.training.run import Run
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    """Trains a recurrent network on the characters of a text, and writes with it."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {
+            "epochs": 2, "learning_rate": 1e-2, "embedding": 32, "units": 128, "depth": 1, "window": 64, "dropout": 0.0,
+            "train_characters": 200_000, "test_characters": 10_000, "length": 200,
+        },
+        "small": {},
+        "full": {
+            "epochs": 60, "batch_size": 64, "learning_rate": 2e-3, "embedding": 128, "units": 640, "depth": 3,
+            "window": 256, "dropout": 0.5, "patience": 10,
+        },
+    }  # fmt: skip
+    free_on_resume: ClassVar[tuple[str, ...]] = ("prompt", "length", "temperature", "top_k", "top_p", "sample_seed")
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    """The highest learning rate, of AdamW."""
+    weight_decay: float = 0.01
+    """Decay of the kernels."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    clip: float = 1.0
+    """Shorten gradients that together are longer than this."""
+    cell: Literal["lstm", "gru"] = "lstm"
+    """Long short-term memory, or gated recurrent units."""
+    depth: int = 2
+    """Recurrent layers."""
+    units: int = 256
+    """Units of each."""
+    embedding: int = 64
+    """Numbers that stand for a character."""
+    dropout: float = 0.1
+    """Share of the outputs of each recurrent layer left out at each step."""
+    window: int = 128
+    """Characters that the training looks back over."""
+    patience: int | None = None
+    """Stop after so many epochs without a lower validation loss; the best weights are taken in any case."""
+    train_characters: int | None = None
+    """Train on only so many characters."""
+    test_characters: int | None = 100_000
+    """Validate and measure on only the first so many characters of each held-out part."""
+    prompt: str | None = None
+    """With --resume and --out of a finished run: write what follows this."""
+    length: int = 1000
+    """Write so many characters."""
+    temperature: float = 0.8
+    """The higher, the wilder what is written; 0 takes the likeliest character each time."""
+    top_k: int = 0
+    """Write only the likeliest so many characters; 0: any."""
+    top_p: float = 1.0
+    """Write only the likeliest characters that together have this probability."""
+    sample_seed: int = 0
+    """Of what is written."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("weight_decay", "length", "temperature", "top_k", "sample_seed"):
+            self.require(name, getattr(self, name) >= 0, "must be at least 0")
+        for name in ("depth", "units", "embedding"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        self.require("patience", self.patience is None or self.patience >= 1, "must be at least 1")
+        for name in ("train_characters", "test_characters"):
+            self.require(name, getattr(self, name) is None or getattr(self, name) >= 2, "must be at least 2")
+        for name in ("warmup", "dropout"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        self.require("window", self.window >= 2, "must be at least 2")
+        self.require("clip", self.clip > 0, "must be above 0")
+        self.require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
+        self.require("prompt", self.prompt is None or self.resume, "needs --resume and --out, a finished run")
+
+    def load(self) -> TextData:
+        """The text to learn from and to measure on."""
+        data = load_text(self.data, self.data_dir)
+        data = data._replace(
+            train=data.train[: self.train_characters],
+            validation=data.validation[: self.test_characters],
+            test=data.test[: self.test_characters],
+        )
+        longest = min(len(data.validation), len(data.test)) - 1
+        self.require("window", self.window <= longest, f"must be at most {longest} for this text")
+        most = len(data.train) // self.window - 1
+        self.require("batch_size", self.batch_size <= most, f"must be at most the {most} windows of the training text")
+        return data
+
+
+def build_model(config: Config, characters: int) -> keras.Model:
+    """Codes of characters (batch, steps) to logits (batch, steps, characters) of what follows each, in float32."""
+    recurrent = {"lstm": FusedLSTM, "gru": FusedGRU}[config.cell]
+    codes = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(characters, config.embedding)(codes)
+    for _ in range(config.depth):
+        x, *_ = recurrent(config.units, return_sequences=True, return_state=True)(x)
+        x = layers.Dropout(config.dropout)(x)
+    logits = layers.Dense(characters, dtype="float32")(x)
+    return keras.Model(codes, logits, name="language_model")
+
+
+def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW for so many steps; biases are left out of weight decay."""
+    rate = warmup_cosine(config.learning_rate, steps, config.warmup)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, global_clipnorm=config.clip)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Iterator[str]:
+    """Writes what follows a prompt, a character at a time."""
+    return write_characters(
+        model, alphabet, prompt, config.length, config.sample_seed, config.temperature, config.top_k, config.top_p
+    )
+
+
+def write_on(run: Run) -> dict[str, float]:
+    """Writes what follows `--prompt` with the model of a finished run."""
+    config = run.config
+    model, result = run.finished_model()
+    if missing := set(config.prompt) - set(result["alphabet"]):
+        print(f"left out, not in the text that was learned: {''.join(sorted(missing))!r}", file=sys.stderr)
+    print(config.prompt, end="", flush=True)
+    for character in write(model, result["alphabet"], config, config.prompt):
+        print(character, end="", flush=True)
+    print()
+    return result["metrics"]
+
+
+def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
+    """Writes samples.txt; returns how many characters a second were written, None if there were not two."""
+    characters = write(model, alphabet, run.config, "\n")
+    text = next(characters, "")  # compiles
+    start = time.perf_counter()
+    text += "".join(characters)
+    seconds = time.perf_counter() - start
+    with replacing(run.directory / "samples.txt") as path:
+        path.write_text(text + "\n", encoding="utf-8", errors="replace")
+    print(text)
+    return round((len(text) - 1) / seconds, 1) if len(text) > 1 else None
+
+
+def main(config: Config) -> dict[str, float]:
+    run = Run("lstm_text", config)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack some of the characters
+    if config.prompt is not None:
+        return write_on(run)
+    data = config.load()
+    batches = TextBatches(data.train, config.window, config.batch_size, config.seed)
+
+    model = build_model(config, len(data.alphabet))
+    model.compile(
+        build_optimizer(config, config.epochs * len(batches)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.summary()
+    run.fit(
+        model,
+        batches,
+        data=f"{data.name} {data.fingerprint}",
+        patience=config.patience or config.epochs,
+        validation_data=consecutive_windows(data.validation, config.window),
+        validation_batch_size=config.batch_size,
+    )
+
+    metrics = {}
+    for part in ("validation", "test"):
+        nats = nats_a_character(model, getattr(data, part))
+        metrics |= {f"{part}_nats": nats, f"{part}_perplexity": float(np.exp(nats))}
+    run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
+    speed = save_sample(run, model, data.alphabet)
+    return run.finish(
+        model,
+        data.name,
+        "validation_nats",
+        metrics,
+        higher_is_better=False,
+        state="carried",
+        characters_written_per_second=speed,
+        alphabet=data.alphabet,
+    )
+
+
+if __name__ == "__main__":
+    launch(main, Config)
