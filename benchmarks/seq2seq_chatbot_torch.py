@@ -1,0 +1,159 @@
+"""The chatbot written by hand in PyTorch, for `recipes compare seq2seq_chatbot --native`.
+
+The same shapes, optimizer and batches as recipes/seq2seq_chatbot.py; nothing of Keras takes part in a step.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from shared.data.subwords import PAD
+from shared.errors import UsageError
+
+
+class Network(nn.Module):
+    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary)."""
+
+    def __init__(self, cell, vocabulary, width, units, dropout):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.dropout = nn.Dropout(dropout)
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+        self.reader = kind(width, units // 2, batch_first=True, bidirectional=True)
+        self.bridges = nn.ModuleList([nn.Linear(units, units) for _ in range(2 if cell == "lstm" else 1)])
+        self.writer = kind(width, units, batch_first=True)
+        self.query = nn.Linear(units, units, bias=False)
+        self.hidden = nn.Linear(2 * units, width)
+        self.logits = nn.Linear(width, vocabulary)
+
+    def forward(self, source, target):
+        mask = source != PAD
+        x = self.dropout(self.embedding(source))
+        packed = pack_padded_sequence(x, mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
+        packed, finals = self.reader(packed)
+        memory, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
+        finals = finals if len(self.bridges) == 2 else [finals]
+        pairs = zip(self.bridges, finals, strict=True)
+        states = [torch.tanh(bridge(torch.cat([ahead, back], dim=-1)))[None] for bridge, (ahead, back) in pairs]
+        x, _ = self.writer(self.dropout(self.embedding(target)), tuple(states) if len(states) == 2 else states[0])
+        scores = self.query(x) @ memory.transpose(1, 2) / math.sqrt(memory.shape[-1])
+        weights = scores.masked_fill(~mask[:, None], -1e9).softmax(dim=-1)
+        x = torch.tanh(self.hidden(torch.cat([weights @ memory, x], dim=-1)))
+        return self.logits(self.dropout(x))
+
+
+class Trainer:
+    """Trains the network, from the weights of a Keras model.
+
+    Args:
+        config: options of the recipe.
+        model: the recipe's model.
+        steps: of the whole training.
+    """
+
+    def __init__(self, config, model, steps):
+        if config.attention != "general" or config.precision != "float32":
+            raise UsageError("the benchmark by hand has the general attention in float32: leave those options")
+        self.config = config
+        self.rising = max(1, round(steps * 0.1))
+        self.falling = max(1, steps - self.rising)
+        self.step = 0
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+        dropout = next(layer.rate for layer in encoder.layers if hasattr(layer, "rate"))  # 0 where noise is off
+        vocabulary = model.output_shape[-1]
+        self.network = Network(config.cell, vocabulary, config.width, config.units, dropout)
+        self.places = [
+            (model.get_layer("embedding"), self.network.embedding, ""),
+            (encoder.get_layer("forward"), self.network.reader, "_l0"),
+            (encoder.get_layer("backward"), self.network.reader, "_l0_reverse"),
+            *((encoder.get_layer(f"bridge_{i}"), bridge, "") for i, bridge in enumerate(self.network.bridges)),
+            (decoder.get_layer("writer"), self.network.writer, "_l0"),
+            (decoder.get_layer("attention"), self.network.query, ""),
+            (decoder.get_layer("hidden"), self.network.hidden, ""),
+            (decoder.get_layer("logits"), self.network.logits, ""),
+        ]
+        self.order = [weight.path for weight in model.weights]
+        with torch.no_grad():
+            for layer, module, suffix in self.places:
+                for name, value in to_torch(layer.get_weights(), module, suffix).items():
+                    getattr(module, name).copy_(torch.tensor(value))
+        self.network.to(self.device).train()
+        for name, parameter in self.network.named_parameters():
+            if config.cell == "lstm" and "bias_hh" in name:
+                parameter.requires_grad_(False)  # Keras's LSTM has one bias
+        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, weight_decay=1e-4)
+
+    def learning_rate(self):
+        """Warm-up, then half a cosine."""
+        if self.step < self.rising:
+            return self.config.learning_rate * self.step / self.rising
+        done = min(1.0, (self.step - self.rising) / self.falling)
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def train_on_batch(self, inputs, labels):
+        """One step; returns the loss."""
+        source, target, labels = (
+            torch.from_numpy(ids).long().to(self.device) for ids in (inputs["source"], inputs["target"], labels)
+        )
+        logits = self.network(source, target)
+        smoothing = self.config.label_smoothing
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, label_smoothing=smoothing
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        group = self.optimizer.param_groups[0]
+        group["lr"] = self.learning_rate()
+        group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def weights(self):
+        """The weights in the order and the shapes of the Keras model."""
+        found = {}
+        for layer, module, suffix in self.places:
+            values = to_keras(module, suffix)
+            found |= {weight.path: value for weight, value in zip(layer.weights, values, strict=True)}
+        return [found[path] for path in self.order]
+
+
+def regated(value):
+    """The gates of a GRU in the other framework's order: update, reset, candidate and reset, update, candidate."""
+    first, second, candidate = np.split(value, 3)
+    return np.concatenate([second, first, candidate])
+
+
+def to_torch(weights, module, suffix):
+    """The weights of a Keras layer, in PyTorch's names and shapes."""
+    if isinstance(module, nn.Embedding):
+        return {"weight": weights[0]}
+    if isinstance(module, nn.Linear):
+        return {"weight": weights[0].T} | ({"bias": weights[1]} if len(weights) > 1 else {})
+    kernel, recurrent_kernel, bias = weights
+    if isinstance(module, nn.GRU):
+        values = [regated(each) for each in (kernel.T, recurrent_kernel.T, *bias)]
+    else:
+        values = [kernel.T, recurrent_kernel.T, bias, np.zeros_like(bias)]
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    return {name + suffix: value for name, value in zip(names, values, strict=True)}
+
+
+def to_keras(module, suffix):
+    """The weights of a PyTorch module, in Keras's order and shapes."""
+    if isinstance(module, nn.Embedding | nn.Linear):
+        values = [each.detach().cpu().numpy() for each in module.parameters()]
+        return [each.T if each.ndim == 2 and isinstance(module, nn.Linear) else each for each in values]
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    values = [getattr(module, name + suffix).detach().cpu().numpy() for name in names]
+    if isinstance(module, nn.GRU):
+        kernel, recurrent_kernel, *biases = map(regated, values)
+        return [kernel.T, recurrent_kernel.T, np.stack(biases)]
+    return [values[0].T, values[1].T, values[2]]

@@ -1,0 +1,231 @@
+"""A chatbot of recurrent layers with attention.
+
+A recurrent encoder reads the last turns of a conversation in both directions, and a recurrent decoder writes the
+answer, looking back by attention: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine
+Translation" (https://arxiv.org/abs/1508.04025), taught to converse as in Vinyals and Le 2015, "A Neural Conversational
+Model" (https://arxiv.org/abs/1506.05869). The same model without attention shows what attention is worth.
+
+    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py                          DailyDialog, on two CPU cores
+    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data chitchat          the package chitchat-dataset
+    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data talks.jsonl       a JSON list of turns in each line
+    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --no-baseline            without that comparison
+    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --out RUN --resume --chat --temperature 0.7
+
+The headline is the perplexity of a subword over all answers in the test conversations. The recorded runs are under
+results/seq2seq_chatbot.
+"""
+
+import itertools
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+from keras import layers, ops
+
+from shared.answering import Answerer
+from shared.data.conversations import answer_pairs, evenly_spread, load_conversations, spoken_context
+from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
+from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.files import replacing
+from shared.generation import WritingOptions
+from shared.layers.recurrent import FusedGRU, FusedLSTM
+from shared.layers.seq2seq_attention import GlobalAttention
+from shared.losses import Perplexity, SequenceLoss
+from shared.metrics.text import distinct_shares, sacre_bleu, word_perplexity
+from shared.schedules import warmup_cosine
+from shared.terminal import talk
+from shared.training.options import launch
+from shared.training.plots import plot_curves
+from shared.training.run import Run
+from shared.training.text_plots import plot_attention
+
+CELLS = {"gru": FusedGRU, "lstm": FusedLSTM}
+ALL = {"return_sequences": True, "return_state": True}
+
+
+@dataclass(kw_only=True)
+class Config(WritingOptions):
+    """Trains an encoder–decoder with attention on conversations, or talks (`--chat`)."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {
+            "epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "vocabulary": 600, "width": 64, "units": 64,
+            "train_conversations": 600, "held_out": 250, "test_answers": 64, "shapes": 1, "turns": 1, "context": 20,
+            "answer": 20, "beams": 2,
+        },
+        "small": {},
+        "full": {
+            "epochs": 15, "batch_size": 128, "learning_rate": 1e-3, "vocabulary": 8000, "width": 512, "units": 1024,
+            "dropout": 0.4, "test_answers": None, "shapes": 8, "context": 80, "turns": 4, "answer": 100,
+        },
+    }  # fmt: skip
+    free_on_resume: ClassVar[tuple[str, ...]] = ("chat", *WritingOptions.free_on_resume)
+
+    epochs: int = 3
+    batch_size: int = 64
+    """Pairs of context and answer a step, on average: those of short pairs have more."""
+    learning_rate: float = 2e-3
+    """The highest learning rate."""
+    cell: Literal["gru", "lstm"] = "gru"
+    attention: Literal["general", "dot", "additive"] = "general"
+    """Score of the attention: Luong's general or dot, or Bahdanau's additive."""
+    baseline: bool = True
+    """Also train the same model without attention, to compare."""
+    vocabulary: int = 4000
+    """Number of subwords, learned from the training conversations."""
+    width: int = 128
+    """Size of the embeddings, and of what the answer's words are chosen by."""
+    units: int = 256
+    """Units of the decoder, and of both directions of the encoder together."""
+    dropout: float = 0.2
+    label_smoothing: float = 0.1
+    """Share of each label that is spread over the vocabulary."""
+    patience: int = 3
+    """Stop after so many epochs without a lower validation loss, and take the best weights."""
+    shapes: int = 5
+    """Number of lengths that batches are padded to, each a compilation."""
+    turns: int = 2
+    """Turns of the conversation that an answer is given to."""
+    context: int = 40
+    """Subwords of them; what was said first is cut off."""
+    answer: int = 60
+    """Subwords of an answer; longer ones are not trained on, but measured."""
+    train_conversations: int | None = None
+    """Train on only so many conversations."""
+    held_out: int | None = None
+    """Measure perplexity on only so many answers of each held-out part."""
+    test_answers: int | None = 1000
+    """Write only so many answers, for BLEU and the distinct words."""
+    chat: bool = False
+    """With --resume and --out of a finished run: talk, a line a turn, until Ctrl-D."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        counts = "units width patience shapes turns context answer train_conversations held_out test_answers"
+        for name in counts.split():
+            self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
+        for name in ("dropout", "label_smoothing"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        self.require("units", self.units % 2 == 0, "must be even, a half for each direction")
+        self.require("chat", not self.chat or self.resume, "needs --resume and --out, a finished run")
+
+
+def build_encoder(config: Config) -> keras.Model:
+    """Embedded contexts to what the decoder looks back at (batch, sources, units), and its first state."""
+    embedded, mask = keras.Input((None, config.width)), keras.Input((None,), dtype="bool")
+    x, cell = layers.Dropout(config.dropout)(embedded), CELLS[config.cell]
+    ahead, *ends = cell(config.units // 2, name="forward", **ALL)(x, mask=mask)
+    back, *starts = cell(config.units // 2, go_backwards=True, name="backward", **ALL)(x, mask=mask)
+    memory = layers.Concatenate()([ahead, ops.flip(back, axis=1)])
+    both = [layers.Concatenate()(pair) for pair in zip(ends, starts, strict=True)]  # of a GRU one, of an LSTM two
+    states = [layers.Dense(config.units, "tanh", name=f"bridge_{i}")(state) for i, state in enumerate(both)]
+    return keras.Model([embedded, mask], [memory, *states], name="encoder")
+
+
+def build_decoder(config: Config, vocabulary: int, attend: bool) -> keras.Model:
+    """Embedded targets, all or the next, memory, mask, states to logits (batch, targets, vocabulary), states then."""
+    embedded, mask = keras.Input((None, config.width)), keras.Input((None,), dtype="bool")
+    memory = keras.Input((None, config.units))
+    states = [keras.Input((config.units,)) for _ in range(2 if config.cell == "lstm" else 1)]
+    x = layers.Dropout(config.dropout)(embedded)
+    x, *new_states = CELLS[config.cell](config.units, name="writer", **ALL)(x, initial_state=states)
+    if attend:
+        contexts, _ = GlobalAttention(config.attention, name="attention")(x, memory, mask)
+        x = layers.Concatenate()([contexts, x])
+    x = layers.Dense(config.width, "tanh", name="hidden")(x)
+    logits = layers.Dense(vocabulary, dtype="float32", name="logits")(layers.Dropout(config.dropout)(x))
+    return keras.Model([embedded, memory, mask, *states], [logits, *new_states], name="decoder")
+
+
+def build_model(config: Config, vocabulary: int, attend: bool = True) -> keras.Model:
+    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of what follows each target."""
+    source = keras.Input((None,), dtype="int32", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    embedding = layers.Embedding(vocabulary, config.width, name="embedding")
+    mask = ops.not_equal(source, PAD)
+    memory, *states = build_encoder(config)([embedding(source), mask])
+    logits, *_ = build_decoder(config, vocabulary, attend)([embedding(target), memory, mask, *states])
+    return keras.Model({"source": source, "target": target}, logits, name="chatbot")
+
+
+def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: str, phase: str = "") -> float:
+    """Trains, and returns the perplexity of the test answers."""
+    config = run.config
+    batches = PairBatches(parts["train"], config.batch_size, config.seed, config.shapes)
+    rate = warmup_cosine(config.learning_rate, config.epochs * len(batches), 0.1)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0),
+        loss=SequenceLoss(config.label_smoothing),
+        metrics=[Perplexity()],
+    )
+    validation, test = (HeldOutPairs(parts[part], batches.shapes) for part in ("validation", "test"))
+    run.fit(model, batches, data=data, phase=phase, patience=config.patience, validation_data=validation)
+    return model.evaluate(test, verbose=0, return_dict=True)["perplexity"]
+
+
+def answerer(config: Config, model: keras.Model, subwords: Subwords, rows: int) -> Answerer:
+    """Answers `rows` contexts at once, as the options say."""
+    return Answerer(model, subwords, config, config.turns, config.context, config.answer, rows)
+
+
+def write_answers(
+    run: Run, model: keras.Model, pairs: SequencePairs, subwords: Subwords
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Answers some of the contexts and compares with what was said; leaves samples.txt and attention.png.
+
+    Returns:
+        Metrics, and facts about them.
+    """
+    pairs = evenly_spread(pairs, run.config.test_answers)
+    write = answerer(run.config, model, subwords, rows=32)
+    written = write(pairs.sources)
+    answers, references = ([subwords.decode(ids) for ids in part] for part in (written, pairs.targets))
+    contexts = [spoken_context(source, subwords) for source in pairs.sources]
+    with replacing(run.directory / "samples.txt") as path:
+        samples = zip(contexts, answers, references, strict=True)
+        path.write_text("\n".join(f"{c}\n    answer: {a}\n    said:   {s}\n" for c, a, s in samples), encoding="utf-8")
+    run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
+    bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_shares(answers)
+    metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}
+    return metrics, {"signature": bleu.signature, "generated_tokens_per_second": write.tokens_per_second()}
+
+
+def chat(run: Run) -> dict[str, float]:
+    """Talks with whoever is at the terminal."""
+    model, result = run.finished_model()
+    subwords = read_subwords(run.directory / "subwords.model")
+    talk(answerer(run.config, model, subwords, rows=1).answer)
+    return result["metrics"]
+
+
+def main(config: Config) -> dict[str, float]:
+    run = Run("seq2seq_chatbot", config)
+    if config.chat:
+        return chat(run)
+    data = load_conversations(config.data, config.data_dir, config.train_conversations)
+    subwords = kept_subwords(run.directory / "subwords.model", itertools.chain(*data.train), config.vocabulary)
+    parts = answer_pairs(data, subwords, config.turns, config.context, config.answer, config.held_out)
+    identity = f"{data.name} {data.fingerprint}"
+    model = build_model(config, len(subwords))
+    model.summary()
+    metrics = {"perplexity": train(run, model, parts, identity)}
+    metrics["word_perplexity"] = word_perplexity(metrics["perplexity"], parts["test"].targets, subwords)
+    written, facts = write_answers(run, model, parts["test"], subwords)
+    run.save_figure("curves.png", plot_curves(run.history, ["loss", "perplexity"]))
+    if config.baseline:
+        plain = build_model(config, len(subwords), attend=False)
+        metrics["plain_perplexity"] = train(run, plain, parts, identity, phase="plain")
+    facts |= {"tokens_per_example": round(parts["train"].lengths()[:, 1].mean(), 2), "repeated": data.repeated}
+    return run.finish(model, data.name, "perplexity", metrics | written, higher_is_better=False, **facts)
+
+
+if __name__ == "__main__":
+    launch(main, Config)
