@@ -28,6 +28,18 @@ SMALLEST = {
         "--data", "digit_scenes", "--image-size", "64", "--train-examples", "64", "--test-examples", "8",
         "--learning-rate", "0.00001",
     ),
+    "lstm_text": (
+        "--data", "chitchat", "--epochs", "1", "--train-characters", "50000", "--test-characters", "2000",
+        "--learning-rate", "0.00001",
+    ),
+    "seq2seq_chatbot": (
+        "--data", "chitchat", "--train-conversations", "60", "--held-out", "40", "--epochs", "1", "--test-answers", "8",
+        "--no-baseline", "--learning-rate", "0.00001",
+    ),
+    "transformer_translation": (
+        "--data", "cldr", "--epochs", "1", "--train-examples", "600", "--vocabulary", "500", "--test-examples", "20",
+        "--learning-rate", "0.00001",
+    ),
 }  # fmt: skip
 
 

@@ -1,0 +1,196 @@
+"""Translation with a Transformer.
+
+An encoder–decoder after Vaswani et al. 2017, "Attention is all you need" (https://arxiv.org/abs/1706.03762), normalized
+before each part, translates descriptions of photographs from German to English: Multi30k, 29,000 sentence pairs. The
+weights that translate are an exponential moving average over the last steps, which does what averaging the last
+checkpoints does, and is in each checkpoint already. Search is by beams, with keys and values kept from token to token.
+
+    KERAS_BACKEND=jax python recipes/transformer_translation.py                          Multi30k, on two CPU cores
+    KERAS_BACKEND=jax python recipes/transformer_translation.py --preset full            Multi30k, on one GPU
+    KERAS_BACKEND=jax python recipes/transformer_translation.py --data text.de,text.en   any two files of aligned lines
+    KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate "Ein Hund läuft."
+    KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate - < german.txt
+
+The recorded runs are under results/transformer_translation.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+from keras import layers, ops
+
+from shared.data.parallel import SentencePairs, load_parallel
+from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
+from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.files import replacing
+from shared.layers.positions import SinusoidalPositions
+from shared.layers.transformer import TokenEmbedding, TransformerDecoder, TransformerEncoder
+from shared.losses import Perplexity, SequenceLoss
+from shared.metrics.text import sacre_bleu
+from shared.schedules import WarmupInverseSquareRoot
+from shared.training.options import Options, launch
+from shared.training.plots import plot_curves
+from shared.training.run import Run
+from shared.training.text_plots import plot_attention
+from shared.translation import LONGEST, Translator
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    """Trains a Transformer on sentence pairs: Multi30k, ted_hrlr_translate, two aligned files, or dates and names."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {
+            "epochs": 3, "batch_size": 32, "learning_rate": 4e-3, "warmup_steps": 60, "ema": 0.9, "vocabulary": 1000,
+            "width": 64, "depth": 1, "heads": 2, "hidden": 128, "dropout": 0.0, "train_examples": 3000, "beams": 1,
+            "shapes": 3, "test_examples": 100,
+        },
+        "small": {},
+        "full": {
+            "epochs": 80, "batch_size": 128, "learning_rate": 2e-3, "warmup_steps": 2000, "ema": 0.999,
+            "vocabulary": 8000, "depth": 4, "hidden": 1024, "dropout": 0.3,
+        },
+    }  # fmt: skip
+
+    free_on_resume: ClassVar[tuple[str, ...]] = ("translate", "beams", "length_penalty")
+
+    epochs: int = 8
+    batch_size: int = 64
+    """Sentence pairs a step, on average; steps of short ones have more, those of long ones fewer."""
+    learning_rate: float = 1e-3
+    """The highest learning rate."""
+    warmup_steps: int = 600
+    """Steps over which the learning rate rises, before it falls with the inverse square root of the step."""
+    ema: float = 0.998
+    """Decay of the exponential moving average of the weights that is measured and kept; 0: none."""
+    vocabulary: int = 5000
+    """Number of subwords, which both languages share."""
+    width: int = 256
+    """Channels of a token."""
+    depth: int = 3
+    """Blocks of the encoder, and of the decoder."""
+    heads: int = 4
+    """Heads of each attention, which share the width."""
+    hidden: int = 512
+    """Channels inside of the feed-forward parts."""
+    dropout: float = 0.1
+    """Share of what each part of the network gives that is left out."""
+    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
+    """How places are told: added to the tokens, or queries and keys turned by them."""
+    label_smoothing: float = 0.1
+    """Share of each label that is spread over the vocabulary."""
+    shapes: int = 8
+    """Shapes of batches, each of which is compiled; the more, the less padding."""
+    beams: int = 5
+    """Translations that are followed at once."""
+    length_penalty: float = 1.0
+    """How strongly longer translations are preferred."""
+    train_examples: int | None = None
+    """Train on only so many pairs."""
+    test_examples: int | None = None
+    """Measure on only so many test pairs."""
+    translate: str | None = None
+    """With --resume and --out of a finished run: translate this text; - translates standard input line by line."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("warmup_steps", "depth", "heads", "hidden", "beams", "shapes"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("train_examples", "test_examples"):
+            self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
+        for name in ("dropout", "label_smoothing", "ema"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        rule = f"must be a multiple of twice the {self.heads} heads"
+        self.require("width", self.width > 0 and self.width % (2 * self.heads) == 0, rule)
+        self.require("translate", self.translate is None or self.resume, "needs --resume and --out, a finished run")
+
+
+def build_model(config: Config, vocabulary: int) -> keras.Model:
+    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of what follows each target."""
+    source = keras.Input((None,), dtype="int32", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    embedding = TokenEmbedding(vocabulary, config.width, name="embedding")
+    places = SinusoidalPositions(name="positions") if config.positions == "sinusoidal" else layers.Identity()
+    dropout = layers.Dropout(config.dropout, name="dropout")
+    stack = {
+        "depth": config.depth, "heads": config.heads, "hidden": config.hidden, "dropout": config.dropout,
+        "rotary": config.positions == "rotary",
+    }  # fmt: skip
+    key_mask = ops.not_equal(source, PAD)
+    memory = TransformerEncoder(**stack, name="encoder")(dropout(places(embedding(source))), key_mask=key_mask)
+    inputs = dropout(places(embedding(target)))
+    outputs = TransformerDecoder(**stack, name="decoder")(inputs, memory, key_mask=key_mask)
+    logits = embedding(outputs, reverse=True)
+    return keras.Model({"source": source, "target": target}, logits, name="transformer")
+
+
+def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
+    rate = WarmupInverseSquareRoot(config.learning_rate, config.warmup_steps)
+    return keras.optimizers.Adam(
+        rate, beta_2=0.98, epsilon=1e-9, use_ema=config.ema > 0, ema_momentum=config.ema or 0.99
+    )
+
+
+def encoded_pairs(subwords: Subwords, pairs: SentencePairs) -> SequencePairs:
+    return SequencePairs(*([subwords.encode(line) for line in side] for side in pairs))
+
+
+def translate_text(config: Config) -> dict[str, float]:
+    """Prints the translation of what `--translate` names."""
+    run = Run("transformer_translation", config)
+    model, result = run.finished_model()
+    subwords = read_subwords(run.directory / "subwords.model")
+    translate = Translator(model, subwords, config.beams, config.length_penalty)
+    for line in sys.stdin.buffer if config.translate == "-" else [config.translate.encode("utf-8", "replace")]:
+        print(translate([line.decode("utf-8", "replace").strip()])[0], flush=True)
+    return result["metrics"]
+
+
+def main(config: Config) -> dict[str, float]:
+    if config.translate is not None:
+        return translate_text(config)
+    run = Run("transformer_translation", config)
+    data = load_parallel(config.data, config.data_dir, config.train_examples)
+    lines = [*data.train.sources, *data.train.targets]
+    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary)
+    pairs = encoded_pairs(subwords, data.train).within(LONGEST - 1, LONGEST - 1)
+    config.require("batch_size", config.batch_size <= len(pairs.sources), f"must be at most {len(pairs.sources)} pairs")
+    batches = PairBatches(pairs, config.batch_size, config.seed, config.shapes)
+
+    model = build_model(config, len(subwords))
+    model.compile(build_optimizer(config), SequenceLoss(config.label_smoothing), metrics=[Perplexity()])
+    model.summary()
+    validation = HeldOutPairs(encoded_pairs(subwords, data.validation), batches.shapes)
+    run.fit(
+        model, batches, data=f"{data.name} {data.fingerprint}", validation_data=validation,
+        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
+    )  # fmt: skip
+
+    test = SentencePairs(*(side[: config.test_examples] for side in data.test))
+    translate = Translator(model, subwords, config.beams, config.length_penalty)
+    translations = translate(test.sources, batch_size=50)
+    bleu = sacre_bleu(translations, test.targets)
+    perplexity = model.evaluate(validation, return_dict=True, verbose=0)["perplexity"]
+    run.save_figure("curves.png", plot_curves(run.history, ["loss", "perplexity"]))
+    run.save_figure("attention.png", plot_attention([translate.attention(test.sources[0], translations[0])]))
+    with replacing(run.directory / "translations.txt") as path:
+        rows = zip(*test, translations, strict=True)
+        path.write_text("\n\n".join("\n".join(row) for row in rows) + "\n", encoding="utf-8")
+    return run.finish(
+        model, data.name, "bleu", {"bleu": bleu.score, "perplexity": perplexity},
+        signature=bleu.signature, tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
+        generated_tokens_per_second=translate.tokens_per_second(),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    launch(main, Config)
