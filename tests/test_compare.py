@@ -111,7 +111,6 @@ def test_a_recipe_of_several_phases_is_measured(tmp_path):
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
     (row,) = json.loads((tmp_path / "report/report.json").read_text())["rows"]
     assert row["metric"] == "top1"
-    assert row["measures"]["value"]["median"] > 0
     assert row["measures"]["median_step_seconds"]["median"] > 0
     run = tmp_path / "report" / f"{keras.config.backend()}-measure-1" / "run"
     assert {path.name for path in run.glob("history*.csv")} == {"history.csv", "history-head.csv"}
@@ -308,7 +307,7 @@ def test_curves_that_rounding_parts():
     late = curve + np.array([0, 0, 0, 0, 0, 1.1e-2])
 
     def agrees(other):
-        return loss_agreement({"a": curve.tolist(), "b": other.tolist()}, 1e-5, {"b": [growing.tolist()]})["agrees"]
+        return loss_agreement({"a": curve.tolist(), "b": other.tolist()}, 1e-5, {"a": [growing.tolist()]})["agrees"]
 
     assert agrees(faster) == "rounding"
     assert agrees(growing) == "rounding"
