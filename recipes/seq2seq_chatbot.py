@@ -11,8 +11,7 @@ Model" (https://arxiv.org/abs/1506.05869). The same model without attention show
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --no-baseline            without that comparison
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --out RUN --resume --chat --temperature 0.7
 
-The headline is the perplexity of a subword over all answers in the test conversations. The recorded runs are under
-results/seq2seq_chatbot.
+The headline is the perplexity of a subword over all answers in the test conversations.
 """
 
 import itertools

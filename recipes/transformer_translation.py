@@ -10,8 +10,6 @@ checkpoints does, and is in each checkpoint already. Search is by beams, with ke
     KERAS_BACKEND=jax python recipes/transformer_translation.py --data text.de,text.en   any two files of aligned lines
     KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate "Ein Hund läuft."
     KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate - < german.txt
-
-The recorded runs are under results/transformer_translation.
 """
 
 import sys

@@ -96,13 +96,18 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if belongs_to(item, backend)]
 
 
+def directory_with(data: str) -> Path:
+    """The data directory, where it holds `data`, such as "tfds/cifar10"; elsewhere the test is skipped."""
+    directory = Path(os.environ.get("KERAS_RECIPES_DATA", ""))
+    if not (directory / data).exists():
+        pytest.skip(f"KERAS_RECIPES_DATA does not name a directory with {data}")
+    return directory
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The data directory with real CIFAR-10; the test is skipped without it."""
-    directory = os.environ.get("KERAS_RECIPES_DATA")
-    if not directory or not (Path(directory) / "tfds" / "cifar10").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/cifar10")
-    return Path(directory)
+    return directory_with("tfds/cifar10")
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Conversations from archives, packages and files, as pairs of context and answer."""
 
 import json
-import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import directory_with
 
 from shared.data.conversations import (
     LONGEST_ANSWER,
@@ -85,9 +84,7 @@ def test_damaged_dailydialog(tmp_path, damage):
 
 
 def test_real_dailydialog():
-    directory = Path(os.environ.get("KERAS_RECIPES_DATA", "")) / "raw/dailydialog"
-    if not directory.exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with raw/dailydialog")
+    directory_with("raw/dailydialog")
     data = load_conversations("auto", None)
     assert data.name == "dailydialog"
     assert [len(getattr(data, part)) for part in ALL] == [11118, 814, 759]

@@ -1,9 +1,8 @@
 """Images with boxes: loading, the scenes of digits, augmentation, batches."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import directory_with
 from PIL import Image
 
 import shared.data.scenes
@@ -428,11 +427,8 @@ def test_a_prepared_set_that_cannot_be_read(cache, tmp_path):
 
 @pytest.fixture
 def datasets():
-    """The data directory of the environment, if it has BCCD."""
-    directory = Path(shared.data.detection.data_directory(None))
-    if not (directory / "tfds" / "bccd").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/bccd")
-    return directory
+    """The data directory with BCCD; the test is skipped without it."""
+    return directory_with("tfds/bccd")
 
 
 def test_bccd(cache, datasets):
@@ -457,8 +453,7 @@ def test_bccd(cache, datasets):
     assert np.nanmean(np.array(inside) < outside) > 0.9
 
 
-def test_a_set_without_boxes(cache, datasets):
-    if not (datasets / "tfds" / "fashion_mnist").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/fashion_mnist")
+def test_a_set_without_boxes(cache):
+    directory = directory_with("tfds/fashion_mnist")
     with pytest.raises(UsageError, match="is not a set of images with boxes"):
-        load_detection("fashion_mnist", datasets, "bccd", 0.1, 64)
+        load_detection("fashion_mnist", directory, "bccd", 0.1, 64)

@@ -3,6 +3,7 @@
 import gzip
 
 import pytest
+from conftest import directory_with
 
 from shared.data.parallel import SentencePairs, cldr_pairs, load_parallel, split_pairs
 from shared.errors import UsageError
@@ -11,11 +12,9 @@ pytestmark = pytest.mark.once
 
 
 @pytest.fixture
-def multi30k(real_data):
+def multi30k():
     """The data directory with Multi30k; the test is skipped without it."""
-    if not (real_data / "raw/multi30k").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with raw/multi30k")
-    return real_data
+    return directory_with("raw/multi30k")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import directory_with
 
 from shared.data.text import (
     UNKNOWN_CHARACTER,
@@ -116,9 +117,7 @@ def test_a_damaged_set_of_tfds(tmp_path):
 
 
 def test_tiny_shakespeare():
-    directory = Path(os.environ.get("KERAS_RECIPES_DATA", "nowhere"))
-    if not (directory / "tfds" / "tiny_shakespeare").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/tiny_shakespeare")
+    directory_with("tfds/tiny_shakespeare")
     data = load_text("auto", None)
     assert data.name == "tiny_shakespeare"
     assert [len(part) for part in data[2:5]] == [1003854, 55770, 55770]  # as TFDS splits it

@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, directory_with
 from PIL import Image
 
 from recipes.transformer_translation import Config, build_model, build_optimizer, main
@@ -47,9 +47,8 @@ def forward(model, source, target):
     return keras.ops.convert_to_numpy(model({"source": source, "target": target}))
 
 
-def test_smoke_learns_real_sentences(real_data, tmp_path):
-    if not (real_data / "raw/multi30k").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with raw/multi30k")
+def test_smoke_learns_real_sentences(tmp_path):
+    directory_with("raw/multi30k")
     metrics = main(Config.for_preset("smoke", out=tmp_path / "run"))
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["data"] == "multi30k"

@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import directory_with
 from PIL import Image
 
 from recipes.yolo_detection import Config, build_model
@@ -17,9 +16,8 @@ from shared.training.plots import annotated_picture
 
 @pytest.fixture
 def blood_cells():
-    """The test is skipped without BCCD in the data directory."""
-    if not (Path(os.environ.get("KERAS_RECIPES_DATA", "")) / "tfds" / "bccd").exists():
-        pytest.skip("KERAS_RECIPES_DATA does not name a directory with tfds/bccd")
+    """The data directory with BCCD; the test is skipped without it."""
+    return directory_with("tfds/bccd")
 
 
 def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
