@@ -3,7 +3,7 @@
 The same shapes, optimizer and batches as recipes/cnn_cifar10.py; nothing of Keras takes part in a step.
 """
 
-import math
+import functools
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 
 class Block(nn.Module):
@@ -67,8 +68,7 @@ class Trainer:
         if config.optimizer != "sgd" or config.ema or config.precision != "float32":
             raise UsageError("the benchmark by hand trains with SGD in float32 and without --ema: leave those options")
         self.config = config
-        self.rising = max(1, round(steps * config.warmup))
-        self.falling = max(1, steps - self.rising)
+        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
         self.step = 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         pixels = model.get_layer(index=1)
@@ -86,13 +86,6 @@ class Trainer:
         """The modules with weights, in the order of the Keras model."""
         return [m for m in self.network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.config.learning_rate * self.step / self.rising
-        done = min(1.0, (self.step - self.rising) / self.falling)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
     def train_on_batch(self, images, labels):
         """One step of SGD with Nesterov momentum and decoupled decay of the kernels; returns the loss.
 
@@ -102,7 +95,7 @@ class Trainer:
         labels = torch.from_numpy(labels).to(self.device)
         loss = functional.cross_entropy(self.network(images), labels, label_smoothing=self.config.label_smoothing)
         gradients = torch.autograd.grad(loss, self.parameters)
-        rate = self.learning_rate()
+        rate = self.rate(self.step)
         with torch.no_grad():
             for parameter, gradient, momentum in zip(self.parameters, gradients, self.momenta, strict=True):
                 if parameter.ndim > 1:

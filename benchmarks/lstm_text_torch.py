@@ -3,6 +3,7 @@
 The same shapes, optimizer and batches as recipes/lstm_text.py; nothing of Keras takes part in a step.
 """
 
+import functools
 import math
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 
 class Network(nn.Module):
@@ -45,8 +47,7 @@ class Trainer:
         if config.precision != "float32":
             raise UsageError("the benchmark by hand trains in float32: leave out --precision")
         self.config = config
-        self.rising = max(1, round(steps * config.warmup))
-        self.falling = max(1, steps - self.rising)
+        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
         self.step = 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         rates = [layer.rate for layer in model.layers if hasattr(layer, "rate")]  # a comparison may have set them to 0
@@ -56,13 +57,6 @@ class Trainer:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.config.learning_rate * self.step / self.rising
-        done = min(1.0, (self.step - self.rising) / self.falling)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
     def train_on_batch(self, codes, targets):
         """One step of AdamW with the gradients clipped together; returns the loss.
 
@@ -71,7 +65,7 @@ class Trainer:
         codes, targets = (torch.from_numpy(each.copy()).long().to(self.device) for each in (codes, targets))
         loss = functional.cross_entropy(self.network(codes).flatten(0, 1), targets.flatten())
         gradients = torch.autograd.grad(loss, self.parameters)
-        rate = self.learning_rate()
+        rate = self.rate(self.step)
         self.step += 1
         size = rate * math.sqrt(1 - 0.999**self.step) / (1 - 0.9**self.step)
         with torch.no_grad():

@@ -3,6 +3,7 @@
 The same shapes, optimizer and batches as recipes/seq2seq_chatbot.py; nothing of Keras takes part in a step.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from shared.data.subwords import PAD
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 
 class Network(nn.Module):
@@ -59,8 +61,7 @@ class Trainer:
         if config.attention != "general" or config.precision != "float32":
             raise UsageError("the benchmark by hand has the general attention in float32: leave those options")
         self.config = config
-        self.rising = max(1, round(steps * 0.1))
-        self.falling = max(1, steps - self.rising)
+        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
         self.step = 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
@@ -89,13 +90,6 @@ class Trainer:
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, weight_decay=1e-4)
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.config.learning_rate * self.step / self.rising
-        done = min(1.0, (self.step - self.rising) / self.falling)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
     def train_on_batch(self, inputs, labels):
         """One step; returns the loss."""
         source, target, labels = (
@@ -110,7 +104,7 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         group = self.optimizer.param_groups[0]
-        group["lr"] = self.learning_rate()
+        group["lr"] = self.rate(self.step)
         group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
         self.optimizer.step()
         self.step += 1

@@ -4,6 +4,7 @@ The same shapes, frozen layers, optimizer and batches as recipes/transfer_learni
 step.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from shared.backbones.efficientnet_lite import LITE0_STAGES
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 NAMES = {
     "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
@@ -95,8 +97,7 @@ class Trainer:
     def __init__(self, config, model, steps):
         if config.backbone != "efficientnet_lite0" or config.precision != "float32":
             raise UsageError("the benchmark by hand fine-tunes efficientnet_lite0 in float32: leave those options")
-        self.peak, self.rising = config.learning_rate, max(1, round(steps * 0.1))
-        self.falling = max(1, steps - self.rising)
+        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
         self.step = 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dropout = next(layer.rate for layer in model.get_layer("classifier").layers if hasattr(layer, "rate"))
@@ -119,12 +120,6 @@ class Trainer:
         *block, part, name = path.removeprefix("classifier/").split("/")
         return self.network.parts["_".join([*block, part])], NAMES[name]
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.peak * self.step / self.rising
-        return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (self.step - self.rising) / self.falling)))
-
     def train_on_batch(self, images, labels):
         """One step; returns the loss."""
         images = torch.from_numpy(images).to(self.device)
@@ -133,7 +128,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         group = self.optimizer.param_groups[0]
-        group["lr"] = self.learning_rate()
+        group["lr"] = self.rate(self.step)
         group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
         self.optimizer.step()
         self.step += 1

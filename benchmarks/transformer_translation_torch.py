@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from shared.data.subwords import PAD
 from shared.errors import UsageError
-
-PAD = 0
 
 
 class Attention(nn.Module):

@@ -4,6 +4,7 @@ The same network, assignment, loss, optimizer and batches as recipes/yolo_detect
 step.
 """
 
+import functools
 import math
 
 import torch
@@ -16,6 +17,7 @@ from shared.detection.assignment import LEAST_ALIGNMENT
 from shared.detection.boxes import LEAST_AREA, STRIDES
 from shared.detection.decoding import BINS
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 
 class Convolution(nn.Module):
@@ -260,8 +262,7 @@ class Trainer:
         if config.precision != "float32":
             raise UsageError("the benchmark by hand trains in float32: leave out --precision")
         self.config = config
-        self.rising = max(1, round(steps * config.warmup))
-        self.falling = max(1, steps - self.rising)
+        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
         self.step = 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.network = Network(config.size, model.output_shape[-1] - 4 * BINS)
@@ -283,13 +284,6 @@ class Trainer:
         """What is a weight in Keras, in its order."""
         return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.config.learning_rate * self.step / self.rising
-        done = min(1.0, (self.step - self.rising) / self.falling)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
     def train_on_batch(self, images, targets):
         """One step; returns the loss."""
         images = torch.from_numpy(images).to(self.device)
@@ -299,7 +293,7 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.rate(self.step)
             group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
         self.optimizer.step()
         if self.averages:

@@ -1,5 +1,7 @@
 """Learning rates as functions of the step."""
 
+import math
+
 import keras
 
 
@@ -13,6 +15,14 @@ def warmup_cosine(peak: float, steps: int, warmup: float) -> keras.optimizers.sc
     """
     rising = max(1, round(steps * warmup))
     return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - rising), warmup_target=peak, warmup_steps=rising)
+
+
+def warmup_cosine_rate(step: int, peak: float, steps: int, warmup: float) -> float:
+    """What `warmup_cosine` gives at a step, counted from 0, for training without Keras."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return peak * step / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
 
 @keras.saving.register_keras_serializable("keras_recipes")

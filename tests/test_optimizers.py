@@ -1,10 +1,11 @@
-"""Optimizers that update all variables together do what Keras's do."""
+"""Optimizers that update all variables together, and learning rates without Keras, do what Keras's do."""
 
 import keras
 import numpy as np
 import pytest
 
 from shared.backends.optimizers import grouped_updates
+from shared.schedules import warmup_cosine, warmup_cosine_rate
 
 
 @pytest.mark.parametrize("clip", [None, 0.5, 1e6])
@@ -30,3 +31,11 @@ def test_gradients_that_are_not_numbers_are_seen():
     optimizer = grouped_updates(keras.optimizers.SGD(0.1, global_clipnorm=1.0))
     optimizer.apply([keras.ops.convert_to_tensor(np.array([1, np.inf, 1], "float32"))], [variable])
     assert np.isnan(keras.ops.convert_to_numpy(variable.value)).any()
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (10, 0.1), (57, 0.3), (20, 1.0)])
+def test_the_rate_without_keras_is_that_of_the_schedule(steps, warmup):
+    schedule = warmup_cosine(0.02, steps, warmup)
+    expected = [float(schedule(step)) for step in range(steps + 3)]
+    found = [warmup_cosine_rate(step, 0.02, steps, warmup) for step in range(steps + 3)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
