@@ -30,6 +30,7 @@ class Network(nn.Module):
         self.writer = kind(width, units, batch_first=True)
         self.query = nn.Linear(units, units, bias=False)
         self.hidden = nn.Linear(2 * units, width)
+        self.norm = nn.LayerNorm(width, eps=1e-3)
         self.logits = nn.Linear(width, vocabulary)
 
     def forward(self, source, target):
@@ -44,7 +45,7 @@ class Network(nn.Module):
         x, _ = self.writer(self.dropout(self.embedding(target)), tuple(states) if len(states) == 2 else states[0])
         scores = self.query(x) @ memory.transpose(1, 2) / math.sqrt(memory.shape[-1])
         weights = scores.masked_fill(~mask[:, None], -1e9).softmax(dim=-1)
-        x = torch.tanh(self.hidden(torch.cat([weights @ memory, x], dim=-1)))
+        x = self.norm(self.hidden(torch.cat([weights @ memory, x], dim=-1)))
         return self.logits(self.dropout(x))
 
 
@@ -76,6 +77,7 @@ class Trainer:
             (decoder.get_layer("writer"), self.network.writer, "_l0"),
             (decoder.get_layer("attention"), self.network.query, ""),
             (decoder.get_layer("hidden"), self.network.hidden, ""),
+            (decoder.get_layer("norm"), self.network.norm, ""),
             (decoder.get_layer("logits"), self.network.logits, ""),
         ]
         self.order = [weight.path for weight in model.weights]
@@ -129,6 +131,8 @@ def to_torch(weights, module, suffix):
     """The weights of a Keras layer, in PyTorch's names and shapes."""
     if isinstance(module, nn.Embedding):
         return {"weight": weights[0]}
+    if isinstance(module, nn.LayerNorm):
+        return {"weight": weights[0], "bias": weights[1]}
     if isinstance(module, nn.Linear):
         return {"weight": weights[0].T} | ({"bias": weights[1]} if len(weights) > 1 else {})
     kernel, recurrent_kernel, bias = weights
@@ -142,7 +146,7 @@ def to_torch(weights, module, suffix):
 
 def to_keras(module, suffix):
     """The weights of a PyTorch module, in Keras's order and shapes."""
-    if isinstance(module, nn.Embedding | nn.Linear):
+    if isinstance(module, nn.Embedding | nn.LayerNorm | nn.Linear):
         values = [each.detach().cpu().numpy() for each in module.parameters()]
         return [each.T if each.ndim == 2 and isinstance(module, nn.Linear) else each for each in values]
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -71,7 +71,7 @@ class Config(WritingOptions):
     epochs: int = 3
     batch_size: int = 64
     """Pairs of context and answer a step, on average: those of short pairs have more."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     """The highest learning rate."""
     cell: Literal["gru", "lstm"] = "gru"
     attention: Literal["general", "dot", "additive"] = "general"
@@ -139,7 +139,8 @@ def build_decoder(config: Config, vocabulary: int, attend: bool) -> keras.Model:
     if attend:
         contexts, _ = GlobalAttention(config.attention, name="attention")(x, memory, mask)
         x = layers.Concatenate()([contexts, x])
-    x = layers.Dense(config.width, "tanh", name="hidden")(x)
+    # Not Luong's tanh: the first steps, which learn how frequent each subword is, would drive it to where it is flat.
+    x = layers.LayerNormalization(name="norm")(layers.Dense(config.width, name="hidden")(x))
     logits = layers.Dense(vocabulary, dtype="float32", name="logits")(layers.Dropout(config.dropout)(x))
     return keras.Model([embedded, memory, mask, *states], [logits, *new_states], name="decoder")
 

@@ -95,6 +95,22 @@ def test_step_by_step_or_all_at_once_with_more_or_less_padding(kind):
     assert ("attention" in names) == (kind != "without attention")
 
 
+def test_the_network_learns_a_batch_by_heart_and_not_only_how_frequent_each_token_is():
+    keras.utils.set_random_seed(0)
+    options = Config(dropout=0.0)
+    rng = np.random.default_rng(0)
+    sources, targets = ([(np.minimum(rng.zipf(1.3, 10), 3000) + END).tolist() for _ in range(32)] for _ in range(2))
+    inputs, labels = padded_pairs(SequencePairs(sources, targets), np.arange(32), PairShape(12, 12, 32))
+    model = build_model(options, options.vocabulary)
+    optimizer = keras.optimizers.Adam(options.learning_rate, global_clipnorm=1.0)
+    model.compile(optimizer, SequenceLoss(), metrics=[Perplexity()])
+    for _ in range(50):
+        model.reset_metrics()
+        perplexity = model.train_on_batch(inputs, labels, return_dict=True)["perplexity"]
+    shares = np.bincount(labels[labels != PAD]) / np.count_nonzero(labels)
+    assert float(perplexity) < 0.3 * np.exp(-np.sum(shares * np.log(np.maximum(shares, 1e-9))))
+
+
 def greedy(run, source, length):
     """The likeliest answer of at most so many tokens, the whole model run anew for each of them."""
     tokens = [START]
