@@ -68,7 +68,7 @@ class Config(WritingOptions):
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = ("chat", *WritingOptions.free_on_resume)
 
-    epochs: int = 3
+    epochs: int = 2
     batch_size: int = 64
     """Pairs of context and answer a step, on average: those of short pairs have more."""
     learning_rate: float = 5e-3

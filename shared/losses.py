@@ -21,12 +21,11 @@ def token_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
     Returns:
         (…), float32.
     """
-    logits = ops.cast(logits, "float32")
-    chosen = ops.take_along_axis(logits, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
-    expected = (1 - label_smoothing) * chosen
+    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"))
+    losses = -ops.take_along_axis(log_probabilities, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
     if label_smoothing:
-        expected = expected + label_smoothing * ops.mean(logits, axis=-1)
-    return ops.logsumexp(logits, axis=-1) - expected
+        losses = (1 - label_smoothing) * losses - label_smoothing * ops.mean(log_probabilities, axis=-1)
+    return losses
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
