@@ -35,8 +35,7 @@ def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
         weights = [variable.value for variable in variables]
         # At the first step the averages are the weights.
         momentum = optimizer.ema_momentum * (optimizer.iterations.value != 0).to(averages[0].dtype)
-        torch._foreach_mul_(averages, momentum)
-        torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - momentum))
+        torch._foreach_lerp_(averages, weights, [1 - momentum] * len(weights))
 
     optimizer._clip_gradients = clip_gradients
     if optimizer.use_ema:
