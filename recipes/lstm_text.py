@@ -225,7 +225,7 @@ def main(config: Config) -> dict[str, float]:
         metrics,
         higher_is_better=False,
         state="carried",
-        characters_written_per_second=speed,
+        generated_tokens_per_second=speed,
         alphabet=data.alphabet,
     )
 

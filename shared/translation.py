@@ -74,12 +74,17 @@ class Translator:
             missing = [chosen[0]] * (batch_size - len(chosen))
             inputs = encoder_inputs([sources[index] for index in [*chosen, *missing]], m)
             began = time.perf_counter()
-            hypotheses = beam_search(self.advance, *self.encode(inputs), batch_size, self.beams, self.length(m)).best()
+            hypotheses = self.search(inputs)
             seconds = time.perf_counter() - began
             for index, ids in zip(chosen, hypotheses, strict=False):
                 found[index] = self.subwords.decode(ids)
             self.timed.setdefault(m, []).append((sum(len(ids) + 1 for ids in hypotheses[: len(chosen)]), seconds))
         return found
+
+    def search(self, source: np.ndarray) -> list[list[int]]:
+        """The best translation, ids, of each of the sources (batch, m)."""
+        batch, m = source.shape
+        return beam_search(self.advance, *self.encode(source), batch, self.beams, self.length(m)).best()
 
     def tokens_per_second(self) -> float | None:
         """Tokens of translations found a second, the first batch of each length, which compiles, left out."""

@@ -121,6 +121,15 @@ def test_the_same_by_hand(cell):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
+def test_by_hand_the_same_is_written(model):
+    by_hand = runpy.run_path(str(PROJECT / "benchmarks" / "lstm_text_torch.py"))["write_characters"]
+    asked = (model, ALPHABET, "abc", 40, 7, 1.2)
+    assert "".join(by_hand(*asked)) == "".join(write_characters(*asked))
+    with pytest.raises(UsageError, match="leave --temperature, --top-k and --top-p"):
+        next(by_hand(*asked, top_k=3))
+
+
 def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path):
     (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
     first = run_recipe("lstm_text", *TINY, "--cell", "gru", "--target", "2.5", "--out", "run", check=0)

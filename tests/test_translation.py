@@ -210,6 +210,19 @@ def test_by_hand_it_is_the_same():
         np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=2e-3)
 
 
+def test_by_hand_the_translations_are_the_same():
+    pytest.importorskip("torch")
+    by_hand = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")["Translator"]
+    model, _ = random_model()
+    subwords = Subwords(train_subwords(LINES, 300))
+    sentences = [*LINES[:3], "Die Straße.", "Der Hund läuft und läuft und läuft."]
+    ours, theirs = (kind(model, subwords, 1, 1.0)(sentences, batch_size=2) for kind in (Translator, by_hand))
+    assert ours == theirs
+    assert all(ours)
+    with pytest.raises(UsageError, match="say --beams 1"):
+        by_hand(model, subwords, 2, 1.0)
+
+
 def test_the_schedule_rises_and_falls():
     schedule = WarmupInverseSquareRoot(0.5, 100)
     rates = [float(schedule(step)) for step in (0, 49, 99, 399, 9999)]

@@ -70,7 +70,10 @@ class JobRun(Run):
             raise UsageError("--resume does not go with a comparison, which starts runs of its own")
         super().__init__(recipe, config)
         self.job = job
-        self.native = runpy.run_path(job.native)["Trainer"] if job.native else None
+        by_hand = runpy.run_path(job.native) if job.native else {}
+        self.native = by_hand.get("Trainer")
+        for name in by_hand.get("REPLACED", ()):
+            setattr(module, name, by_hand[name])
 
     def fit(self, model: keras.Model, batches: SeededBatches, phase: str = "", **arguments: Any) -> None:
         if not phase:
@@ -232,6 +235,8 @@ class MeasuredRun(JobRun):
 
     def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
         measured = {**self.timer.measured(), "value": metrics[metric]}
+        if speed := arguments.get("generated_tokens_per_second"):
+            measured["generated_tokens_per_second"] = speed
         if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone
             self.answer(data=data, metric=metric, measured=measured)
             return metrics
