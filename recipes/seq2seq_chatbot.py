@@ -3,7 +3,8 @@
 A recurrent encoder reads the last turns of a conversation in both directions, and a recurrent decoder writes the
 answer, looking back by attention: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine
 Translation" (https://arxiv.org/abs/1508.04025), taught to converse as in Vinyals and Le 2015, "A Neural Conversational
-Model" (https://arxiv.org/abs/1506.05869). The same model without attention shows what attention is worth.
+Model" (https://arxiv.org/abs/1506.05869). Subwords go in and come out by the same embeddings (Press and Wolf 2017,
+https://arxiv.org/abs/1608.05859). The same model without attention shows what attention is worth.
 
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py                          DailyDialog, on two CPU cores
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data chitchat          the package chitchat-dataset
@@ -37,6 +38,7 @@ from shared.files import replacing
 from shared.generation import WritingOptions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.layers.seq2seq_attention import GlobalAttention
+from shared.layers.transformer import TokenEmbedding
 from shared.losses import Perplexity, SequenceLoss
 from shared.metrics.text import distinct_shares, sacre_bleu, word_perplexity
 from shared.schedules import warmup_cosine
@@ -129,8 +131,8 @@ def build_encoder(config: Config) -> keras.Model:
     return keras.Model([embedded, mask], [memory, *states], name="encoder")
 
 
-def build_decoder(config: Config, vocabulary: int, attend: bool) -> keras.Model:
-    """Embedded targets, all or the next, memory, mask, states to logits (batch, targets, vocabulary), states then."""
+def build_decoder(config: Config, attend: bool) -> keras.Model:
+    """Embedded targets, all or the next, memory, mask, states to (batch, targets, width), states then."""
     embedded, mask = keras.Input((None, config.width)), keras.Input((None,), dtype="bool")
     memory = keras.Input((None, config.units))
     states = [keras.Input((config.units,)) for _ in range(2 if config.cell == "lstm" else 1)]
@@ -141,19 +143,19 @@ def build_decoder(config: Config, vocabulary: int, attend: bool) -> keras.Model:
         x = layers.Concatenate()([contexts, x])
     # Not Luong's tanh: the first steps, which learn how frequent each subword is, would drive it to where it is flat.
     x = layers.LayerNormalization(name="norm")(layers.Dense(config.width, name="hidden")(x))
-    logits = layers.Dense(vocabulary, dtype="float32", name="logits")(layers.Dropout(config.dropout)(x))
-    return keras.Model([embedded, memory, mask, *states], [logits, *new_states], name="decoder")
+    x = layers.Dropout(config.dropout)(x)
+    return keras.Model([embedded, memory, mask, *states], [x, *new_states], name="decoder")
 
 
 def build_model(config: Config, vocabulary: int, attend: bool = True) -> keras.Model:
     """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of what follows each target."""
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
-    embedding = layers.Embedding(vocabulary, config.width, name="embedding")
+    embedding = TokenEmbedding(vocabulary, config.width, name="embedding")
     mask = ops.not_equal(source, PAD)
     memory, *states = build_encoder(config)([embedding(source), mask])
-    logits, *_ = build_decoder(config, vocabulary, attend)([embedding(target), memory, mask, *states])
-    return keras.Model({"source": source, "target": target}, logits, name="chatbot")
+    x, *_ = build_decoder(config, attend)([embedding(target), memory, mask, *states])
+    return keras.Model({"source": source, "target": target}, embedding(x, reverse=True), name="chatbot")
 
 
 def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: str, phase: str = "") -> float:

@@ -17,8 +17,9 @@ class Answerer(SequenceWriter):
 
     Args:
         model: with the layers embedding, encoder, from embedded sources and their mask to memory and states, and
-            decoder, from embedded targets, memory, mask and states to logits and states; of one with the layer
-            "attention" (`GlobalAttention`), what it looked at can be shown.
+            decoder, from embedded targets, memory, mask and states to vectors, which the embedding reversed makes
+            logits of, and states; of one with the layer "attention" (`GlobalAttention`), what it looked at can be
+            shown.
         subwords: its vocabulary.
         options: how to write.
         turns: how many turns an answer is given to at most.
@@ -51,8 +52,8 @@ class Answerer(SequenceWriter):
 
     def step(self, tokens: Any, index: Any, states: list, context: list) -> tuple[Any, list]:
         """Logits (rows, vocabulary) of what follows tokens (rows,), and the states then."""
-        logits, *states = self.decoder([self.embedding(tokens[:, None]), *context, *states], training=False)
-        return logits[:, 0], states
+        x, *states = self.decoder([self.embedding(tokens[:, None]), *context, *states], training=False)
+        return self.embedding(x[:, 0], reverse=True), states
 
     def answer(self, turns: list[str]) -> str:
         """The answer to the last of the turns of a conversation."""
