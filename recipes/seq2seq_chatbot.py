@@ -82,8 +82,8 @@ class Config(WritingOptions):
     """Also train the same model without attention, to compare."""
     vocabulary: int = 4000
     """Number of subwords, learned from the training conversations."""
-    width: int = 128
-    """Size of the embeddings, and of what the answer's words are chosen by."""
+    width: int = 256
+    """Size of the embeddings, by which subwords go in and come out."""
     units: int = 256
     """Units of the decoder, and of both directions of the encoder together."""
     dropout: float = 0.2
