@@ -13,6 +13,9 @@ https://arxiv.org/abs/1608.05859). The same model without attention shows what a
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --out RUN --resume --chat --temperature 0.7
 
 The headline is the perplexity of a subword over all answers in the test conversations.
+
+Expect 39.7 on DailyDialog, and 40.7 without attention, in 17 minutes on PyTorch (two cores of an AMD EPYC). The answers
+are as safe as such models give them: "I'm not sure." The recorded runs are under results/seq2seq_chatbot.
 """
 
 import itertools

@@ -24,6 +24,7 @@ from shared.data.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwo
 from shared.errors import UsageError
 from shared.losses import Perplexity, SequenceLoss
 from shared.metrics.text import distinct_shares, word_perplexity
+from shared.records import read_records
 from shared.schedules import warmup_cosine
 from shared.training.text_plots import drawable
 
@@ -205,6 +206,15 @@ def test_by_hand_in_pytorch_the_answers_are_the_same(cell):
     assert len(ours) == 3 and all(ours)
     with pytest.raises(UsageError, match="say --beams 1 --no-repeat 0"):
         by_hand(model, None, config(cell=cell), *sizes)
+
+
+@pytest.mark.once
+def test_the_recorded_runs_are_as_good_as_told_and_attention_is_worth_something():
+    records = read_records("seq2seq_chatbot")
+    assert records
+    for record in records:
+        assert record["value"] == record["metrics"]["perplexity"] < 40
+        assert record["value"] < record["metrics"]["plain_perplexity"]
 
 
 TINY = ("--preset", "smoke", "--data", "talks.jsonl", "--epochs", "3", "--vocabulary", "300", "--test-answers", "6",
