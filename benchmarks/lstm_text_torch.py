@@ -98,6 +98,8 @@ class Trainer:
     def __init__(self, config, model, steps):
         if config.precision != "float32":
             raise UsageError("the benchmark by hand trains in float32: leave out --precision")
+        if config.temperature == 0 or config.top_k or config.top_p < 1:
+            raise UsageError("the benchmark by hand draws among all characters: leave --temperature, --top-k, --top-p")
         self.config = config
         self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
         self.step = 0
@@ -136,10 +138,8 @@ class Trainer:
 
 
 @torch.inference_mode()
-def write_characters(model, alphabet, prompt, length, seed, temperature=1.0, top_k=0, top_p=1.0):
-    """What the recipe's writes, with the network by hand and the same random numbers."""
-    if temperature == 0 or top_k or top_p < 1:
-        raise UsageError("the benchmark by hand draws among all characters: leave --temperature, --top-k and --top-p")
+def write_characters(model, alphabet, prompt, length, seed, temperature, top_k, top_p):
+    """What the recipe's writes, with the network by hand and the same random numbers, among all characters."""
     network = Network(model.get_weights()).to(DEVICE).eval()
     rng, states = np.random.default_rng(seed), None
     codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]

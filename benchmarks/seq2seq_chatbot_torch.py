@@ -35,6 +35,8 @@ class Network(nn.Module):
         super().__init__()
         if config.attention != "general" or config.precision != "float32":
             raise UsageError("the benchmark by hand has the general attention in float32: leave those options")
+        if config.beams > 1 or config.no_repeat or config.temperature:
+            raise UsageError("the benchmark by hand writes the likeliest tokens: say --beams 1 --no-repeat 0")
         width, units, vocabulary = config.width, config.units, model.output_shape[-1]
         encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
         self.embedding = nn.Embedding(vocabulary, width)
@@ -143,8 +145,6 @@ class Answerer(answering.Answerer):
     """The recipe's, but the network and the search are by hand: the likeliest token at each step."""
 
     def __init__(self, model, subwords, options, *sizes):
-        if options.beams > 1 or options.no_repeat or options.temperature:
-            raise UsageError("the benchmark by hand writes greedily: say --beams 1 --no-repeat 0")
         super().__init__(model, subwords, options, *sizes)
         self.network = Network(options, model).to(DEVICE).eval()
         self.encode = self.read

@@ -145,6 +145,8 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
+        if config.beams > 1:  # said before the training, and not after it
+            raise UsageError("the benchmark by hand writes the likeliest tokens: say --beams 1")
         self.config = config
         self.network = Transformer(model).to(DEVICE).train()
         self.parameters = list(self.network.parameters())
@@ -191,8 +193,6 @@ class Translator(translation.Translator):
     """The recipe's, but the network and the search are by hand: the likeliest token at each step."""
 
     def __init__(self, model, subwords, beams, length_penalty):
-        if beams > 1:
-            raise UsageError("the benchmark by hand takes the likeliest token at each step: say --beams 1")
         super().__init__(model, subwords, beams, length_penalty)
         self.network = Transformer(model).to(DEVICE).eval()
 

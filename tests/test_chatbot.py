@@ -181,7 +181,7 @@ def test_metrics_of_answers():
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_by_hand_in_pytorch_the_losses_are_the_same(cell):
     trainer_class = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")["Trainer"]
-    options = config(cell=cell, dropout=0.0, learning_rate=0.05)
+    options = config(cell=cell, dropout=0.0, learning_rate=0.05, beams=1, no_repeat=0)
     model = build_model(options, VOCABULARY)
     rate = warmup_cosine(options.learning_rate, 10, 0.1)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0), SequenceLoss(0.1))

@@ -123,11 +123,11 @@ def test_the_same_by_hand(cell):
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
 def test_by_hand_the_same_is_written(model):
-    by_hand = runpy.run_path(str(PROJECT / "benchmarks" / "lstm_text_torch.py"))["write_characters"]
-    asked = (model, ALPHABET, "abc", 40, 7, 1.2)
-    assert "".join(by_hand(*asked)) == "".join(write_characters(*asked))
-    with pytest.raises(UsageError, match="leave --temperature, --top-k and --top-p"):
-        next(by_hand(*asked, top_k=3))
+    benchmark = runpy.run_path(str(PROJECT / "benchmarks" / "lstm_text_torch.py"))
+    asked = (model, ALPHABET, "abc", 40, 7, 1.2, 0, 1.0)
+    assert "".join(benchmark["write_characters"](*asked)) == "".join(write_characters(*asked))
+    with pytest.raises(UsageError, match="leave --temperature, --top-k, --top-p"):
+        benchmark["Trainer"](Config.for_preset("smoke", top_k=3), model, 20)
 
 
 def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path):

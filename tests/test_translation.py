@@ -212,15 +212,16 @@ def test_by_hand_it_is_the_same():
 
 def test_by_hand_the_translations_are_the_same():
     pytest.importorskip("torch")
-    by_hand = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")["Translator"]
-    model, _ = random_model()
+    benchmark = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")
+    model, config = random_model(beams=2)
     subwords = Subwords(train_subwords(LINES, 300))
     sentences = [*LINES[:3], "Die Straße.", "Der Hund läuft und läuft und läuft."]
-    ours, theirs = (kind(model, subwords, 1, 1.0)(sentences, batch_size=2) for kind in (Translator, by_hand))
+    both = Translator, benchmark["Translator"]
+    ours, theirs = (kind(model, subwords, 1, 1.0)(sentences, batch_size=2) for kind in both)
     assert ours == theirs
     assert all(ours)
     with pytest.raises(UsageError, match="say --beams 1"):
-        by_hand(model, subwords, 2, 1.0)
+        benchmark["Trainer"](config, model, 6)
 
 
 def test_the_schedule_rises_and_falls():
