@@ -20,6 +20,7 @@ from shared.data.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwo
 from shared.errors import UsageError
 from shared.losses import Perplexity, SequenceLoss
 from shared.metrics.text import sacre_bleu
+from shared.records import read_records
 from shared.schedules import WarmupInverseSquareRoot
 from shared.translation import Translator
 
@@ -265,3 +266,11 @@ def test_there_must_be_a_finished_run_to_translate_with(tmp_path):
     main_config = Config.for_preset("smoke", out=tmp_path / "run", resume=True, translate="Hund", **TINY)
     with pytest.raises(UsageError, match="holds no finished run"):
         main(main_config)
+
+
+@pytest.mark.once
+def test_the_recorded_runs_are_as_good_as_told():
+    records = read_records("transformer_translation")
+    assert records
+    for record in records:
+        assert record["value"] == record["metrics"]["bleu"] > 38
