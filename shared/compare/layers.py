@@ -96,7 +96,8 @@ def replayed(call: Call, arguments: Any, seed: int) -> tuple[list[np.ndarray], d
     variables = [*inputs.values(), *weights]
     if not variables or not any(np.issubdtype(x.dtype, np.floating) for x in kept):
         return kept, {}
-    _, gradients = value_and_grad(weighted_sum, variables)
+    with keras.StatelessScope():
+        _, gradients = value_and_grad(weighted_sum, variables)
     names = [f"input {index}" for index in inputs] + [weight.path.rpartition("/")[2] for weight in weights]
     found = {}
     for number, (name, gradient, variable) in enumerate(zip(names, gradients, variables, strict=True)):

@@ -12,6 +12,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from shared.data.batches import SeededBatches
 from shared.errors import UsageError
 from shared.files import replacing
 from shared.training.checkpoint import assign_variables, read_variables
+from shared.training.custom import models_together, reset_metrics
 from shared.training.options import Options, launch, source_commit
 from shared.training.run import Run
 from shared.training.saving import load_initial_weights
@@ -53,8 +55,29 @@ def silence(model: keras.Model) -> None:
                 setattr(layer, name, 0.0)
 
 
+def reordered(batch: tuple, axis: int, seed: int) -> tuple:
+    """A batch with its examples, which lie along `axis` of each array, in an order that the seed gives."""
+    order = np.random.default_rng(seed).permutation(keras.tree.flatten(batch)[0].shape[axis])
+    return keras.tree.map_structure(lambda x: x if x is None else np.take(x, order, axis), batch)
+
+
 class Answered(Exception):
     """Raised to end a recipe when the worker has what it wants."""
+
+
+@dataclass
+class Training:
+    """What a recipe trains, be it by `fit` or by a step of its own."""
+
+    model: keras.Model
+    """All models together, with the weights that every backend starts from."""
+    state: keras.Model | dict[str, Any]
+    """As for `training_variables`."""
+    batches: SeededBatches
+    loss_on: Callable[..., float]
+    """Trains on one batch and gives the loss, which for a step of its own is the sum of all its losses."""
+    run: Callable[..., None]
+    """Trains to the end, with `callbacks`."""
 
 
 class JobRun(Run):
@@ -76,14 +99,40 @@ class JobRun(Run):
             setattr(module, name, by_hand[name])
 
     def fit(self, model: keras.Model, batches: SeededBatches, phase: str = "", **arguments: Any) -> None:
-        if not phase:
-            self.fit_main(model, batches, **arguments)
-        elif isinstance(self, PreparingRun | MeasuredRun):  # the others take the weights that the first of these left
-            super().fit(model, batches, phase=phase, **arguments)
+        def loss_on(*batch: Any) -> float:
+            model.reset_metrics()  # else the loss would be the mean of all steps so far
+            return float(model.train_on_batch(*batch, return_dict=True)["loss"])
 
-    def trainer_by_hand(self, model: keras.Model, batches: SeededBatches) -> Any | None:
-        """The benchmark's trainer, with the weights of the model; None where the job is Keras's."""
-        return self.native(self.config, model, self.config.epochs * len(batches)) if self.native else None
+        def run(callbacks: list[keras.callbacks.Callback]) -> None:
+            callbacks = [*callbacks, *arguments.get("callbacks", [])]
+            Run.fit(self, model, batches, phase=phase, **arguments | {"callbacks": callbacks})
+
+        self.train_main(Training(model, model, batches, loss_on, run), phase)
+
+    def train(self, step: Callable, batches: SeededBatches, state: dict, phase: str = "", **arguments: Any) -> None:
+        def loss_on(*batch: Any) -> float:
+            reset_metrics(state)
+            return sum(float(value) for name, value in step(*batch).items() if name.endswith("loss"))
+
+        run = functools.partial(Run.train, self, step, batches, state, phase=phase, **arguments)
+        self.train_main(Training(models_together(state), state, batches, loss_on, run), phase)
+
+    def train_main(self, training: Training, phase: str) -> None:
+        """Does what the job asks with the main training; the others only prepare it, or come after it."""
+        if not phase:
+            self.work_on(training)
+        elif isinstance(self, PreparingRun | MeasuredRun):  # the others take the weights that the first of these left
+            training.run(callbacks=[])
+
+    def work_on(self, training: Training) -> None:
+        """What the job asks."""
+        raise NotImplementedError
+
+    def trainer_by_hand(self, training: Training) -> Any | None:
+        """The benchmark's trainer, with the weights of the models; None where the job is Keras's."""
+        if not self.native:
+            return None
+        return self.native(self.config, training.state, self.config.epochs * len(training.batches))
 
     def answer(self, **facts: Any) -> None:
         """Writes answer.json."""
@@ -95,19 +144,19 @@ class JobRun(Run):
 class PreparingRun(JobRun):
     """Writes the weights that every backend will start from."""
 
-    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
+    def work_on(self, training: Training) -> NoReturn:
         if self.config.initial_weights:
-            load_initial_weights(model, self.config.initial_weights)
-        model.save_weights(self.directory / "initial.weights.h5")
+            load_initial_weights(training.model, self.config.initial_weights)
+        training.model.save_weights(self.directory / "initial.weights.h5")
         self.answer(
-            parameters=model.count_params(),
+            parameters=training.model.count_params(),
             tolerance=self.config.agreement_tolerance,
             precision=self.config.precision,
             machine=machine_name(),
             commit=source_commit(),
             preset=self.config.preset,
-            batch_size=batches.batch_size,
-            batches_per_epoch=batches.batches_per_epoch,
+            batch_size=training.batches.batch_size,
+            batches_per_epoch=training.batches.batches_per_epoch,
             epochs=self.config.epochs,
         )
         raise Answered
@@ -116,47 +165,45 @@ class PreparingRun(JobRun):
 class AgreeingRun(JobRun):
     """Trains the first steps without noise and notes the loss of each; then anew, the examples in other orders."""
 
-    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
-        silence(model)
-        load_initial_weights(model, self.config.initial_weights)
-        if trainer := self.trainer_by_hand(model, batches):
-            self.answer(losses=self.losses(trainer.train_on_batch, batches))
+    def work_on(self, training: Training) -> NoReturn:
+        silence(training.model)
+        load_initial_weights(training.model, self.config.initial_weights)
+        if trainer := self.trainer_by_hand(training):
+            self.answer(losses=self.losses(trainer.train_on_batch, training.batches))
             raise Answered
 
-        def train_on_batch(*batch: Any) -> Any:
-            model.reset_metrics()  # else the loss would be the mean of all steps so far
-            return model.train_on_batch(*batch, return_dict=True)["loss"]
-
-        model.optimizer.build(model.trainable_variables)
-        start = {name: value for name, value in read_variables(model).items() if not name.startswith("metrics")}
-        losses = self.losses(train_on_batch, batches)
-        reordered = []
+        if isinstance(training.state, keras.Model):
+            training.state.optimizer.build(training.state.trainable_variables)
+        variables = read_variables(training.state)
+        start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
+        losses = self.losses(training.loss_on, training.batches)
+        curves = []
         for seed in range(REORDERINGS):
-            assign_variables(model, start)
-            reordered.append(self.losses(train_on_batch, batches, seed))
-        self.answer(losses=losses, reordered=reordered)
+            assign_variables(training.state, start)
+            curves.append(self.losses(training.loss_on, training.batches, seed))
+        self.answer(losses=losses, reordered=curves)
         raise Answered
 
-    def losses(self, train_on_batch: Callable, batches: SeededBatches, seed: int | None = None) -> list[float]:
+    def losses(self, loss_on: Callable, batches: SeededBatches, seed: int | None = None) -> list[float]:
         """The loss of each of the first steps, the examples of each batch in an order that the seed gives."""
         found = []
         for step in range(self.job.steps):
             batches.epoch, index = divmod(step, len(batches))
             batch = batches[index]
-            if seed is not None:
-                order = np.random.default_rng(seed).permutation(len(keras.tree.flatten(batch)[0]))
-                batch = keras.tree.map_structure(lambda x, order=order: x[order], batch)
-            found.append(float(train_on_batch(*batch)))
+            found.append(float(loss_on(*(batch if seed is None else reordered(batch, batches.example_axis, seed)))))
         return found
 
 
 class LayersRun(JobRun):
     """Runs each layer forward and back, by itself, on the inputs that the reference backend saw."""
 
-    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> NoReturn:
-        silence(model)
-        load_initial_weights(model, self.config.initial_weights)
-        layer_arrays(model, batches[0], Path(self.job.directory), self.job.reference and Path(self.job.reference))
+    def work_on(self, training: Training) -> NoReturn:
+        if isinstance(training.state, dict):
+            raise UsageError(f"--layers is for recipes that train one model by fit: leave it out for {self.recipe}")
+        silence(training.model)
+        load_initial_weights(training.model, self.config.initial_weights)
+        reference = self.job.reference and Path(self.job.reference)
+        layer_arrays(training.model, training.batches[0], Path(self.job.directory), reference)
         self.answer()
         raise Answered
 
@@ -213,25 +260,25 @@ class MeasuredRun(JobRun):
     def history(self) -> list[dict[str, float]]:
         return [] if self.native else super().history
 
-    def fit_main(self, model: keras.Model, batches: SeededBatches, **arguments: Any) -> None:
+    def work_on(self, training: Training) -> None:
         self.model_built = seconds_since_start()
-        self.timer = StepTimer(batches)
+        self.timer = StepTimer(training.batches)
         if self.native:
-            self.fit_by_hand(model, batches)
+            self.train_by_hand(training)
         else:
-            Run.fit(self, model, batches, **arguments | {"callbacks": [self.timer, *arguments.get("callbacks", [])]})
+            training.run(callbacks=[self.timer])
 
-    def fit_by_hand(self, model: keras.Model, batches: SeededBatches) -> None:
-        """Trains with the benchmark on the same batches, then gives the weights to the Keras model."""
-        load_initial_weights(model, self.config.initial_weights)
-        trainer = self.trainer_by_hand(model, batches)
+    def train_by_hand(self, training: Training) -> None:
+        """Trains with the benchmark on the same batches, then gives the weights to the Keras models."""
+        load_initial_weights(training.model, self.config.initial_weights)
+        trainer, batches = self.trainer_by_hand(training), training.batches
         for epoch in range(self.config.epochs):
             batches.epoch = epoch
             self.timer.on_epoch_begin(epoch)
             for index in range(len(batches)):
                 self.timer.on_train_batch_end(index, {"loss": trainer.train_on_batch(*batches[index])})
             print(f"epoch {epoch + 1}/{self.config.epochs}", flush=True)
-        model.set_weights(trainer.weights())
+        training.model.set_weights(trainer.weights())
 
     def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
         measured = {**self.timer.measured(), "value": metrics[metric]}

@@ -1,6 +1,7 @@
 """Batches for `fit`, the same on every backend, in every process and after a resume."""
 
 import time
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -18,6 +19,9 @@ class SeededBatches(keras.utils.PyDataset):
     Args:
         seed: of everything that is drawn.
     """
+
+    example_axis: ClassVar[int] = 0
+    """The axis of every array of a batch along which its examples lie."""
 
     def __init__(self, seed: int):
         super().__init__()

@@ -24,24 +24,36 @@ class Checkpoint(NamedTuple):
     facts: dict[str, Any]
 
 
-def model_variables(model: keras.Model) -> dict[str, Any]:
+def training_variables(state: keras.Model | dict[str, Any]) -> dict[str, keras.Variable]:
     """Every variable that training changes, by a name that does not depend on the names of layers.
 
-    `model.variables` holds weights, moving statistics and seed generators, and the optimizer's its schedule's place
-    and averages.
+    Args:
+        state: a compiled model, of which these are the weights, moving statistics and seed generators, the optimizer's
+            schedule's place and averages, and the metrics; or models, optimizers, metrics, seed generators and
+            variables, each by a name.
     """
-    groups = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    if isinstance(state, keras.Model):
+        groups = {"model": state.variables, "optimizer": state.optimizer.variables, "metrics": state.metrics_variables}
+    else:
+        groups = {}
+        for name, part in state.items():
+            if isinstance(part, keras.Variable):
+                groups[name] = [part]
+            elif isinstance(part, keras.random.SeedGenerator):
+                groups[name] = [part.state]
+            else:
+                groups[f"metrics/{name}" if isinstance(part, keras.metrics.Metric) else name] = part.variables
     return {f"{group}/{i:04}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
 
 
-def read_variables(model: keras.Model) -> dict[str, np.ndarray]:
-    """The values of `model_variables`, as NumPy arrays."""
-    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in model_variables(model).items()}
+def read_variables(state: keras.Model | dict[str, Any]) -> dict[str, np.ndarray]:
+    """The values of `training_variables`, as NumPy arrays."""
+    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in training_variables(state).items()}
 
 
-def assign_variables(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+def assign_variables(state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Sets the variables that `arrays` names."""
-    variables = model_variables(model)
+    variables = training_variables(state)
     for name, array in arrays.items():
         variables[name].assign(array)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import math
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -18,38 +20,52 @@ from shared.backends.runtime import seed_step, synchronize_state
 from shared.data.batches import SeededBatches
 from shared.errors import Interrupted, UsageError
 from shared.files import replacing
-from shared.training.checkpoint import Checkpoint, CheckpointStore, assign_variables, model_variables, read_variables
+from shared.training.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    assign_variables,
+    read_variables,
+    training_variables,
+)
 
 
 class Recorder(keras.callbacks.Callback):
     """Tells the data which epoch it is, saves checkpoints, writes history.csv, measures, and stops when asked.
 
     Args:
+        state: what is trained, as for `training_variables`.
         store: where checkpoints go.
         batches: the training data.
         history_path: the history.csv to write, a line an epoch.
         checkpoint_seconds: time between checkpoints within an epoch.
         stop_message: what to say after a stop.
+        remedy: what to try where a loss is not a number.
         patience: stop after so many epochs without a lower validation loss; None: never.
     """
 
     def __init__(
         self,
+        state: keras.Model | dict[str, Any],
         store: CheckpointStore,
         batches: SeededBatches,
         history_path: Path,
         checkpoint_seconds: float,
         stop_message: str,
+        remedy: str,
         patience: int | None = None,
     ):
         super().__init__()
+        self.state = state
         self.store = store
         self.batches = batches
         self.history_path = history_path
         self.checkpoint_seconds = checkpoint_seconds
         self.stop_message = stop_message
+        self.remedy = remedy
         self.patience = patience
         self.stopping = False
+        self.unread: tuple[int, int, dict[str, Any]] = (0, 0, {})
+        """Epoch, batch and results of the last step."""
         self.history: list[dict[str, float]] = []
         self.arrays: dict[str, np.ndarray] = {}
         self.train_seconds = 0.0
@@ -60,13 +76,13 @@ class Recorder(keras.callbacks.Callback):
         self.timed_seconds = 0.0
         self.timing_since: float | None = None
 
-    def restore(self, model: keras.Model) -> tuple[int, int]:
-        """Sets the model to the newest checkpoint that can be used.
+    def restore(self) -> tuple[int, int]:
+        """Sets what is trained to the newest checkpoint that can be used.
 
         Returns:
             The epoch to go on with and the first batch of it that is still to be trained on; (0, 0) without checkpoint.
         """
-        shapes = {name: tuple(variable.shape) for name, variable in model_variables(model).items()}
+        shapes = {name: tuple(variable.shape) for name, variable in training_variables(self.state).items()}
         checkpoint = self.store.load({name: shape for name, shape in shapes.items() if not name.startswith("metrics")})
         if checkpoint is None:
             print("no checkpoint yet: starting from the beginning")
@@ -74,9 +90,9 @@ class Recorder(keras.callbacks.Callback):
         facts = checkpoint.facts
         self.history = facts["history"]
         self.train_seconds = facts["train_seconds"]
-        if facts["batch"]:
-            model.test_on_batch(*self.batches[0])  # makes Keras create the variables of the metrics
-        assign_variables(model, {name: array for name, array in checkpoint.arrays.items() if name in shapes})
+        if facts["batch"] and isinstance(self.state, keras.Model):
+            self.state.test_on_batch(*self.batches[0])  # makes Keras create the variables of the metrics
+        assign_variables(self.state, {name: array for name, array in checkpoint.arrays.items() if name in shapes})
         self.arrays = checkpoint.arrays
         print(f"going on at epoch {facts['epoch'] + 1}, batch {facts['batch'] + 1}")
         return facts["epoch"], facts["batch"]
@@ -88,12 +104,18 @@ class Recorder(keras.callbacks.Callback):
 
         Raises:
             Interrupted: a stop was asked for.
+            UsageError: a loss or a weight is not a finite number; nothing is saved.
         """
+        self.check_losses()
         now = time.monotonic()
         self.train_seconds += now - self.saved
         self.saved = now
-        synchronize_state(self.model)
-        self.arrays = read_variables(self.model)
+        if isinstance(self.state, keras.Model):
+            synchronize_state(self.state)
+        self.arrays = read_variables(self.state)
+        for name, variable in training_variables(self.state).items():
+            if variable.trainable and not np.isfinite(self.arrays[name]).all():
+                self.stop_diverged(f"the weight {variable.path} is not finite")
         facts = {"epoch": epoch, "batch": batch, "history": self.history, "train_seconds": self.train_seconds}
         message = self.stop_message
         try:
@@ -107,6 +129,23 @@ class Recorder(keras.callbacks.Callback):
         if self.stopping:
             raise Interrupted(message)
 
+    def check_losses(self) -> None:
+        """Ends the run where a loss of the last step was NaN or infinite.
+
+        Raises:
+            UsageError: it was.
+        """
+        for name, value in sorted(self.unread[2].items()):
+            if name.endswith("loss") and not math.isfinite(float(value)):
+                self.stop_diverged(f"{name} is {float(value)}")
+
+    def stop_diverged(self, what: str) -> NoReturn:
+        """Ends the run with what went wrong in the last step, the last good checkpoint and what to try."""
+        epoch, batch, _ = self.unread
+        good = self.store.paths()[-1:]
+        kept = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
+        raise UsageError(f"{what} after step {batch + 1} of epoch {epoch + 1}; {kept}: {self.remedy}")
+
     def write_history(self) -> None:
         """Writes history.csv, a line for each finished epoch."""
         if self.history:
@@ -118,7 +157,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch
         if self.batches.first:  # Keras has just reset the metrics, which go on in the middle of an epoch
-            assign_variables(self.model, {k: v for k, v in self.arrays.items() if k.startswith("metrics")})
+            assign_variables(self.state, {k: v for k, v in self.arrays.items() if k.startswith("metrics")})
         if self.start_seconds is not None:
             self.timing_since = time.monotonic()
 
@@ -126,8 +165,11 @@ class Recorder(keras.callbacks.Callback):
         seed_step(self.batches.seed, self.batches.epoch, self.batches.first + batch)
 
     def on_train_batch_end(self, batch, logs=None):
+        self.check_losses()  # of the step before: for those of this one it would wait, and the device then for it
+        self.unread = (self.batches.epoch, self.batches.first + batch, logs)
         if self.start_seconds is None:
-            float(logs["loss"])  # waits for the device
+            for value in logs.values():
+                float(value)  # waits for the device
             self.start_seconds = time.time() - psutil.Process().create_time()
             self.timing_since = time.monotonic()
             self.batches.seconds = 0.0
@@ -164,12 +206,12 @@ class Recorder(keras.callbacks.Callback):
         """Saves the weights after the best epoch so far, before its checkpoint, which counts on them."""
         if self.best_epoch() == len(self.history) - 1:
             synchronize_state(self.model)
-            weights = {name: value for name, value in read_variables(self.model).items() if name.startswith("model/")}
+            weights = {name: value for name, value in read_variables(self.state).items() if name.startswith("model/")}
             with replacing(self.store.directory / "best.npz") as path:
                 np.savez(path, **weights)
         self.model.stop_training |= self.out_of_patience()
 
-    def restore_best(self, model: keras.Model) -> None:
+    def restore_best(self) -> None:
         """Sets the model to the weights after the best epoch.
 
         Raises:
@@ -178,7 +220,7 @@ class Recorder(keras.callbacks.Callback):
         path = self.store.directory / "best.npz"
         try:
             with np.load(path, allow_pickle=False) as archive:
-                assign_variables(model, dict(archive))
+                assign_variables(self.state, dict(archive))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path} is damaged ({error}): start anew with another --out") from None
         print(f"the best weights are those of epoch {self.best_epoch() + 1}")

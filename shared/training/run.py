@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from shared.data.batches import SeededBatches
 from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
 from shared.training.checkpoint import CheckpointStore, assign_variables
+from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.options import Options, read_config, write_config
 from shared.training.recorder import Recorder
 from shared.training.saving import load_initial_weights, save_model
@@ -87,21 +89,10 @@ class Run:
             arguments: passed on to `model.fit`, such as `validation_data` and `callbacks`.
 
         Raises:
-            UsageError: there are checkpoints, but none that can be used.
+            UsageError: there are checkpoints, but none that can be used; or a loss became NaN or infinite.
             Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
         """
-        identity = {"recipe": self.recipe, "data": data, **self.versions()}
-        store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
-        store.directory.mkdir(exist_ok=True)
-        remove_unfinished(store.directory)
-        recorder = self.recorders[phase] = Recorder(
-            store,
-            batches,
-            self.directory / (f"history-{phase}.csv" if phase else "history.csv"),
-            self.config.checkpoint_seconds,
-            f"interrupted, and saved; go on with  {self.resume_command()}",
-            patience,
-        )
+        recorder = self.open_recorder(model, batches, data, phase, patience)
         arguments = arguments | {
             "callbacks": [*arguments.get("callbacks", []), recorder],
             "verbose": 1 if sys.stdout.isatty() else 2,
@@ -109,7 +100,7 @@ class Run:
         }
         epochs = epochs or self.config.epochs
         model.optimizer.build(model.trainable_variables)
-        epoch, first = recorder.restore(model) if self.config.resume else (0, 0)
+        epoch, first = recorder.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
         with recorder.stopped_by_signals():
@@ -125,10 +116,76 @@ class Run:
             else:
                 model.optimizer.finalize_variable_values(model.trainable_variables)
         if patience is not None:
-            recorder.restore_best(model)
+            recorder.restore_best()
         for variable in model.optimizer.variables:
             # On JAX the averages now share memory with the weights, and `predict` would take it from both.
             variable.assign(np.array(keras.ops.convert_to_numpy(variable.value)))
+
+    def train(
+        self,
+        step: Callable[..., dict[str, Any]],
+        batches: SeededBatches,
+        state: dict[str, Any],
+        data: str,
+        phase: str = "",
+        epochs: int | None = None,
+        after_epoch: Callable[[int], dict[str, float] | None] | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        """What `fit` does, with a training step of one's own; see shared/training/custom.py.
+
+        Args:
+            step: takes the arrays of a batch and returns scalars by name, as `compiled_step` makes it. The last ones of
+                an epoch go to history.csv, so return results of metrics, which are means over the epoch so far. Those
+                whose name ends with "loss" must stay finite.
+            batches: the training data.
+            state: all that `step` changes, each by a name: built models and optimizers, metrics, seed generators and
+                variables. Metrics begin anew with each epoch. `--initial-weights` is for the models.
+            data: name and fingerprint of the data; a checkpoint made with others is refused.
+            phase: as for `fit`.
+            epochs: passes over the data; None for `--epochs`.
+            after_epoch: called with the number of finished epochs; validates or draws, and returns what else shall go
+                to history.csv.
+            callbacks: told when an epoch begins and when a step has ended.
+
+        Raises:
+            UsageError: there are checkpoints, but none that can be used; something is not built; or a loss became NaN
+                or infinite.
+            Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
+        """
+        check_state(state)
+        recorder = self.open_recorder(state, batches, data, phase)
+        start = recorder.restore() if self.config.resume else (0, 0)
+        if self.config.initial_weights and not phase and start == (0, 0):
+            load_initial_weights(models_together(state), self.config.initial_weights)
+        with recorder.stopped_by_signals():
+            train_epochs(step, recorder, start, epochs or self.config.epochs, after_epoch, callbacks)
+
+    def open_recorder(
+        self,
+        state: keras.Model | dict[str, Any],
+        batches: SeededBatches,
+        data: str,
+        phase: str,
+        patience: int | None = None,
+    ) -> Recorder:
+        """Opens the checkpoints and the history of a training; see `fit`."""
+        identity = {"recipe": self.recipe, "data": data, **self.versions()}
+        store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
+        store.directory.mkdir(exist_ok=True)
+        remove_unfinished(store.directory)
+        precision = "" if self.config.precision == "float32" else ", --precision float32"
+        self.recorders[phase] = Recorder(
+            state,
+            store,
+            batches,
+            self.directory / (f"history-{phase}.csv" if phase else "history.csv"),
+            self.config.checkpoint_seconds,
+            f"interrupted, and saved; go on with  {self.resume_command()}",
+            f"try a --learning-rate below {self.config.learning_rate:g}{precision} or clipping, and another --out",
+            patience,
+        )
+        return self.recorders[phase]
 
     def finished_model(self) -> tuple[keras.Model, dict[str, Any]]:
         """The model that a finished run left in this directory, and its result.

@@ -48,12 +48,14 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
     Raises:
         UsageError: the file cannot be read, or its weights do not fit the model.
     """
-    optimizer_state = [keras.ops.convert_to_numpy(variable.value) for variable in model.optimizer.variables]
+    optimizer = getattr(model, "optimizer", None)  # there is none before `compile`
+    optimizer_variables = optimizer.variables if optimizer else []
+    optimizer_state = [keras.ops.convert_to_numpy(variable.value) for variable in optimizer_variables]
     try:
         with warnings.catch_warnings(action="ignore"):  # about an optimizer that does not fit
             model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"--initial-weights {path} cannot be used: {reason}") from None
-    for variable, value in zip(model.optimizer.variables, optimizer_state, strict=True):
+    for variable, value in zip(optimizer_variables, optimizer_state, strict=True):
         variable.assign(value)

@@ -1,0 +1,155 @@
+"""A training step, written once in eager style and compiled by the running backend."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from shared.backends.gradients import StepScope
+from shared.errors import UsageError
+
+
+def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None) -> Callable[..., Any]:
+    """Compiles a function that trains; a decorator. shared/training/custom.py shows a whole example.
+
+    The function may use and change whatever Keras keeps in variables, without a word about which: several models and
+    optimizers, metrics, seed generators, variables of its own. They are up to date after each call, and on the device:
+    nothing is copied to main memory. It takes gradients by `value_and_grad` or `minimize`, and random numbers from a
+    `keras.random.SeedGenerator` made outside of it.
+
+    It is compiled once for each combination of shapes and dtypes, which inside are known: keep these few. What is not
+    an operation on tensors, such as `print`, JAX and TensorFlow run only while they compile. PyTorch runs the function
+    as it is, and notes what gradients need only where one is asked for.
+
+    On JAX a step takes over the memory of the variables that it changes, as `fit` does. Whatever else shall keep such a
+    value from outside of the step keeps a copy: `target.assign(keras.ops.copy(variable.value))`.
+
+    Args:
+        function: from tensors to tensors, both in any nested structure, None included. It keeps no tensors elsewhere.
+        jit_compile: whether TensorFlow uses XLA; None for Keras's own choice, which is on accelerators only. Say False
+            there for a model with a layer whose `supports_jit` is False, such as LSTM. JAX always does, PyTorch never.
+
+    Returns:
+        A function that takes the same arguments by position, also as NumPy arrays and numbers, and gives what the
+        function returns as tensors on the device.
+
+    Raises:
+        UsageError: the function makes new variables each time (JAX; on TensorFlow, a ValueError of its own).
+    """
+
+    @functools.wraps(function)
+    def with_values(*arguments: Any) -> Any:
+        results = function(*arguments)
+        return keras.tree.map_structure(lambda x: x.value if isinstance(x, keras.Variable) else x, results)
+
+    match keras.config.backend():
+        case "jax":
+            step = JaxStep(with_values)
+        case "torch":
+            import torch
+
+            def own(x: Any) -> Any:
+                """A tensor that later steps do not change."""
+                return x.detach().clone() if isinstance(x, torch.nn.Parameter) else x
+
+            def step(*arguments: Any) -> Any:
+                with torch.no_grad():
+                    return keras.tree.map_structure(own, with_values(*as_tensors(arguments)))
+
+        case "tensorflow":
+            import tensorflow as tf
+
+            if jit_compile is None:
+                jit_compile = keras.Sequential(name="any_model").jit_compile
+            program = tf.function(with_values, autograph=False, jit_compile=jit_compile)
+
+            def step(*arguments: Any) -> Any:
+                return program(*as_tensors(arguments))
+
+    return functools.wraps(function)(step)
+
+
+class OtherVariables(UsageError):
+    """A step uses or changes other variables than those that were found."""
+
+
+class JaxStep:
+    """A step on JAX: a pure function of the values of variables, compiled; the new values are put back after each call.
+
+    Args:
+        function: as for `compiled_step`.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self.program: Callable[..., Any] | None = None
+        self.changing: list[keras.Variable] = []
+        self.fixed: list[keras.Variable] = []
+
+    def prepare(self, arguments: tuple) -> None:
+        """Finds the variables that the function uses and changes, by running it on shapes alone."""
+        import jax
+
+        with StepScope() as scope:
+            jax.eval_shape(self.function, *arguments)
+        changing = {id(variable): variable for variable in self.changing} | scope.assigned
+        used = {id(variable): variable for variable in self.fixed} | scope.looked_up
+        self.changing = list(changing.values())
+        self.fixed = [variable for key, variable in used.items() if key not in changing]
+        self.program = jax.jit(self.run, donate_argnums=0)
+
+    def run(self, changing: list[Any], fixed: list[Any], arguments: tuple) -> tuple[Any, list[Any]]:
+        """The pure function: from values of the variables and arguments to results and the new values of `changing`."""
+        import jax
+
+        variables = [*self.changing, *self.fixed]
+        with StepScope(zip(variables, [*changing, *fixed], strict=True)) as scope:
+            results = self.function(*arguments)
+        if scope.looked_up or scope.assigned.keys() - {id(variable) for variable in self.changing}:
+            raise OtherVariables("a step makes new variables: make layers, optimizers, metrics and seeds outside of it")
+        # With a dtype given, they are not of JAX's weak types, for which the next call would be compiled anew.
+        return results, [jax.numpy.asarray(scope.get_current_value(x), dtype=x.dtype) for x in self.changing]
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.program is None:
+            self.prepare(arguments)
+        try:
+            return self.call(arguments)
+        except OtherVariables:  # for these shapes, which it meets for the first time
+            self.prepare(arguments)
+            return self.call(arguments)
+
+    def call(self, arguments: tuple) -> Any:
+        """Calls the program and puts the new values in place."""
+        # Not `value` and `assign`: for a small model, what these check would take longer than the step.
+        changing = [variable._value for variable in self.changing]
+        fixed = [variable._value for variable in self.fixed]
+        if len({id(value) for value in changing + fixed}) < len(changing) + len(fixed):
+            changing = with_memory_of_their_own(changing, fixed)
+        results, changing = self.program(changing, fixed, arguments)
+        for variable, value in zip(self.changing, changing, strict=True):
+            variable._value = value
+        return results
+
+
+def with_memory_of_their_own(arrays: list[Any], others: list[Any]) -> list[Any]:
+    """JAX arrays, copied where one is there twice, as weights and their averages can be, or among the others."""
+    seen, distinct = {id(array) for array in others}, []
+    for array in arrays:
+        distinct.append(array.copy() if id(array) in seen else array)
+        seen.add(id(array))
+    return distinct
+
+
+def as_tensors(structure: Any) -> Any:
+    """A nested structure with tensors in place of arrays and numbers; floats of 64 bits become smaller, as in `fit`."""
+
+    def tensor(x: Any) -> Any:
+        if x is None:
+            return None
+        double = getattr(x, "dtype", None) == np.float64
+        return keras.ops.convert_to_tensor(x, dtype=keras.config.floatx() if double else None)
+
+    return keras.tree.map_structure(tensor, structure)

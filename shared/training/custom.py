@@ -1,0 +1,152 @@
+"""Training with a step of one's own, where `fit` does not do: several models, gradients of gradients, other updates.
+
+Write the step as if it ran at once, on tensors and Keras objects, and let `compiled_step` compile it for TensorFlow,
+PyTorch or JAX. `minimize` takes one step of an optimizer; `value_and_grad` gives the gradients themselves, by weights
+or by inputs, also of gradients; `substituted` runs a model with other weights. A whole example, two models that play
+against each other:
+
+    import keras, numpy as np
+    from keras import layers, ops
+    from shared.backends.gradients import minimize
+    from shared.backends.steps import compiled_step
+
+    generator = keras.Sequential([keras.Input((8,)), layers.Dense(32, "relu"), layers.Dense(2)])
+    critic = keras.Sequential([keras.Input((2,)), layers.Dense(32, "relu"), layers.Dropout(0.1), layers.Dense(1)])
+    optimizers = {model: keras.optimizers.Adam(1e-3) for model in (generator, critic)}
+    for model, optimizer in optimizers.items():
+        optimizer.build(model.trainable_variables)  # an optimizer makes its variables before the first step
+
+    @compiled_step
+    def step(points, noise):
+        def critic_loss():
+            real, fake = critic(points, training=True), critic(generator(noise, training=True), training=True)
+            return ops.mean(ops.softplus(-real) + ops.softplus(fake))
+
+        def generator_loss():
+            return ops.mean(ops.softplus(-critic(generator(noise, training=True), training=True)))
+
+        return {
+            "critic_loss": minimize(optimizers[critic], critic_loss, critic.trainable_variables),
+            "generator_loss": minimize(optimizers[generator], generator_loss, generator.trainable_variables),
+        }
+
+    rng = np.random.default_rng(0)
+    for number in range(1000):
+        losses = step(rng.normal((3, -1), size=(64, 2)), rng.normal(size=(64, 8)))
+        if number % 100 == 0:  # until it is read, a result stays on the device, and the next step need not wait
+            print({name: float(loss) for name, loss in losses.items()})
+
+In a recipe, `run.train` is the loop, as `run.fit` is otherwise: it saves, resumes, stops and records.
+
+    state = {"generator": generator, "critic": critic, "generator_optimizer": optimizers[generator], …}
+    run.train(step, batches, state, data="points 1")
+
+For what the method needs beside that: with `precision="mixed_float16"`, wrap the optimizer in a
+`keras.optimizers.LossScaleOptimizer`, and `minimize` scales the loss. `clipnorm`, `weight_decay`, `use_ema` and
+`gradient_accumulation_steps` are the optimizer's; end with `optimizer.finalize_variable_values(variables)` where it
+averages. Another model can follow by `update_averages`, inside of the step.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from shared.errors import UsageError
+from shared.training.recorder import Recorder
+
+
+def update_averages(
+    averages: Sequence[keras.Variable], variables: Sequence[keras.Variable], decay: float | Any
+) -> None:
+    """Moves variables towards others: average ← decay · average + (1 − decay) · variable.
+
+    For the averaged weights of a generator, the target of a learner, the teacher of a student. Inside of a step.
+
+    Args:
+        averages: what is moved, such as `teacher.weights`.
+        variables: what it is moved towards, of the same shapes.
+        decay: between 0 (become them) and 1 (stay).
+    """
+    for average, variable in zip(averages, variables, strict=True):
+        average.assign(decay * average + (1 - decay) * variable)
+
+
+def check_state(state: dict[str, Any]) -> None:
+    """Raises a UsageError unless everything in the state of a training can be saved, and is built."""
+    kinds = keras.layers.Layer, keras.optimizers.Optimizer, keras.metrics.Metric
+    for name, part in state.items():
+        if not isinstance(part, (*kinds, keras.random.SeedGenerator, keras.Variable)):
+            raise UsageError(f"{name} is no model, optimizer, metric, seed generator or variable, but {type(part)}")
+        if isinstance(part, keras.layers.Layer) and not part.built:
+            raise UsageError(f"{name} is not built: call it once on some inputs before the training")
+        if isinstance(part, keras.optimizers.Optimizer) and not part.built:
+            raise UsageError(f"{name} is not built: call {name}.build(model.trainable_variables) before the training")
+
+
+def models_together(state: dict[str, Any]) -> keras.Model:
+    """The models in the state of a training as one, whose weights can be saved and loaded; a single one as it is."""
+    models = {name: part for name, part in state.items() if isinstance(part, keras.layers.Layer)}
+    if len(models) == 1 and isinstance(only := next(iter(models.values())), keras.Model):
+        return only
+    together = keras.Model(name="models")
+    for name, model in models.items():
+        setattr(together, name, model)
+    together.built = True
+    return together
+
+
+def train_epochs(
+    step: Callable[..., dict[str, Any]],
+    recorder: Recorder,
+    start: tuple[int, int],
+    epochs: int,
+    after_epoch: Callable[[int], dict[str, float] | None] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Calls a step on all batches, for so many epochs, with a progress bar; see `Run.train`.
+
+    Args:
+        step: takes the arrays of a batch, returns scalars by name.
+        recorder: of this training.
+        start: the epoch and the batch in it to begin with.
+        epochs: the epochs in all.
+        after_epoch: called with the number of finished epochs; returns more scalars by name, or None.
+        callbacks: told when an epoch begins and when a step has ended.
+    """
+    batches, on_screen = recorder.batches, sys.stdout.isatty()
+    first_epoch, batches.first = start
+    for epoch in range(first_epoch, epochs):
+        reset_metrics(recorder.state)
+        for each in (recorder, *callbacks):
+            each.on_epoch_begin(epoch)
+        print(f"Epoch {epoch + 1}/{epochs}")
+        bar = keras.utils.Progbar(len(batches), verbose=1 if on_screen else 2, stateless_metrics=())
+        results = {}
+        for index in range(len(batches)):
+            recorder.on_train_batch_begin(index)
+            shown, results = results, step(*batches[index])
+            for each in (recorder, *callbacks):
+                each.on_train_batch_end(index, results)
+            if on_screen:  # the results of the step before: to read those of this one would be to wait for it
+                bar.update(index, as_floats(shown))
+        row = as_floats(results)
+        recorder.pause_timing()
+        if after_epoch:
+            row += (after_epoch(epoch + 1) or {}).items()
+        bar.update(len(batches), row, finalize=True)
+        recorder.on_epoch_end(epoch, dict(row))
+        batches.first = 0
+
+
+def reset_metrics(state: dict[str, Any]) -> None:
+    """Lets the metrics in the state of a training begin anew."""
+    for part in state.values():
+        if isinstance(part, keras.metrics.Metric):
+            part.reset_state()
+
+
+def as_floats(results: dict[str, Any]) -> list[tuple[str, float]]:
+    """What a step returned, as pairs of name and number, by name."""
+    return [(name, float(value)) for name, value in sorted(results.items())]
