@@ -155,8 +155,23 @@ def results_table(recipe: str) -> str:
 
 
 def by_headline(record: dict[str, Any]) -> list[str]:
-    """The names of a record's metrics, the headline first."""
-    return sorted(record["metrics"], key=lambda name: (name != record["metric"], name))
+    """The names of a record's metrics, the headline first, without those that `bounds_table` shows beside them."""
+    names = [name for name in record["metrics"] if not name.endswith(("_floor", "_ceiling"))]
+    return sorted(names, key=lambda name: (name != record["metric"], name))
+
+
+def bounds_table(recipe: str) -> str:
+    """What images were made of and measured, between the same measures of real images and of an untrained network."""
+    records = [record for record in read_records(recipe) if record["preset"] == "small"]
+    if not records:
+        return "Not yet measured."
+    first = records[0]["metrics"]
+    names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
+    rows = {"training images": [first[f"{name}_floor"] for name in names]}
+    rows |= {f"{each['data']}, {each['backend']}": [each["metrics"][name] for name in names] for each in records}
+    rows["untrained"] = [first[f"{name}_ceiling"] for name in names]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows.items()])
 
 
 def public_command(command: str) -> str:
@@ -167,7 +182,7 @@ def public_command(command: str) -> str:
 def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
-    The kinds are "table", of a recipe's results or of all recipes, and "comparison", of a recipe.
+    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe.
     """
 
     def table(match: re.Match) -> str:
@@ -175,8 +190,10 @@ def with_tables(text: str) -> str:
         if kind == "comparison":
             path = PROJECT / "results" / "comparisons" / f"{name}.json"
             body = comparison_markdown(json.loads(path.read_text())) if path.exists() else "Not yet measured."
+        elif kind == "bounds":
+            body = bounds_table(name)
         else:
             body = recipes_table() if name == "recipes" else results_table(name)
         return f"<!-- {kind} {name} -->\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- (table|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (table|bounds|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

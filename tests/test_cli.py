@@ -93,6 +93,20 @@ def test_the_tables_of_the_readme_are_those_of_the_records():
 
 
 @pytest.mark.once
+def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
+    measured = {"frechet": 2.0, "frechet_floor": 0.5, "frechet_ceiling": 90.0, "kid": 0.25, "kid_floor": 0.0}
+    record = {"preset": "small", "data": "some", "backend": "jax", "metric": "frechet", "metrics": measured}
+    monkeypatch.setattr(records, "read_records", lambda recipe: [record, record | {"preset": "smoke"}])
+    assert records.by_headline(record) == ["frechet", "kid"]
+    assert with_tables("<!-- bounds gan -->\n<!-- end -->").splitlines()[1:-1] == [
+        "| | frechet |", "|---|---|", "| training images | 0.5000 |", "| some, jax | 2.0000 |",
+        "| untrained | 90.0000 |",
+    ]  # fmt: skip
+    monkeypatch.setattr(records, "read_records", lambda recipe: [])
+    assert "Not yet measured." in with_tables("<!-- bounds gan -->\n<!-- end -->")
+
+
+@pytest.mark.once
 def test_records_are_of_committed_code_and_say_how_they_were_made():
     for path in recipe_paths():
         for record in read_records(path.stem):

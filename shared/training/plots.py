@@ -9,17 +9,18 @@ from shared.detection.decoding import Detections
 
 
 def plot_curves(history: list[dict[str, float]], names: list[str]) -> Figure:
-    """Curves over the epochs, one panel a name, training and validation in each.
+    """Curves over the epochs, one panel a name, training and, where there is one, validation in each.
 
     Args:
-        history: one dictionary an epoch, with the keys "epoch", name and "val_" + name.
+        history: one dictionary an epoch, with the keys "epoch", name and, or not, "val_" + name.
         names: what to draw, such as "loss".
     """
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         epochs = [row["epoch"] for row in history]
         axes.plot(epochs, [row[name] for row in history], "o-", markersize=3, label="training")
-        axes.plot(epochs, [row[f"val_{name}"] for row in history], "o-", markersize=3, label="validation")
+        if any(f"val_{name}" in row for row in history):
+            axes.plot(epochs, [row[f"val_{name}"] for row in history], "o-", markersize=3, label="validation")
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
