@@ -1,0 +1,229 @@
+"""Images out of noise with a diffusion model.
+
+A U-Net learns to take noise away from images (Ho et al. 2020, "Denoising Diffusion Probabilistic Models",
+https://arxiv.org/abs/2006.11239, on the cosine schedule of Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672),
+and so makes images from nothing but noise, of a class that is asked for (classifier-free guidance, Ho and Salimans
+2022, https://arxiv.org/abs/2207.12598).
+
+    KERAS_BACKEND=jax python recipes/diffusion.py                          Fashion-MNIST, on two CPU cores
+    KERAS_BACKEND=jax python recipes/diffusion.py --preset full            CIFAR-10, on one GPU
+    KERAS_BACKEND=jax python recipes/diffusion.py --judge model.keras      measured by a classifier of cnn_cifar10
+    KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --sampler ddim --steps 20 --guidance 3
+    KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --chain-samples 2000    against 1000 steps of DDPM
+
+The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
+compare only numbers of the same judge. The recorded runs are under results/diffusion.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+import numpy as np
+from keras import layers
+
+from shared.backends.optimizers import grouped_updates
+from shared.data.diffusion import NoisyImageBatches, noisy_examples
+from shared.data.images import ImageData, load_images
+from shared.diffusion.samplers import SamplerName, sampler_steps
+from shared.diffusion.sampling import ImageSampler
+from shared.diffusion.schedule import Prediction
+from shared.judge import Judge, JudgedOptions, copied_weights, labels_like_test, measured_generator, trained_judge
+from shared.layers.convolution import Convolution
+from shared.layers.unet import (
+    ConditionedResidualBlock,
+    DepthToSpace,
+    GroupNormalization,
+    ImageAttention,
+    NearestUpsampling,
+    SpaceToDepth,
+    TimeEmbedding,
+)
+from shared.metrics.generation import frechet_distance
+from shared.schedules import warmup_cosine
+from shared.training.options import launch
+from shared.training.plots import plot_curves
+from shared.training.run import Run
+from shared.training.sample_plots import plot_denoising
+
+
+@dataclass(kw_only=True)
+class Config(JudgedOptions):
+    """Trains a diffusion model on labelled images, makes images with it, and measures them."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {
+            "epochs": 6, "batch_size": 50, "learning_rate": 1e-2, "widths": (16, 32), "ema": 0.98, "samples": 200,
+            "train_examples": 2500, "validation": 0.005, "sample_batch": 100,
+        },
+        "small": {},
+        "full": {
+            "data": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 4e-4, "widths": (128, 256, 256),
+            "depth": 2, "patch": 1, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "steps": 20,
+            "judge_epochs": 20, "sample_batch": 500,
+        },
+    }  # fmt: skip
+    free_on_resume: ClassVar[tuple[str, ...]] = (
+        *JudgedOptions.free_on_resume, "sampler", "steps", "guidance", "chain_samples",
+    )  # fmt: skip
+
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    """The highest learning rate, of Adam."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    ema: float = 0.995
+    """Decay of an exponential moving average of the weights, which then is what makes images; 0: none."""
+    prediction: Prediction = "v"
+    """What the network predicts: the noise, or v, which says as much at every time."""
+    label_dropout: float = 0.1
+    """Share of the labels left out in training, so that the network also learns to do without."""
+    widths: tuple[int, ...] = (48, 96)
+    """Channels of each resolution, multiples of 8; each further one has half as many pixels each way."""
+    depth: int = 1
+    """Residual blocks of each resolution, down and up."""
+    patch: int = 2
+    """Squares of so many pixels are one place of the highest resolution: quicker, and a little coarser."""
+    attention: int = 1
+    """Of the lowest so many resolutions, each place attends to all others."""
+    dropout: float = 0.0
+    """Share of the values left out in each residual block."""
+    flip: bool = False
+    """Mirror half of the training images, where that does not change their class."""
+    validation: float = 0.02
+    """Share of the training images kept apart for validation."""
+    train_examples: int | None = None
+    """Train on only so many images."""
+    sampler: SamplerName = "dpm_solver"
+    """How images are made: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
+    steps: int = 10
+    """How many times the network is asked for an image."""
+    guidance: float = 1.5
+    """How much the label counts: 0 not at all, 1 as it was learned, and above 1 for twice the time."""
+    chain_samples: int = 0
+    """Compare so many images of DDIM in 20 steps with as many of DDPM in 1000, which takes a while."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("warmup", "ema", "label_dropout", "dropout"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        for name in ("depth", "patch", "steps"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("attention", "guidance"):
+            self.require(name, getattr(self, name) >= 0, "must be at least 0")
+        self.require("guidance", self.guidance == 1 or self.label_dropout > 0, "must be 1 where --label-dropout is 0")
+        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
+        self.require(
+            "widths", self.widths and all(w >= 8 and w % 8 == 0 for w in self.widths), "must be of 8, 16, 24, …"
+        )
+        self.require("chain_samples", self.chain_samples == 0 or self.chain_samples >= 20, "must be 0 or at least 20")
+
+    def load(self) -> ImageData:
+        """The images to learn from and to measure against."""
+        data = load_images(self.data, self.data_dir, "fashion_mnist", self.validation, self.train_examples)
+        examples, height, width, _ = data.train.images.shape
+        self.require("train_examples", examples > 0, "must be at least 1")
+        self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
+        self.require("patch", height % self.patch == width % self.patch == 0, f"must divide {height} and {width}")
+        return data
+
+
+def build_model(config: Config, data: ImageData) -> keras.Model:
+    """Noisy images, times (batch,) and labels (batch,) to predictions of the images' shape, in float32."""
+    *size, channels = data.train.images.shape[1:]
+    image = keras.Input((*size, channels), name="image")
+    time = keras.Input((), name="time")
+    label = keras.Input((), dtype="int32", name="label")
+    features = 4 * config.widths[0]
+    wide = keras.initializers.RandomNormal(stddev=1.0)  # so that labels count from the first step
+    of_label = layers.Embedding(len(data.classes) + 1, features, wide, name="label_embedding")(label)
+    condition = layers.Add()([TimeEmbedding(features, name="time_embedding")(time), of_label])
+
+    def blocks(x, name, level):
+        width = config.widths[level]
+        x = ConditionedResidualBlock(width, dropout=config.dropout, name=name)(x, condition)
+        return ImageAttention(max(1, width // 64), name=f"{name}_attention")(x) if level >= attending else x
+
+    attending, lowest = len(config.widths) - config.attention, len(config.widths) - 1
+    x = SpaceToDepth(config.patch)(image)
+    x = Convolution(config.widths[0], 3, name="stem")(x)
+    skips = []
+    for level, width in enumerate(config.widths):
+        x = Convolution(width, 3, strides=2, name=f"down_{level}")(x) if level else x
+        for index in range(config.depth):
+            x = blocks(x, f"down_{level}_{index}", level)
+            skips.append(x)
+    x = blocks(x, "middle", lowest)
+    for level in reversed(range(len(config.widths))):
+        x = NearestUpsampling(*skips[-1].shape[1:3])(x) if level < lowest else x
+        for index in range(config.depth):
+            x = blocks(layers.Concatenate()([x, skips.pop()]), f"up_{level}_{index}", level)
+    x = layers.Activation("silu")(GroupNormalization(name="last_norm")(x))
+    last = {"use_bias": True, "kernel_initializer": "zeros", "dtype": "float32", "name": "last"}
+    x = DepthToSpace(config.patch, dtype="float32")(Convolution(channels * config.patch**2, 3, **last)(x))
+    return keras.Model({"image": image, "time": time, "label": label}, x, name="unet")
+
+
+def make_and_measure(run: Run, model: keras.Model, judge: Judge, data: ImageData, untrained: list) -> dict[str, float]:
+    """Makes images, writes the figures and gives the metrics. `untrained` are the weights before training."""
+    config = run.config
+
+    def sampler(name, steps):
+        return ImageSampler(
+            model, sampler_steps(name, steps), config.prediction, config.guidance, no_label=len(data.classes),
+            batch_size=config.sample_batch, seed=config.seed,
+        )  # fmt: skip
+
+    draw = sampler(config.sampler, config.steps)
+    samples, metrics = measured_generator(run, model, draw, judge, data, untrained)
+    if config.chain_samples:
+        labels, real = labels_like_test(data, config.chain_samples, config.seed), judge.look(data.test.images).features
+        for name, steps in (("ddim", 20), ("ddpm", 1000)):
+            images = sampler(name, steps)(labels)
+            metrics[f"frechet_{name}_{steps}"] = frechet_distance(judge.look(images).features, real)
+    run.save_figure("denoising.png", plot_denoising(draw.chain(samples.labels[:8], stages=11)))
+    run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
+    return metrics
+
+
+def main(config: Config) -> dict[str, float]:
+    run = Run("diffusion", config)
+    data = config.load()
+    classes = len(data.classes)
+    batches = NoisyImageBatches(
+        data.train, config.prediction, classes, config.batch_size, config.seed, config.label_dropout,
+        flip=config.flip and data.mirrored,
+    )  # fmt: skip
+    model = build_model(config, data)
+    untrained = copied_weights(model)
+    judge = Judge(config.judge, data) if config.judge else None
+
+    rate = warmup_cosine(config.learning_rate, config.epochs * len(batches), config.warmup)
+    averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
+    model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
+    model.summary()
+    run.fit(
+        model,
+        batches,
+        data=f"{data.name} {data.fingerprint}",
+        validation_data=noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes),
+        validation_batch_size=100,
+        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
+    )
+    judge = judge or trained_judge(run, data, config.judge_epochs)
+    metrics = make_and_measure(run, model, judge, data, untrained)
+    facts = config.facts("prediction", "sampler", "steps", "guidance")
+    return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
+
+
+if __name__ == "__main__":
+    launch(main, Config)

@@ -1,0 +1,250 @@
+"""Images out of noise with a generative adversarial network.
+
+A generator learns to make images that a critic takes for real ones, while the critic learns to tell them apart
+(Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661); both are convolutional (DCGAN, Radford et al. 2015,
+https://arxiv.org/abs/1511.06434). What has made that stable since: spectral normalization of the critic (Miyato et al.
+2018, https://arxiv.org/abs/1802.05957); classes that scale and shift the generator's channels and that the critic
+projects on (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637); by option, a penalty on the critic's slope (R1,
+Mescheder et al. 2018, https://arxiv.org/abs/1801.04406); a moving average of the generator, which makes the images.
+
+    KERAS_BACKEND=jax python recipes/gan_fashion.py                          Fashion-MNIST, on two CPU cores
+    KERAS_BACKEND=jax python recipes/gan_fashion.py --preset full            CIFAR-10, on one GPU
+    KERAS_BACKEND=jax python recipes/gan_fashion.py --judge model.keras      measured by a classifier of cnn_cifar10
+    KERAS_BACKEND=jax python recipes/gan_fashion.py --loss wgan_gp --no-spectral-norm --critic-steps 3
+
+The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
+compare only numbers of the same judge. The recorded runs are under results/gan_fashion.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+try:
+    from shared.backends.choice import require_backend
+except ModuleNotFoundError:
+    print("error: the package shared is not installed: run  pip install -e .  in keras-recipes", file=sys.stderr)
+    sys.exit(2)
+require_backend()
+
+import keras
+from keras import layers, ops
+
+from shared.adversarial import AdversarialLoss, critic_loss, generator_loss, slope_penalty
+from shared.backends.gradients import minimize
+from shared.backends.steps import compiled_step
+from shared.data.adversarial import AdversarialBatches
+from shared.data.images import ImageData, load_images
+from shared.generator import EpochSheets, NoiseSampler, warn_if_collapsed
+from shared.judge import Judge, JudgedOptions, copied_weights, measured_generator, trained_judge
+from shared.layers.convolution import Convolution
+from shared.layers.modulation import ClassModulation
+from shared.layers.normalization import BatchNormalization
+from shared.layers.spectral import SpectralNormalization
+from shared.layers.unet import DepthToSpace
+from shared.schedules import warmup_cosine
+from shared.training.custom import update_averages
+from shared.training.options import launch
+from shared.training.plots import plot_curves
+from shared.training.run import Run
+from shared.training.sample_plots import plot_rows
+
+
+@dataclass(kw_only=True)
+class Config(JudgedOptions):
+    """Trains a generator of labelled images against a critic, makes images with it, and measures them."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {
+            "epochs": 16, "batch_size": 50, "learning_rate": 2e-3, "critic_learning_rate": 2e-3, "widths": (16, 32),
+            "critic_widths": (16, 32), "latent": 32, "ema": 0.98, "samples": 200, "train_examples": 2500,
+        },
+        "small": {},
+        "full": {
+            "data": "cifar10", "epochs": 200, "batch_size": 128, "learning_rate": 2e-4, "critic_learning_rate": 2e-4,
+            "widths": (128, 256, 512), "critic_widths": (64, 128, 256, 512), "latent": 128, "ema": 0.9999, "flip": True,
+            "judge_epochs": 20,
+        },
+    }  # fmt: skip
+
+    epochs: int = 12
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    """The highest learning rate of the generator, of Adam."""
+    critic_learning_rate: float = 1e-3
+    """That of the critic."""
+    loss: AdversarialLoss = "hinge"
+    """What the two play for."""
+    spectral_norm: bool = True
+    """Divide the kernels of the critic by their largest singular values."""
+    r1: float = 0.0
+    """Weight of a penalty on the critic's slope at real images (R1); 0: none. With wgan_gp there is one anyway."""
+    penalty_every: int = 1
+    """Penalize in one step of so many, and as much more, which takes less time."""
+    critic_steps: int = 1
+    """Steps of the critic for one of the generator."""
+    class_conditional: bool = True
+    """Tell both networks the class of each image, so that images of a class can be asked for."""
+    latent: int = 64
+    """How many random numbers an image is made from."""
+    widths: tuple[int, ...] = (48, 96)
+    """Channels of each resolution of the generator, that of half the image's first."""
+    critic_widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of each resolution of the critic, that of half the image's first."""
+    ema: float = 0.999
+    """Decay of the moving average of the generator, which is what makes images; 0: the generator itself."""
+    flip: bool = False
+    """Mirror half of the training images, where that does not change their class."""
+    train_examples: int | None = None
+    """Train on only so many images."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require("critic_learning_rate", self.critic_learning_rate > 0, "must be above 0")
+        self.require("r1", self.r1 >= 0, "must be at least 0")
+        self.require("ema", 0 <= self.ema < 1, "must be at least 0 and below 1")
+        for name in ("penalty_every", "critic_steps", "latent"):
+            self.require(name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("widths", "critic_widths"):
+            self.require(name, getattr(self, name) and min(getattr(self, name)) >= 1, "must be at least 1 each")
+
+    def load(self) -> ImageData:
+        """The images to learn from and to measure against."""
+        data = load_images(self.data, self.data_dir, "fashion_mnist", 0.0, self.train_examples)
+        examples, height, width, _ = data.train.images.shape
+        needed, parts = self.critic_steps * self.batch_size, 2 ** len(self.widths)
+        self.require("train_examples", examples >= 20, "must be at least 20")
+        self.require("batch_size", needed <= examples, f"times --critic-steps must be at most the {examples} images")
+        self.require("widths", height % parts == width % parts == 0, f"must be fewer, to halve {height} by {width}")
+        return data
+
+
+class Networks(NamedTuple):
+    """The two that play against each other."""
+
+    generator: keras.Model
+    """Noise (batch, latent) and labels (batch,) to images (batch, height, width, channels), −1 to 1, in float32."""
+    critic: keras.Model
+    """Images and labels to scores (batch, 1) in float32, high for what looks real."""
+
+
+def build_model(config: Config, data: ImageData) -> Networks:
+    image_shape = data.train.images.shape[1:]
+    classes = len(data.classes) if config.class_conditional else 1
+    return Networks(build_generator(config, image_shape, classes), build_critic(config, image_shape, classes))
+
+
+def build_generator(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    *size, channels = image_shape
+    rows, columns = (length >> len(config.widths) for length in size)
+    noise = keras.Input((config.latent,), name="noise")
+    label = keras.Input((), dtype="int32", name="label")
+    x = layers.Dense(rows * columns * config.widths[-1], use_bias=False, name="first")(noise)
+    x = layers.Reshape((rows, columns, config.widths[-1]))(x)
+    for level in reversed(range(len(config.widths))):
+        x = BatchNormalization(momentum=0.9, name=f"norm_{level}")(x)
+        x = layers.ReLU()(ClassModulation(classes, name=f"modulation_{level}")(x, label))
+        filters = config.widths[level - 1] if level else channels
+        x = Convolution(4 * filters, 3, use_bias=level == 0, name=f"up_{level}")(x)
+        x = DepthToSpace(2)(x)
+    x = layers.Activation("tanh", dtype="float32")(x)
+    return keras.Model({"noise": noise, "label": label}, x, name="generator")
+
+
+def build_critic(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    def limited(layer):
+        return SpectralNormalization(layer, name=f"limited_{layer.name}") if config.spectral_norm else layer
+
+    x = image = keras.Input(image_shape, name="image")
+    label = keras.Input((), dtype="int32", name="label")
+    for level, width in enumerate(config.critic_widths):
+        x = limited(Convolution(width, 4, strides=2, use_bias=True, name=f"down_{level}"))(x)
+        x = layers.LeakyReLU(0.2)(x)
+    x = layers.Flatten(dtype="float32")(x)
+    bias = config.loss != "wgan_gp"  # which has no use for one, and would leave it to rounding
+    score = limited(layers.Dense(1, use_bias=bias, dtype="float32", name="score"))(x)
+    of_label = limited(layers.Embedding(classes, x.shape[-1], dtype="float32", name="label_embedding"))(label)
+    score = layers.Add(dtype="float32")([score, layers.Dot(axes=1, dtype="float32")([x, of_label])])
+    return keras.Model({"image": image, "label": label}, score, name="critic")
+
+
+def adversarial_step(config: Config, networks: Networks, steps: int) -> tuple[Callable, dict[str, Any]]:
+    """The training step, for so many of them, and all that it changes."""
+    generator, critic = networks
+    average = keras.models.clone_model(generator)
+    average.set_weights(copied_weights(generator))
+    generator_optimizer = build_optimizer(config, generator, config.learning_rate, steps)
+    critic_optimizer = build_optimizer(config, critic, config.critic_learning_rate, steps * config.critic_steps)
+    means = {name: keras.metrics.Mean(name) for name in ("critic_loss", "generator_loss")}
+
+    def train_critic(real, labels, noise, shares):
+        fake = generator({"noise": noise, "label": labels}, training=True)
+
+        def loss():
+            both = {"image": ops.concatenate([real, fake]), "label": ops.concatenate([labels, labels])}
+            value = critic_loss(config.loss, *ops.split(critic(both, training=True), 2))
+            if shares is None:
+                return value
+
+            def score(image):
+                return critic({"image": image, "label": labels}, training=False)
+
+            return value + config.penalty_every * slope_penalty(config.loss, config.r1, score, real, fake, shares)
+
+        means["critic_loss"].update_state(minimize(critic_optimizer, loss, critic.trainable_variables))
+
+    @compiled_step
+    def step(images, labels, noise, shares):
+        for part in range(config.critic_steps):
+            train_critic(images[part], labels[part], noise[part], None if shares is None else shares[part])
+
+        def loss():
+            fake = generator({"noise": noise[-1], "label": labels[-1]}, training=True)
+            return generator_loss(config.loss, critic({"image": fake, "label": labels[-1]}, training=False))
+
+        means["generator_loss"].update_state(minimize(generator_optimizer, loss, generator.trainable_variables))
+        update_averages(average.weights, generator.weights, config.ema)
+        return {name: mean.result() for name, mean in means.items()}
+
+    optimizers = {"generator_optimizer": generator_optimizer, "critic_optimizer": critic_optimizer}
+    return step, {"generator": generator, "critic": critic, "average": average} | optimizers | means
+
+
+def build_optimizer(config: Config, model: keras.Model, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.Adam(warmup_cosine(rate, steps, warmup=0.02), beta_1=0.5, beta_2=0.99)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def main(config: Config) -> dict[str, float]:
+    run = Run("gan_fashion", config)
+    data = config.load()
+    batches = AdversarialBatches(
+        data.train, config.batch_size, config.seed, config.latent, config.critic_steps, config.class_conditional,
+        config.penalty_every if config.r1 or config.loss == "wgan_gp" else 0, config.flip and data.mirrored,
+    )  # fmt: skip
+    judge = Judge(config.judge, data) if config.judge else None
+    networks = build_model(config, data)
+    step, state = adversarial_step(config, networks, config.epochs * len(batches))
+    generator = state["average"]
+    untrained = copied_weights(generator)
+    generator.summary()
+    sampler = NoiseSampler(generator, config.latent, config.class_conditional, config.sample_batch, config.seed)
+    sheets = EpochSheets(run, sampler, data)
+    run.train(step, batches, state, data=f"{data.name} {data.fingerprint}", after_epoch=sheets)
+
+    judge = judge or trained_judge(run, data, config.judge_epochs)
+    samples, metrics = measured_generator(run, generator, sampler, judge, data, untrained, config.class_conditional)
+    run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "from one to another"))
+    run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
+    sheets.animate()
+    facts = config.facts("loss", "spectral_norm", "r1", "class_conditional")
+    facts["collapsed"] = warn_if_collapsed(metrics["diversity"])
+    return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
+
+
+if __name__ == "__main__":
+    launch(main, Config)

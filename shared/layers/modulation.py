@@ -1,0 +1,35 @@
+"""What a layer is told beside its inputs."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class ClassModulation(layers.Layer):
+    """Scales and shifts each channel by what it learns of a class; after batch normalization, conditional batch
+    normalization (Dumoulin et al. 2017, arXiv:1610.07629; in GANs, Miyato and Koyama 2018, arXiv:1802.05637).
+
+    Args:
+        classes: number of classes.
+
+    Call with (batch, height, width, channels) and labels (batch,). Gives the shape of the former.
+    """
+
+    def __init__(self, classes, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def build(self, inputs_shape, label_shape):
+        shape = (self.classes, 2 * inputs_shape[-1])
+        drawn = keras.initializers.RandomNormal(stddev=0.5)  # so that labels count from the first step
+        self.table = self.add_weight(shape=shape, initializer=drawn, name="embeddings")
+
+    def call(self, inputs, label):
+        scale, shift = ops.split(ops.take(self.table, label, axis=0)[:, None, None], 2, axis=-1)
+        return inputs * (1 + scale) + shift
+
+    def compute_output_shape(self, inputs_shape, label_shape=None):
+        return inputs_shape
+
+    def get_config(self):
+        return super().get_config() | {"classes": self.classes}
