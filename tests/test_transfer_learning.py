@@ -28,6 +28,7 @@ def result_of(process):
     return json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
 
 
+@pytest.mark.in_turn
 def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
     process = run_recipe("transfer_learning", "--preset", "smoke", "--out", "run", check=0)
     result = result_of(process)

@@ -20,6 +20,7 @@ def blood_cells():
     return directory_with("tfds/bccd")
 
 
+@pytest.mark.in_turn
 def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
     process = run_recipe("yolo_detection", "--preset", "smoke", "--out", "run", check=0)
     result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
