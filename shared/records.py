@@ -154,6 +154,20 @@ def results_table(recipe: str) -> str:
     return "\n".join(rows)
 
 
+def steps_table() -> str:
+    """What benchmarks/custom_step.py measured on each backend, in Markdown."""
+    directory = PROJECT / "results" / "custom_step"
+    records = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    if not records:
+        return "Not yet measured."
+    ways = dict.fromkeys(way for record in records for way in record["milliseconds"])
+    lines = [f"| | {' | '.join(record['backend'] for record in records)} |", "|---" * (len(records) + 1) + "|"]
+    for way in ways:
+        cells = [record["milliseconds"].get(way) for record in records]
+        lines.append(f"| {way} | {' | '.join('–' if cell is None else f'{cell:.2f} ms' for cell in cells)} |")
+    return "\n".join(lines)
+
+
 def by_headline(record: dict[str, Any]) -> list[str]:
     """The names of a record's metrics, the headline first, without those that `bounds_table` shows beside them."""
     names = [name for name in record["metrics"] if not name.endswith(("_floor", "_ceiling"))]
@@ -182,7 +196,8 @@ def public_command(command: str) -> str:
 def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
-    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe.
+    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe, and
+    "steps".
     """
 
     def table(match: re.Match) -> str:
@@ -190,10 +205,12 @@ def with_tables(text: str) -> str:
         if kind == "comparison":
             path = PROJECT / "results" / "comparisons" / f"{name}.json"
             body = comparison_markdown(json.loads(path.read_text())) if path.exists() else "Not yet measured."
+        elif kind == "steps":
+            body = steps_table()
         elif kind == "bounds":
             body = bounds_table(name)
         else:
             body = recipes_table() if name == "recipes" else results_table(name)
         return f"<!-- {kind} {name} -->\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- (table|bounds|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (table|bounds|steps|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

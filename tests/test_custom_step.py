@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import re
+import runpy
 import signal
 import sys
 import textwrap
@@ -578,3 +579,15 @@ def test_the_progress_bar_shows_the_losses(tmp_path, monkeypatch, capsys):
     assert "5/5" in printed
     for name in ("critic_loss", "generator_loss", "spread"):
         assert f"{name}: {run.history[-1][name]:.4f}" in printed
+
+
+def test_the_benchmark_trains_by_every_way():
+    benchmark = runpy.run_path(str(PROJECT / "benchmarks/custom_step.py"))
+    ways = {"compiled_step", "train_on_batch", *(["plain JAX"] if keras.config.backend() == "jax" else [])}
+    found = benchmark["milliseconds"](rounds=1, steps=1)
+    assert set(found) == ways and min(found.values()) > 0
+    x, y = normal(64, 64), np.eye(10, dtype="float32")[np.arange(64) % 10]
+    for name in ("of_keras", "of_ours", *(["of_plain_jax"] if "plain JAX" in ways else [])):
+        step = benchmark[name]()
+        losses = [float(step(x, y)) for _ in range(30)]
+        assert losses[-1] < 0.8 * losses[0], name
