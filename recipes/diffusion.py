@@ -75,9 +75,9 @@ class Config(JudgedOptions):
         *JudgedOptions.free_on_resume, "sampler", "steps", "guidance", "chain_samples",
     )  # fmt: skip
 
-    epochs: int = 5
+    epochs: int = 6
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     """The highest learning rate, of Adam."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises, before it falls along a cosine."""
