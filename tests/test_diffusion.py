@@ -37,6 +37,7 @@ from shared.judge import (
     judged_images,
     labels_like_test,
 )
+from shared.records import read_records
 from shared.schedules import warmup_cosine
 from shared.training.options import parse_options
 from shared.training.saving import save_model
@@ -483,6 +484,17 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
     assert other["judge_sha256"] == result["judge_sha256"]
     assert other["metrics"]["frechet_floor"] == pytest.approx(metrics["frechet_floor"], rel=1e-4)
     assert other["value"] != result["value"]
+
+
+@pytest.mark.once
+def test_the_recorded_runs_are_as_good_as_told():
+    records = read_records("diffusion")
+    assert records
+    for record in records:
+        metrics = record["metrics"]
+        assert record["value"] == metrics["frechet"]
+        assert metrics["times_nearer"] > 20
+        assert metrics["class_accuracy"] > 0.85
 
 
 BENCHMARK = PROJECT / "benchmarks/diffusion_torch.py"

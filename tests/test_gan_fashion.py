@@ -27,6 +27,7 @@ from shared.layers.convolution import Convolution
 from shared.layers.modulation import ClassModulation
 from shared.layers.spectral import SpectralNormalization
 from shared.metrics.generation import COLLAPSED, diversity, effective_number
+from shared.records import read_records
 from shared.training.options import parse_options
 from shared.training.run import Run
 from shared.training.sample_plots import animate_sheets, plot_rows, save_sheet
@@ -515,6 +516,17 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
     assert metrics["diversity_ceiling"] < metrics["diversity"] < 1.2
     weights = keras.saving.load_model(tmp_path / "run/model.keras").get_weights()
     assert sum(weight.size for weight in weights) == result["parameters"]
+
+
+@pytest.mark.once
+def test_the_recorded_runs_are_as_good_as_told():
+    records = read_records("gan_fashion")
+    assert records
+    for record in records:
+        metrics = record["metrics"]
+        assert record["value"] == metrics["frechet"]
+        assert metrics["times_nearer"] > 10
+        assert metrics["class_accuracy"] > 0.85
 
 
 BENCHMARK = PROJECT / "benchmarks/gan_fashion_torch.py"
