@@ -175,17 +175,17 @@ def by_headline(record: dict[str, Any]) -> list[str]:
 
 
 def bounds_table(recipe: str) -> str:
-    """What images were made of and measured, between the same measures of real images and of an untrained network."""
+    """The measures of generated images between those of real ones and of an untrained network, in Markdown."""
     records = [record for record in read_records(recipe) if record["preset"] == "small"]
     if not records:
         return "Not yet measured."
     first = records[0]["metrics"]
     names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
-    rows = {"training images": [first[f"{name}_floor"] for name in names]}
-    rows |= {f"{each['data']}, {each['backend']}": [each["metrics"][name] for name in names] for each in records}
-    rows["untrained"] = [first[f"{name}_ceiling"] for name in names]
+    rows = [("training images", [first[f"{name}_floor"] for name in names])]
+    rows += [(f"{each['data']}, {each['backend']}", [each["metrics"][name] for name in names]) for each in records]
+    rows += [("untrained", [first[f"{name}_ceiling"] for name in names])]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows.items()])
+    return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])
 
 
 def public_command(command: str) -> str:
@@ -196,8 +196,7 @@ def public_command(command: str) -> str:
 def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
-    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe, and
-    "steps".
+    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe, and "steps".
     """
 
     def table(match: re.Match) -> str:
