@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from shared.backends.gradients import value_and_grad
 from shared.backends.pooling import max_pooling
+from shared.backends.steps import compiled_step
 from shared.data.boxes import BoxedImages
 from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
@@ -60,7 +61,7 @@ def computed(function, *arrays, **options):
 
 def gradients_of(function, variables):
     """The value of a function of variables, and its gradients, as arrays."""
-    value, gradients = compiled(lambda: value_and_grad(function, variables))()
+    value, gradients = compiled_step(lambda: value_and_grad(function, variables))()
     return numpy(value), [numpy(gradient) for gradient in gradients]
 
 
