@@ -51,10 +51,12 @@ def headline_records(recipe: str) -> list[dict[str, Any]]:
 
 
 def result_and_time(records: list[dict[str, Any]]) -> tuple[str, str]:
-    """What records of one experiment say in two cells: the lowest and highest result, and the time on each backend."""
+    """Two cells: the lowest and highest result of one experiment, and the shortest time on each backend."""
     values = sorted({f"{record['value']:.4f}" for record in records})
-    times = [f"{record['train_seconds'] / 60:.0f} min {record['backend']}" for record in records]
-    return f"{records[0]['metric']} {'–'.join(values[:1] + values[1:][-1:])}", ", ".join(times)
+    times = {}
+    for record in sorted(records, key=lambda record: record["train_seconds"]):
+        times.setdefault(record["backend"], f"{record['train_seconds'] / 60:.0f} min {record['backend']}")
+    return f"{records[0]['metric']} {'–'.join(values[:1] + values[1:][-1:])}", ", ".join(times.values())
 
 
 def record_comparison(directory: Path) -> Path:
