@@ -61,12 +61,9 @@ class AdversarialBatches(SeededBatches):
         self.conditional = conditional
         self.penalty_every = penalty_every
         self.flip = flip
-        self.order = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> AdversarialBatch:
-        if self.order[0] != self.epoch:
-            self.order = (self.epoch, self.shuffled(len(self.data.labels), self.epoch))
-        chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self.shuffled(len(self.data.labels), self.epoch)[index * self.batch_size :][: self.batch_size]
         images = self.data.images[chosen]
         if self.flip:
             images = random_flip(images, rng)

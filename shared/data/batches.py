@@ -30,6 +30,7 @@ class SeededBatches(keras.utils.PyDataset):
         self.first = 0
         self.seconds = 0.0
         """Time spent making batches so far, in seconds."""
+        self.order: tuple[tuple[int, int] | None, np.ndarray | None] = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
         """Batch `index` of the current epoch as (inputs, targets), whatever is random drawn from `rng`."""
@@ -49,8 +50,10 @@ class SeededBatches(keras.utils.PyDataset):
         return batch
 
     def shuffled(self, examples: int, number: int) -> np.ndarray:
-        """A permutation of the examples, another one for each pass over them."""
-        return np.random.default_rng([self.seed, number]).permutation(examples)
+        """A permutation of the examples, another one for each pass over them; it is kept for the next batch."""
+        if self.order[0] != (examples, number):
+            self.order = ((examples, number), np.random.default_rng([self.seed, number]).permutation(examples))
+        return self.order[1]
 
 
 class ArrayBatches(SeededBatches):
@@ -111,12 +114,9 @@ class ImageBatches(SeededBatches):
         self.crop = crop
         self.cutout = cutout
         self.fill = fill
-        self.order = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if self.order[0] != self.epoch:
-            self.order = (self.epoch, self.shuffled(len(self.data.labels), self.epoch))
-        chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self.shuffled(len(self.data.labels), self.epoch)[index * self.batch_size :][: self.batch_size]
         images = self.data.images[chosen]
         if self.crop:
             images = random_crop(images, self.crop, rng)

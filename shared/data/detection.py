@@ -211,13 +211,10 @@ class DetectionBatches(SeededBatches):
         self.shift = shift
         self.flip = flip
         self.colour = colour
-        self.order = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         number, place = divmod(self.epoch * self.batches_per_epoch + index, self.batches_per_pass)
-        if self.order[0] != number:
-            self.order = (number, self.shuffled(len(self.data.labels), number))
-        chosen = self.order[1][place * self.batch_size :][: self.batch_size]
+        chosen = self.shuffled(len(self.data.labels), number)[place * self.batch_size :][: self.batch_size]
         images = [self.augmented(number, rng) for number in chosen]
         targets = [detection_targets(image.boxes, image.labels, self.max_boxes) for image in images]
         return np.stack([image.pixels for image in images]), np.stack(targets)

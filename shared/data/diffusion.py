@@ -72,12 +72,9 @@ class NoisyImageBatches(SeededBatches):
         self.batches_per_epoch = len(data.labels) // batch_size
         self.label_dropout = label_dropout
         self.flip = flip
-        self.order = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        if self.order[0] != self.epoch:
-            self.order = (self.epoch, self.shuffled(len(self.data.labels), self.epoch))
-        chosen = self.order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self.shuffled(len(self.data.labels), self.epoch)[index * self.batch_size :][: self.batch_size]
         images = self.data.images[chosen]
         if self.flip:
             images = random_flip(images, rng)

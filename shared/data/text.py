@@ -204,14 +204,12 @@ class TextBatches(SeededBatches):
         self.window = window
         self.batch_size = batch_size
         self.batches_per_epoch = (len(codes) - window) // window // batch_size
-        self.starts = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if self.starts[0] != self.epoch:
-            first = np.random.default_rng([self.seed, self.epoch, self.batches_per_epoch]).integers(self.window)
-            windows = (len(self.codes) - self.window) // self.window
-            self.starts = (self.epoch, first + self.window * self.shuffled(windows, self.epoch))
-        starts = self.starts[1][index * self.batch_size :][: self.batch_size]
+        first = np.random.default_rng([self.seed, self.epoch, self.batches_per_epoch]).integers(self.window)
+        windows = (len(self.codes) - self.window) // self.window
+        chosen = self.shuffled(windows, self.epoch)[index * self.batch_size :][: self.batch_size]
+        starts = first + self.window * chosen
         codes = self.codes[starts[:, None] + np.arange(self.window + 1)].astype(np.int32)
         return codes[:, :-1], codes[:, 1:]
 
