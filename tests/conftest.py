@@ -5,6 +5,7 @@ what it tests is tested on every backend in smaller too: it runs on one of them,
 or of the files that have such a test.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import urllib.request
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shared.backends.choice import BACKENDS, installed_backends
+from shared.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +60,27 @@ def smallest_options(recipe: str) -> tuple[str, ...]:
     The learning rates are low: high ones amplify rounding, and backends could not agree to the last digits.
     """
     return ("--preset", "smoke", *SMALLEST.get(recipe, ()))
+
+
+@contextlib.contextmanager
+def refused_in_one_line(message: str):
+    """What is done here is to be refused in one line that holds the message."""
+    with pytest.raises(UsageError) as caught:
+        yield
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Normal numbers of deviation 1 in 32 bits, always the same."""
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def numbers(tensor) -> np.ndarray:
+    """A tensor of the running backend as an array."""
+    import keras  # the process that only starts a worker for each backend does without
+
+    return keras.ops.convert_to_numpy(tensor)
 
 
 @pytest.hookimpl(tryfirst=True)

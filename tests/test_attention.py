@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import numbers
 from keras import ops
 
 from shared.backends.attention import dot_product_attention
@@ -31,10 +32,6 @@ def randomize(layer):
     return layer
 
 
-def numpy(x):
-    return ops.convert_to_numpy(x)
-
-
 def reference_attention(queries, keys, values, key_mask=None, causal=False):
     """Equation 1, in NumPy, (batch, length, heads, depth)."""
     scores = np.einsum("bnhd,bmhd->bhnm", queries, keys) / np.sqrt(queries.shape[-1])
@@ -55,7 +52,7 @@ def test_dot_product_attention(masked, causal):
     queries, keys, values = (random((3, 5, 2, 4), seed) for seed in range(3))
     mask = MASK if masked else None
     tensors = [ops.convert_to_tensor(each) for each in (queries, keys, values)]
-    found = numpy(dot_product_attention(*tensors, mask, causal))
+    found = numbers(dot_product_attention(*tensors, mask, causal))
     np.testing.assert_allclose(found, reference_attention(queries, keys, values, mask, causal)[0], rtol=1e-5, atol=1e-6)
 
     torch = pytest.importorskip("torch")
@@ -89,9 +86,9 @@ def test_multi_head_attention_is_that_of_pytorch(cross, causal):
             torch.tensor(x), keys, keys, key_padding_mask=~torch.tensor(MASK), attn_mask=future,
             average_attn_weights=False,
         )  # fmt: skip
-    np.testing.assert_allclose(numpy(found), expected.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(numbers(found), expected.numpy(), rtol=1e-5, atol=1e-5)
     if not causal:
-        found_weights = numpy(layer.weights_of(ops.convert_to_tensor(x), memory if cross else x, MASK))
+        found_weights = numbers(layer.weights_of(ops.convert_to_tensor(x), memory if cross else x, MASK))
         np.testing.assert_allclose(found_weights, weights.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -105,7 +102,7 @@ def test_multi_head_attention_is_that_of_keras():
     split = [query, query_bias, both[:, :8], both_bias[:8], both[:, 8:], both_bias[8:], output, output_bias]
     theirs.set_weights([value.reshape(weight.shape) for value, weight in zip(split, theirs.weights, strict=True)])
     expected = theirs(x, memory, attention_mask=MASK[:, None, :])
-    np.testing.assert_allclose(numpy(ours(x, memory, key_mask=MASK)), numpy(expected), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(numbers(ours(x, memory, key_mask=MASK)), numbers(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_blocks_are_those_of_keras_hub():
@@ -126,7 +123,7 @@ def test_blocks_are_those_of_keras_hub():
     ]:  # fmt: skip
         other.set_weights(mine.get_weights())
     expected = theirs(x, memory, encoder_padding_mask=MASK)
-    np.testing.assert_allclose(numpy(ours(x, memory, key_mask=MASK)), numpy(expected), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(numbers(ours(x, memory, key_mask=MASK)), numbers(expected), rtol=1e-4, atol=1e-5)
 
 
 def give_attention(ours, theirs):
@@ -138,18 +135,18 @@ def give_attention(ours, theirs):
 
 
 def test_sinusoidal_positions_are_those_of_the_paper():
-    found = numpy(SinusoidalPositions()(np.zeros((1, 50, 8), "float32")))[0]
+    found = numbers(SinusoidalPositions()(np.zeros((1, 50, 8), "float32")))[0]
     for place in (0, 1, 7, 49):
         for i in range(4):
             angle = place / 10000 ** (i / 3)
             np.testing.assert_allclose(found[place, [i, i + 4]], [np.sin(angle), np.cos(angle)], rtol=1e-4, atol=1e-5)
-    later = numpy(SinusoidalPositions()(np.zeros((1, 3, 8), "float32"), start=7))[0]
+    later = numbers(SinusoidalPositions()(np.zeros((1, 3, 8), "float32"), start=7))[0]
     np.testing.assert_allclose(later, found[7:10], rtol=1e-5, atol=1e-6)
 
 
 def test_rotary_positions():
     x = random((2, 6, 3, 8))
-    found = numpy(rotate_by_place(ops.convert_to_tensor(x)))
+    found = numbers(rotate_by_place(ops.convert_to_tensor(x)))
     for place in range(6):
         for i in range(4):
             turn = np.exp(1j * place / 10000 ** (2 * i / 8))
@@ -160,7 +157,7 @@ def test_rotary_positions():
     keys = ops.convert_to_tensor(random((2, 6, 3, 8), seed=1))
     products = [
         np.einsum(
-            "bnhd,bmhd->bhnm", numpy(rotate_by_place(ops.convert_to_tensor(x), s)), numpy(rotate_by_place(keys, s))
+            "bnhd,bmhd->bhnm", numbers(rotate_by_place(ops.convert_to_tensor(x), s)), numbers(rotate_by_place(keys, s))
         )
         for s in (0, 11)
     ]
@@ -172,12 +169,12 @@ def test_token_by_token_is_the_same(rotary):
     decoder, memory, x = TransformerDecoder(2, 2, 16, rotary=rotary), random((3, 5, 8)), random((3, 7, 8), seed=1)
     decoder.build(x.shape)
     randomize(decoder)
-    expected = numpy(decoder(x, ops.convert_to_tensor(memory), key_mask=MASK))
+    expected = numbers(decoder(x, ops.convert_to_tensor(memory), key_mask=MASK))
     caches, fixed = decoder.start(ops.convert_to_tensor(memory), 9)
     shapes = [each.shape for cache in caches for each in cache]
     for index in range(7):
         outputs, caches = decoder.step(ops.convert_to_tensor(x[:, index : index + 1]), caches, fixed, MASK, index)
-        np.testing.assert_allclose(numpy(outputs)[:, 0], expected[:, index], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(numbers(outputs)[:, 0], expected[:, index], rtol=1e-4, atol=1e-5)
     assert [each.shape for cache in caches for each in cache] == shapes
 
 
@@ -187,19 +184,19 @@ def test_nothing_looks_ahead_and_padding_changes_nothing(rotary):
     decoder = randomize_built(TransformerDecoder(2, 2, 16, rotary=rotary))
     source, target = random((3, 5, 8)), random((3, 4, 8), seed=1)
     memory = encoder(source, key_mask=MASK)
-    outputs = numpy(decoder(target, memory, key_mask=MASK))
+    outputs = numbers(decoder(target, memory, key_mask=MASK))
 
     longer = np.concatenate([source, random((3, 4, 8), seed=2)], axis=1)
     longer[:, :5][~MASK] += 9
     mask = np.concatenate([MASK, np.zeros((3, 4), bool)], axis=1)
-    changed = numpy(encoder(longer, key_mask=mask))
-    np.testing.assert_allclose(changed[:, :5][MASK], numpy(memory)[MASK], rtol=1e-4, atol=1e-5)
+    changed = numbers(encoder(longer, key_mask=mask))
+    np.testing.assert_allclose(changed[:, :5][MASK], numbers(memory)[MASK], rtol=1e-4, atol=1e-5)
     more = np.concatenate([target, random((3, 2, 8), seed=3)], axis=1)
-    again = numpy(decoder(more, ops.convert_to_tensor(changed), key_mask=mask))
+    again = numbers(decoder(more, ops.convert_to_tensor(changed), key_mask=mask))
     np.testing.assert_allclose(again[:, :4], outputs, rtol=1e-4, atol=1e-5)
     more[:, 2] += 1
-    np.testing.assert_allclose(numpy(decoder(more, ops.convert_to_tensor(changed), key_mask=mask))[:, :2], again[:, :2],
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    other = numbers(decoder(more, ops.convert_to_tensor(changed), key_mask=mask))
+    np.testing.assert_allclose(other[:, :2], again[:, :2], rtol=1e-4, atol=1e-5)
 
 
 def randomize_built(layer):
@@ -210,7 +207,7 @@ def randomize_built(layer):
 def test_cross_weights_are_shares_of_the_real_tokens():
     decoder = randomize_built(TransformerDecoder(2, 2, 16))
     memory = ops.convert_to_tensor(random((3, 5, 8)))
-    weights = numpy(decoder.cross_weights(ops.convert_to_tensor(random((3, 4, 8), seed=1)), memory, MASK))
+    weights = numbers(decoder.cross_weights(ops.convert_to_tensor(random((3, 4, 8), seed=1)), memory, MASK))
     assert weights.shape == (3, 2, 4, 5)
     np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(weights[2, :, :, 0], 1, rtol=1e-5)
@@ -222,9 +219,9 @@ def test_tied_embedding():
     randomize(embedding)
     (table,) = embedding.get_weights()
     ids = np.array([[3, 10, 0]])
-    np.testing.assert_allclose(numpy(embedding(ids)), table[ids] * 2, rtol=1e-6)
+    np.testing.assert_allclose(numbers(embedding(ids)), table[ids] * 2, rtol=1e-6)
     x = random((2, 3, 4))
-    np.testing.assert_allclose(numpy(embedding(x, reverse=True)), x @ table.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(numbers(embedding(x, reverse=True)), x @ table.T, rtol=1e-4, atol=1e-5)
     assert TokenEmbedding.from_config(embedding.get_config()).get_config() == embedding.get_config()
 
 
@@ -266,7 +263,7 @@ def test_layers_save_load_and_keep_their_shape(name, tmp_path):
     assert outputs.shape == (3, 4, 8)
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     assert all(weight.dtype == "float32" for weight in model.trainable_weights)
-    as_floats = [numpy(ops.cast(each(inputs), "float32")) for each in (model, loaded)]
+    as_floats = [numbers(ops.cast(each(inputs), "float32")) for each in (model, loaded)]
     np.testing.assert_array_equal(*as_floats)
     assert [layer.get_config() for layer in loaded.layers] == [layer.get_config() for layer in model.layers]
 
@@ -282,7 +279,7 @@ def test_gradients_reach_every_weight(name):
 
     _, gradients = value_and_grad(loss, model.trainable_variables)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        gradient = numpy(gradient)
+        gradient = numbers(gradient)
         assert np.isfinite(gradient).all()
         if "key_value/bias" not in variable.path:  # adding the same to all keys changes nothing
             assert np.abs(gradient).max() > 1e-6, variable.path

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, normal, numbers
 from keras import layers, ops
 
 from shared.backends.gradients import apply_gradients, minimize, substituted, value_and_grad
@@ -27,14 +27,6 @@ from shared.training.custom import models_together, update_averages
 from shared.training.options import Options
 from shared.training.run import Run
 from shared.training.saving import save_model
-
-
-def numpy(x):
-    return keras.ops.convert_to_numpy(x)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def linear(weights):
@@ -55,7 +47,7 @@ def test_the_example_of_the_page(capsys):
     exec(textwrap.dedent(example).replace("range(1000)", "range(201)"), names)  # noqa: S102
     lines = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
     assert [set(line) for line in lines] == [{"critic_loss", "generator_loss"}] * 3
-    made = numpy(names["generator"](normal(500, 8))).mean(axis=0)
+    made = numbers(names["generator"](normal(500, 8))).mean(axis=0)
     assert np.linalg.norm(made - [3, -1]) < 2  # before, the points were around (0, 0)
 
 
@@ -102,7 +94,7 @@ def test_equal_to_fit(name):
     assert int(optimizer.iterations) == 20
     np.testing.assert_allclose(float(result), history["loss"][0], rtol=1e-5)
     for variable, other in zip(ours.weights, theirs.weights, strict=True):
-        value, expected = numpy(variable.value), numpy(other.value)
+        value, expected = numbers(variable.value), numbers(other.value)
         assert np.abs(value - expected).max() <= 1e-5 * np.abs(expected).max(), variable.path
 
 
@@ -126,9 +118,11 @@ def test_two_models_with_two_optimizers():
     points, noise = normal(16, 1), normal(16, 1, seed=1)
     losses = step({"points": points, "noise": noise, "nothing": None})
     new_critic = 2.0 - 0.1 * (0.5 * noise.mean() - points.mean())
-    np.testing.assert_allclose(numpy(critic.weights[0].value), [[new_critic]], rtol=1e-5)
+    np.testing.assert_allclose(numbers(critic.weights[0].value), [[new_critic]], rtol=1e-5)
     # The critic's gradient has not moved the generator, and the generator met the new critic.
-    np.testing.assert_allclose(numpy(generator.weights[0].value), [[0.5 + 0.1 * new_critic * noise.mean()]], rtol=1e-5)
+    np.testing.assert_allclose(
+        numbers(generator.weights[0].value), [[0.5 + 0.1 * new_critic * noise.mean()]], rtol=1e-5
+    )
     np.testing.assert_allclose(float(losses[0]), 2.0 * (0.5 * noise.mean() - points.mean()), rtol=1e-4)
     np.testing.assert_allclose(float(losses[1]), -new_critic * 0.5 * noise.mean(), rtol=1e-4)
 
@@ -147,13 +141,13 @@ def test_moving_averages_and_auxiliary_results():
 
     real, fake = normal(8, 3), normal(8, 3, seed=1) + 5
     (loss, aux), gradients = step(real, fake)
-    means = [numpy(output).mean() for output in aux["outputs"]]
+    means = [numbers(output).mean() for output in aux["outputs"]]
     np.testing.assert_allclose(float(loss), means[0] - means[1], atol=1e-5)
     assert len(gradients) == 4
     mean = 0.9 * (0.1 * real.mean(axis=0)) + 0.1 * fake.mean(axis=0)
-    np.testing.assert_allclose(numpy(normalization.moving_mean.value), mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(numbers(normalization.moving_mean.value), mean, rtol=1e-4, atol=1e-6)
     variance = 0.9 * (0.9 + 0.1 * real.var(axis=0)) + 0.1 * fake.var(axis=0)
-    np.testing.assert_allclose(numpy(normalization.moving_variance.value), variance, rtol=1e-4)
+    np.testing.assert_allclose(numbers(normalization.moving_variance.value), variance, rtol=1e-4)
 
 
 def test_seed_generators_advance():
@@ -163,12 +157,12 @@ def test_seed_generators_advance():
     def step():
         return keras.random.uniform((8,), seed=seed), keras.random.uniform((8,), seed=seed)
 
-    start = numpy(seed.state.value)
-    first, second = [numpy(x) for x in step()], [numpy(x) for x in step()]
+    start = numbers(seed.state.value)
+    first, second = [numbers(x) for x in step()], [numbers(x) for x in step()]
     assert len({float(x[0]) for x in first + second}) == 4
     seed.state.assign(start)
     for x, again in zip(first, step(), strict=True):
-        np.testing.assert_array_equal(numpy(again), x)
+        np.testing.assert_array_equal(numbers(again), x)
 
 
 def test_gradient_of_a_gradient_by_inputs():
@@ -186,7 +180,7 @@ def test_gradient_of_a_gradient_by_inputs():
     for run in (step, step.__wrapped__):
         penalty, (gradient,) = run(ops.convert_to_tensor(normal(5, 3)))
         np.testing.assert_allclose(float(penalty), 16, rtol=1e-5)
-        np.testing.assert_allclose(numpy(gradient)[:, 0], 2 * (1 - 1 / 5) * weights, rtol=1e-5)
+        np.testing.assert_allclose(numbers(gradient)[:, 0], 2 * (1 - 1 / 5) * weights, rtol=1e-5)
 
 
 def test_gradients_of_embeddings_are_tensors():
@@ -194,7 +188,7 @@ def test_gradients_of_embeddings_are_tensors():
     table.build(None)
     unused = keras.Variable(1.0)
     step = compiled_step(lambda x: value_and_grad(lambda: ops.sum(table(x)), [*table.weights, unused])[1][0] * 2)
-    np.testing.assert_array_equal(numpy(step(np.array([[0, 2, 2]]))), [[2, 2], [0, 0], [4, 4]])
+    np.testing.assert_array_equal(numbers(step(np.array([[0, 2, 2]]))), [[2, 2], [0, 0], [4, 4]])
 
 
 def test_gradient_through_a_step_of_gradient_descent():
@@ -218,9 +212,9 @@ def test_gradient_through_a_step_of_gradient_descent():
     loss, (gradient,) = step(one, one)
     adapted = w - rate * a * w**2
     np.testing.assert_allclose(float(loss), adapted**2 / 2, rtol=1e-5)
-    np.testing.assert_allclose(numpy(gradient), [[adapted * (1 - 2 * rate * a * w)]], rtol=1e-5)
-    np.testing.assert_allclose(numpy(model.weights[0].value), [[0.8]])
-    np.testing.assert_allclose(numpy(normalization.moving_mean.value), [0.01], rtol=1e-5)  # assigned inside, and kept
+    np.testing.assert_allclose(numbers(gradient), [[adapted * (1 - 2 * rate * a * w)]], rtol=1e-5)
+    np.testing.assert_allclose(numbers(model.weights[0].value), [[0.8]])
+    np.testing.assert_allclose(numbers(normalization.moving_mean.value), [0.01], rtol=1e-5)  # assigned inside, and kept
 
 
 @pytest.mark.parametrize("way", ["by hand", "by the optimizer"])
@@ -279,7 +273,7 @@ def test_loss_scaling_leaves_out_a_step_that_overflows():
     # The gradient by a weight is the mean of x; times 1024, 100 is more than float16 can hold, and times 512 not.
     for x, weight, scale, steps in [(100, 1, 512, 0), (100, 1 - 50, 512, 1), (1, 1 - 50.5, 512, 2)]:
         loss = step(np.full((4, 2), x, "float32"))
-        np.testing.assert_allclose(numpy(model.weights[0].value), [[weight]] * 2, rtol=1e-3)
+        np.testing.assert_allclose(numbers(model.weights[0].value), [[weight]] * 2, rtol=1e-3)
         assert float(optimizer.dynamic_scale.value) == scale
         assert int(optimizer.iterations) == steps
         assert np.isfinite(float(loss))
@@ -338,7 +332,7 @@ def test_shared_memory_does_no_harm(tmp_path):
     save_model(model, tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-5)
-    assert [numpy(variable.value).shape for variable in optimizer.variables]  # none was deleted
+    assert [numbers(variable.value).shape for variable in optimizer.variables]  # none was deleted
     step(x)
     assert float(counter.value) == 4
 
@@ -348,7 +342,7 @@ def test_averages_follow():
     step = compiled_step(lambda decay: update_averages(averages, variables, decay))
     for decay, expected in [(0.75, [1.5, 3.0]), (0.0, [3.0, 6.0])]:
         step(decay)
-        np.testing.assert_allclose(numpy(averages[0].value), expected)
+        np.testing.assert_allclose(numbers(averages[0].value), expected)
 
 
 def test_a_step_may_use_other_variables_for_other_shapes():
@@ -365,7 +359,7 @@ def test_a_step_may_use_other_variables_for_other_shapes():
     assert [float(step(np.zeros(rows))) for rows in (1, 2, 1, 2)] == [5, 8, 13, 16]
     c.assign(10.0)
     assert float(step(np.zeros(2))) == 26
-    assert [float(numpy(x.value)) for x in (a, b, c)] == [8, 18, 10]
+    assert [float(numbers(x.value)) for x in (a, b, c)] == [8, 18, 10]
 
 
 @pytest.mark.skipif(keras.config.backend() == "torch", reason="PyTorch compiles nothing")
@@ -478,7 +472,7 @@ def assert_same_bits(one, other):
     for name in one:
         parts = [[part[name].state] if name == "seed" else part[name].variables for part in (one, other)]
         for a, b in zip(*parts, strict=True):
-            np.testing.assert_array_equal(numpy(a.value), numpy(b.value), err_msg=name)
+            np.testing.assert_array_equal(numbers(a.value), numbers(b.value), err_msg=name)
 
 
 def newest(run):
@@ -549,7 +543,7 @@ def test_initial_weights(tmp_path, name):
     models = {"first": linear([1.0, 2.0]), "second": layers.Dense(2)}
     models["second"].build((None, 3))
     state = dict(list(models.items())[: 1 if name == "one" else 2])
-    expected = [numpy(x.value) for model in state.values() for x in model.weights]
+    expected = [numbers(x.value) for model in state.values() for x in model.weights]
     models_together(state).save_weights(tmp_path / "start.weights.h5")
     for model in state.values():
         model.set_weights([x + 1 for x in model.get_weights()])
@@ -557,7 +551,7 @@ def test_initial_weights(tmp_path, name):
     config = Config(out=tmp_path / "run", epochs=1, initial_weights=tmp_path / "start.weights.h5")
     Run("points", config).train(step, Points(0), state, "points")
     for x, y in zip((x for model in state.values() for x in model.weights), expected, strict=True):
-        np.testing.assert_array_equal(numpy(x.value), y)
+        np.testing.assert_array_equal(numbers(x.value), y)
 
 
 def test_the_state_must_be_built(tmp_path):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import numbers
 from keras import layers, ops
 
 from shared.backends.gradients import value_and_grad
@@ -35,10 +36,6 @@ def random(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
-
-
 def compiled(function):
     """A function of tensors, compiled as `fit` would."""
     match keras.config.backend():
@@ -56,17 +53,17 @@ def compiled(function):
 def computed(function, *arrays, **options):
     """What a function of tensors makes of arrays, as arrays."""
     results = compiled(lambda *tensors: function(*tensors, **options))(*map(ops.convert_to_tensor, arrays))
-    return keras.tree.map_structure(numpy, results)
+    return keras.tree.map_structure(numbers, results)
 
 
 def gradients_of(function, variables):
     """The value of a function of variables, and its gradients, as arrays."""
     value, gradients = compiled_step(lambda: value_and_grad(function, variables))()
-    return numpy(value), [numpy(gradient) for gradient in gradients]
+    return numbers(value), [numbers(gradient) for gradient in gradients]
 
 
 def anchors_of(size):
-    return tuple(map(numpy, anchor_grid(size)))
+    return tuple(map(numbers, anchor_grid(size)))
 
 
 def test_layers_save_load_and_learn(case, tmp_path):
@@ -78,9 +75,9 @@ def test_layers_save_load_and_learn(case, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded, x = keras.saving.load_model(tmp_path / "model.keras"), random(input_shape)
     assert loaded.layers[0].get_config() == model.layers[0].get_config()
-    outputs = numpy(model(x))
+    outputs = numbers(model(x))
     assert outputs.shape == output_shape
-    np.testing.assert_array_equal(numpy(loaded(x)), outputs)
+    np.testing.assert_array_equal(numbers(loaded(x)), outputs)
 
     target = ops.convert_to_tensor(random(output_shape))
     _, gradients = gradients_of(lambda: ops.mean((model(x, training=True) - target) ** 2), model.trainable_weights)
@@ -106,11 +103,11 @@ def test_cross_stage_block_is_what_it_says():
     three = two + block.blocks[1](block.blocks[0](two))
     four = three + block.blocks[3](block.blocks[2](three))
     expected = block.last(ops.concatenate([one, two, three, four], axis=-1))
-    np.testing.assert_allclose(numpy(block(x)), numpy(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(numbers(block(x)), numbers(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_head_says_at_first_that_nothing_is_there():
-    scores = numpy(ops.sigmoid(DetectionHead(3, 8, 6)(np.zeros((1, 8, 8, 5), "float32"))[..., 64:]))
+    scores = numbers(ops.sigmoid(DetectionHead(3, 8, 6)(np.zeros((1, 8, 8, 5), "float32"))[..., 64:]))
     np.testing.assert_allclose(scores, 5 / 3 / 64 / (1 + 5 / 3 / 64), rtol=1e-4)
 
 
@@ -162,7 +159,7 @@ def random_boxes(rng, shape, size=64.0, least=2.0):
 def test_overlap_as_keras():
     first, second = random_boxes(np.random.default_rng(0), (2, 200))
     theirs = keras.utils.bounding_boxes.compute_ciou(first, second, "xyxy")
-    np.testing.assert_allclose(computed(complete_iou, first, second), numpy(theirs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(computed(complete_iou, first, second), numbers(theirs), rtol=1e-4, atol=1e-5)
 
 
 def test_overlap_as_keras_cv():
@@ -171,7 +168,7 @@ def test_overlap_as_keras_cv():
     first, second = random_boxes(np.random.default_rng(0), (2, 200))
     second[:, 2:] = second[:, :2] + (first[:, 2:] - first[:, :2]) * np.linspace(0.3, 2, 200)[:, None]
     theirs = losses.CIoULoss(bounding_box_format="xyxy", reduction="none")(first, second)
-    np.testing.assert_allclose(1 - computed(complete_iou, first, second), numpy(theirs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(1 - computed(complete_iou, first, second), numbers(theirs), rtol=1e-4, atol=1e-5)
 
 
 def test_overlap_of_empty_boxes_has_finite_gradients():
@@ -456,7 +453,7 @@ def test_suppression_as_keras_hub():
     boxes = random_boxes(rng, (2, 6))[:, rng.integers(0, 6, 40)] + rng.normal(0, 3, (2, 40, 4)).astype("float32")
     scores = rng.permutation(80).reshape(2, 40, 1).astype("float32") / 80
     layer = hub.layers.NonMaxSuppression("xyxy", from_logits=False, iou_threshold=0.5, confidence_threshold=0.2)
-    theirs = {name: numpy(value) for name, value in layer(boxes, scores).items()}
+    theirs = {name: numbers(value) for name, value in layer(boxes, scores).items()}
     ours = computed(suppress_overlapping, boxes, scores, confidence=0.2, overlap=0.5)
     for image in range(2):
         count = int(theirs["num_detections"][image])

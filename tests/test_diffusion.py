@@ -6,7 +6,7 @@ import runpy
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, normal, numbers, refused_in_one_line
 from PIL import Image
 
 import shared.diffusion.sampling
@@ -44,14 +44,6 @@ from shared.training.saving import save_model
 
 TIMES = np.linspace(0, 1, 101)
 PREDICTIONS = pytest.mark.parametrize("prediction", ["v", "noise"])
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def numbers(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 @pytest.mark.once
@@ -448,10 +440,8 @@ def test_labels_are_as_frequent_as_in_the_test_images():
 def test_wrong_use(arguments, message):
     if "--data" not in arguments:
         arguments = ["--data", "mnist5k", *arguments]
-    with pytest.raises(UsageError) as caught:
+    with refused_in_one_line(message):
         parse_options(Config, arguments).load()
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.in_turn

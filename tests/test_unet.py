@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import numbers
 
 from recipes.diffusion import Config, build_model
 from shared.data.images import ImageData, LabelledImages
@@ -56,10 +57,6 @@ def model_of(make, shapes):
     model = keras.Model(inputs, make()(*inputs))
     randomize(model)
     return model
-
-
-def numbers(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def test_shape(case):
