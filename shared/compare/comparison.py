@@ -165,6 +165,7 @@ class Comparison:
             answer = self.answer_of(row, task, number, **job)
         except WorkerFailed as error:
             row.problem = str(error)
+            print(f"{row.name}: {row.problem}", file=sys.stderr)
             answer = self.read_answer(row, task, number)  # a missed --target has numbers all the same
         if answer:
             row.facts |= {key: answer[key] for key in ("version", "device", "keras", "data", "metric") if key in answer}
