@@ -8,6 +8,7 @@ from shared.backbones.efficientnet_lite import InvertedBottleneck
 from shared.backends.convolution import convolution, depthwise_convolution
 from shared.backends.gradients import value_and_grad
 from shared.layers.convolution import Convolution, DepthwiseConvolution
+from shared.layers.dense import SequenceDense
 from shared.layers.normalization import BatchNormalization
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 
@@ -237,3 +238,24 @@ def test_batch_normalization_is_that_of_keras(shape, options, state):
         found.append([keras.ops.convert_to_numpy(each) for each in (value, *gradients, *layer.get_weights())])
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("own", [{}, {"activation": "tanh"}, {"use_bias": False}])
+def test_the_dense_layer_of_sequences_is_that_of_keras(shape, own):
+    inputs = keras.Input((None, *shape[2:]) if len(shape) > 2 else shape[1:])
+    ours, theirs = SequenceDense(7, **own), keras.layers.Dense(7, **own)
+    models = [keras.Model(inputs, layer(inputs)) for layer in (ours, theirs)]
+    randomize(ours)
+    theirs.set_weights(ours.get_weights())
+    x, goal = random(shape), random((*shape[:-1], 7), seed=1)
+    found = []
+    for model in models:
+
+        def loss(model=model):
+            return keras.ops.mean(keras.ops.square(keras.ops.subtract(model(x), goal)))
+
+        value, gradients = value_and_grad(loss, model.trainable_variables)
+        found.append([keras.ops.convert_to_numpy(tensor) for tensor in (model(x), value, *gradients)])
+    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+    assert models[0].output.shape == models[1].output.shape

@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from shared.backends.attention import dot_product_attention
+from shared.layers.dense import SequenceDense
 from shared.layers.positions import rotate_by_place
 
 
@@ -31,7 +32,7 @@ class MultiHeadAttention(layers.Layer):
             raise ValueError(f"{channels} channels cannot be shared by {self.heads} heads")
 
         def dense(units, name):
-            layer = layers.Dense(units, dtype=self.dtype_policy, name=name)
+            layer = SequenceDense(units, dtype=self.dtype_policy, name=name)
             layer.build((*input_shape[:-1], channels))
             return layer
 

@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from shared.layers.dense import product
+
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class GlobalAttention(layers.Layer):
@@ -56,12 +58,10 @@ class GlobalAttention(layers.Layer):
     def scores(self, queries, memory):
         """(batch, targets, sources)."""
         if self.score == "additive":
-            hidden = (
-                ops.matmul(queries, self.query_kernel)[:, :, None] + ops.matmul(memory, self.memory_kernel)[:, None]
-            )
+            hidden = product(queries, self.query_kernel)[:, :, None] + product(memory, self.memory_kernel)[:, None]
             return ops.matmul(ops.tanh(hidden + self.bias), self.direction)[..., 0]
         if self.score == "general":
-            queries = ops.matmul(queries, self.query_kernel)
+            queries = product(queries, self.query_kernel)
         return ops.matmul(queries * memory.shape[-1] ** -0.5, ops.swapaxes(memory, 1, 2))
 
     def compute_output_shape(self, queries_shape, memory_shape):

@@ -3,10 +3,13 @@
 In that order, after Xiong et al. 2020, arXiv:2002.04745, it trains without a long warm-up.
 """
 
+from functools import partial
+
 import keras
 from keras import layers, ops
 
 from shared.layers.attention import MultiHeadAttention
+from shared.layers.dense import SequenceDense, as_one_matrix
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -26,8 +29,9 @@ class TokenEmbedding(layers.ReversibleEmbedding):
         super().__init__(vocabulary, channels, **own | {"reverse_dtype": "float32"} | kwargs)
 
     def call(self, inputs, reverse=False):
-        x = super().call(inputs, reverse)
-        return x if reverse else x * self.output_dim**0.5
+        if reverse:
+            return as_one_matrix(partial(super().call, reverse=True), inputs)
+        return super().call(inputs) * self.output_dim**0.5
 
     def get_config(self):
         config = super().get_config()
@@ -47,11 +51,11 @@ class FeedForward(layers.Layer):
     def __init__(self, hidden, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
-        self.expand = layers.Dense(hidden, activation="relu", dtype=self.dtype_policy, name="expand")
+        self.expand = SequenceDense(hidden, activation="relu", dtype=self.dtype_policy, name="expand")
 
     def build(self, input_shape):
         self.expand.build(input_shape)
-        self.contract = layers.Dense(input_shape[-1], dtype=self.dtype_policy, name="contract")
+        self.contract = SequenceDense(input_shape[-1], dtype=self.dtype_policy, name="contract")
         self.contract.build((*input_shape[:-1], self.hidden))
 
     def call(self, inputs):
