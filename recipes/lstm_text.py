@@ -39,7 +39,6 @@ from keras import layers
 from shared.data.text import TextBatches, TextData, consecutive_windows, load_text
 from shared.files import replacing
 from shared.language_model import nats_a_character, write_characters
-from shared.layers.dense import SequenceDense
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.schedules import warmup_cosine
 from shared.training.options import Options, launch
@@ -144,7 +143,7 @@ def build_model(config: Config, characters: int) -> keras.Model:
     for _ in range(config.depth):
         x, *_ = recurrent(config.units, return_sequences=True, return_state=True)(x)
         x = layers.Dropout(config.dropout)(x)
-    logits = SequenceDense(characters, dtype="float32")(x)
+    logits = layers.Dense(characters, dtype="float32")(x)
     return keras.Model(codes, logits, name="language_model")
 
 

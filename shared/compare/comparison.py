@@ -149,7 +149,7 @@ class Comparison:
                 shutil.rmtree(self.directory)
                 raise UsageError(str(error)) from None
             except WorkerFailed as error:
-                row.problem = str(error)
+                self.drop(row, error)
             else:
                 weights = self.directory / f"{row.name}-prepare" / "run" / "initial.weights.h5"
                 shutil.move(weights, self.weights_path)
@@ -164,12 +164,15 @@ class Comparison:
         try:
             answer = self.answer_of(row, task, number, **job)
         except WorkerFailed as error:
-            row.problem = str(error)
-            print(f"{row.name}: {row.problem}", file=sys.stderr)
+            self.drop(row, error)
             answer = self.read_answer(row, task, number)  # a missed --target has numbers all the same
         if answer:
             row.facts |= {key: answer[key] for key in ("version", "device", "keras", "data", "metric") if key in answer}
             keep(row, answer)
+
+    def drop(self, row: Row, error: WorkerFailed) -> None:
+        row.problem = str(error)
+        print(f"{row.name}: {row.problem}", file=sys.stderr, flush=True)
 
     def keep_losses(self, row: Row, answer: dict[str, Any]) -> None:
         row.losses, row.reordered = answer["losses"], answer.get("reordered", [])
