@@ -1,13 +1,10 @@
 """Dense layers for sequences."""
 
-from collections.abc import Callable
-from typing import Any
-
 import keras
 from keras import layers, ops
 
 
-def as_one_matrix(function: Callable[[Any], Any], inputs: Any) -> Any:
+def as_one_matrix(function, inputs):
     """What a function of matrices (rows, channels) makes of inputs (…, channels): (…, channels of what it gives).
 
     The product of a matrix with a kernel is differentiated without copies. Of more than two dimensions XLA brings the
@@ -17,7 +14,7 @@ def as_one_matrix(function: Callable[[Any], Any], inputs: Any) -> Any:
     return ops.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], outputs.shape[-1]))
 
 
-def product(inputs: Any, kernel: Any) -> Any:
+def product(inputs, kernel):
     """inputs (…, channels) times a kernel (channels, units): (…, units)."""
     return as_one_matrix(lambda rows: ops.matmul(rows, kernel), inputs)
 

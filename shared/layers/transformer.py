@@ -3,8 +3,6 @@
 In that order, after Xiong et al. 2020, arXiv:2002.04745, it trains without a long warm-up.
 """
 
-from functools import partial
-
 import keras
 from keras import layers, ops
 
@@ -29,9 +27,10 @@ class TokenEmbedding(layers.ReversibleEmbedding):
         super().__init__(vocabulary, channels, **own | {"reverse_dtype": "float32"} | kwargs)
 
     def call(self, inputs, reverse=False):
+        embed = super().call
         if reverse:
-            return as_one_matrix(partial(super().call, reverse=True), inputs)
-        return super().call(inputs) * self.output_dim**0.5
+            return as_one_matrix(lambda rows: embed(rows, reverse=True), inputs)
+        return embed(inputs) * self.output_dim**0.5
 
     def get_config(self):
         config = super().get_config()
