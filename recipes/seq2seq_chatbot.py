@@ -39,7 +39,6 @@ from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
 from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.files import replacing
 from shared.generation import WritingOptions
-from shared.layers.dense import SequenceDense
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.layers.seq2seq_attention import GlobalAttention
 from shared.layers.transformer import TokenEmbedding
@@ -146,7 +145,7 @@ def build_decoder(config: Config, attend: bool) -> keras.Model:
         contexts, _ = GlobalAttention(config.attention, name="attention")(x, memory, mask)
         x = layers.Concatenate()([contexts, x])
     # Not Luong's tanh: the first steps, which learn how frequent each subword is, would drive it to where it is flat.
-    x = layers.LayerNormalization(name="norm")(SequenceDense(config.width, name="hidden")(x))
+    x = layers.LayerNormalization(name="norm")(layers.Dense(config.width, name="hidden")(x))
     x = layers.Dropout(config.dropout)(x)
     return keras.Model([embedded, memory, mask, *states], [x, *new_states], name="decoder")
 

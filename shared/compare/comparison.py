@@ -171,6 +171,7 @@ class Comparison:
             keep(row, answer)
 
     def drop(self, row: Row, error: WorkerFailed) -> None:
+        """Notes why a row has no, or not all, numbers, and says it at once."""
         row.problem = str(error)
         print(f"{row.name}: {row.problem}", file=sys.stderr, flush=True)
 

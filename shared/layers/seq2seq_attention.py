@@ -3,8 +3,6 @@
 import keras
 from keras import layers, ops
 
-from shared.layers.dense import product
-
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class GlobalAttention(layers.Layer):
@@ -58,10 +56,12 @@ class GlobalAttention(layers.Layer):
     def scores(self, queries, memory):
         """(batch, targets, sources)."""
         if self.score == "additive":
-            hidden = product(queries, self.query_kernel)[:, :, None] + product(memory, self.memory_kernel)[:, None]
+            hidden = (
+                ops.matmul(queries, self.query_kernel)[:, :, None] + ops.matmul(memory, self.memory_kernel)[:, None]
+            )
             return ops.matmul(ops.tanh(hidden + self.bias), self.direction)[..., 0]
         if self.score == "general":
-            queries = product(queries, self.query_kernel)
+            queries = ops.matmul(queries, self.query_kernel)
         return ops.matmul(queries * memory.shape[-1] ** -0.5, ops.swapaxes(memory, 1, 2))
 
     def compute_output_shape(self, queries_shape, memory_shape):
