@@ -243,7 +243,7 @@ def test_weights_travel_and_training_goes_on(tmp_path, run_python):
     np.savez(tmp_path / "batch.npz", images=images, labels=labels)
     expected = {}
     for optimizer in ("sgd", "adamw"):
-        config = ClassifierConfig.for_preset("smoke", optimizer=optimizer, learning_rate=0.01, warmup=0.0)
+        config = ClassifierConfig.for_preset("smoke", widths=(16,), optimizer=optimizer, learning_rate=0.01, warmup=0)
         model = build_model(config, data)
         model.compile(build_optimizer(config, steps=20), keras.losses.CategoricalCrossentropy(from_logits=True))
         for _ in range(3):

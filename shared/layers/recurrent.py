@@ -12,6 +12,8 @@ def fused_inner_loop(layer, sequences, initial_state, mask, training):
     plain = layer.activation == keras.activations.tanh and layer.recurrent_activation == keras.activations.sigmoid
     if noisy or not plain or layer.unroll or layer.use_cudnn is False or not getattr(layer, "reset_after", True):
         return None
+    if mask is None and sequences.shape[1] == 1:
+        return None  # as when a text is written: to lay out the weights anew would take longer than the step
     fused = fused_recurrence(
         sequences,
         list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state],
