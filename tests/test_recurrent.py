@@ -73,6 +73,21 @@ def assert_same(ours, theirs, **arguments):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_step_by_step_as_all_at_once(pair):
+    layer = pair[0](UNITS, return_sequences=True, return_state=True)
+    x = random(BATCH, STEPS, FEATURES)
+    layer.build(x.shape)
+    randomize(layer)
+    outputs, *ends = layer(x)
+    states, found = None, []
+    for step in range(STEPS):
+        output, *states = layer(x[:, step : step + 1], initial_state=states)
+        found.append(keras.ops.convert_to_numpy(output))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), keras.ops.convert_to_numpy(outputs), rtol=1e-5, atol=1e-6)
+    for state, end in zip(states, ends, strict=True):
+        np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (state, end)), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_same_as_keras(pair, options, mask):

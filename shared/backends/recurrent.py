@@ -35,10 +35,12 @@ def fused_recurrence(
 
     Returns:
         The outputs (batch, steps, units) and the states after the last step; None where the backend has no such
-        operation.
+        operation, or is quicker without it.
     """
     if not on_torch_uncompiled():
         return None
+    if mask is None and inputs.shape[1] == 1:  # as when a text is written
+        return None  # to lay out the weights anew takes longer than the step
     import torch
 
     if inputs.device.type == "meta" or torch.jit.is_tracing():

@@ -7,13 +7,11 @@ from shared.backends.recurrent import fused_recurrence
 
 
 def fused_inner_loop(layer, sequences, initial_state, mask, training):
-    """What `layer.inner_loop` should return, in one operation of the backend; None where it has none for this layer."""
+    """What `layer.inner_loop` should return, in one operation of the backend; None where Keras does it by itself."""
     noisy = training and (layer.dropout or layer.recurrent_dropout)
     plain = layer.activation == keras.activations.tanh and layer.recurrent_activation == keras.activations.sigmoid
     if noisy or not plain or layer.unroll or layer.use_cudnn is False or not getattr(layer, "reset_after", True):
         return None
-    if mask is None and sequences.shape[1] == 1:
-        return None  # as when a text is written: to lay out the weights anew would take longer than the step
     fused = fused_recurrence(
         sequences,
         list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state],
