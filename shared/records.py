@@ -97,7 +97,8 @@ def record_run(directory: Path) -> Path:
         The path of the record.
 
     Raises:
-        UsageError: there is no finished run in the directory, or its code was not committed.
+        UsageError: there is no finished run in the directory, its code was not committed, or it was finished with other
+            options than its command has.
     """
     try:
         result = json.loads((directory / "result.json").read_text())
@@ -108,6 +109,12 @@ def record_run(directory: Path) -> Path:
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{directory} holds no finished run ({error}): run the recipe to its end first") from None
     check_committed(directory, facts["commit"])
+    if changed := result.get("changed_on_resume"):
+        options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
+        raise UsageError(
+            f"{directory} was finished with {options}, which its command does not say: "
+            "go on with it with --resume and no other option, or run it anew"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(result | facts, indent=1) + "\n")

@@ -79,6 +79,11 @@ def test_record(tmp_path, monkeypatch):
     for commit in ("0123456789ab-dirty", None):
         with pytest.raises(UsageError, match="not committed"):
             record_run(finished_run(tmp_path / f"run {commit}", commit))
+    changed = finished_run(tmp_path / "changed", "0123456789ab")
+    result = json.loads((changed / "result.json").read_text())
+    (changed / "result.json").write_text(json.dumps(result | {"changed_on_resume": {"chain_samples": "20"}}))
+    with pytest.raises(UsageError, match="--chain-samples 20, which its command does not say"):
+        record_run(changed)
 
 
 @pytest.mark.once

@@ -471,6 +471,7 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
     assert not [line for line in process.stdout.splitlines() if line.startswith("Epoch")]
     other = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
     assert (other["sampler"], other["steps"]) == ("ddim", 20)
+    assert other["changed_on_resume"].keys() == {"sampler", "steps", "judge"}
     assert other["judge_sha256"] == result["judge_sha256"]
     assert other["metrics"]["frechet_floor"] == pytest.approx(metrics["frechet_floor"], rel=1e-4)
     assert other["value"] != result["value"]

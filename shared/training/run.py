@@ -42,6 +42,7 @@ class Run:
         self.recipe = recipe
         self.config = config
         self.directory = open_run_directory(recipe, config)
+        self.changed_on_resume = changed_on_resume(self.directory, config)
         self.recorders: dict[str, Recorder] = {}
         prepare_backend(config.seed, config.precision)
         print(f"{recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
@@ -251,6 +252,8 @@ class Run:
             "peak_memory_bytes": peak_memory(),
             **facts,
         }
+        if self.changed_on_resume:
+            result["changed_on_resume"] = self.changed_on_resume
         with replacing(self.directory / "result.json") as path:
             path.write_text(json.dumps(result, indent=1) + "\n")
         print("result " + json.dumps(result), flush=True)
@@ -299,3 +302,10 @@ def check_same_run(directory: Path, recipe: str, config: Options) -> None:
                 f"{directory} was started with --{option} {there}, not {here}: leave the option out, "
                 "or start another run with another --out"
             )
+
+
+def changed_on_resume(directory: Path, config: Options) -> dict[str, str]:
+    """The options of the recipe's own that are not those which the run in `directory` was started with."""
+    *_, started = read_config(directory, type(config))
+    values = {name: getattr(config, name) for name in config.free_on_resume}
+    return {name: str(value) for name, value in values.items() if value != getattr(started, name)}
