@@ -192,7 +192,7 @@ def bounds_table(recipe: str) -> str:
     names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
     rows = [("training images", [first[f"{name}_floor"] for name in names])]
     rows += [(f"{each['data']}, {each['backend']}", [each["metrics"][name] for name in names]) for each in records]
-    rows += [("untrained", [first[f"{name}_ceiling"] for name in names])]
+    rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_ceiling"] for name in names])]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])
 

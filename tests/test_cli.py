@@ -8,6 +8,7 @@ from conftest import PROJECT
 
 from shared import records
 from shared.backends.choice import installed_backends
+from shared.data.arrays import file_hash
 from shared.errors import UsageError
 from shared.records import public_command, read_records, recipe_paths, record_run, with_tables
 
@@ -105,7 +106,7 @@ def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
     assert records.by_headline(record) == ["frechet", "kid"]
     assert with_tables("<!-- bounds gan -->\n<!-- end -->").splitlines()[1:-1] == [
         "| | frechet |", "|---|---|", "| training images | 0.5000 |", "| some, jax | 2.0000 |",
-        "| untrained | 90.0000 |",
+        "| untrained, jax | 90.0000 |",
     ]  # fmt: skip
     monkeypatch.setattr(records, "read_records", lambda recipe: [])
     assert "Not yet measured." in with_tables("<!-- bounds gan -->\n<!-- end -->")
@@ -122,3 +123,13 @@ def test_records_are_of_committed_code_and_say_how_they_were_made():
             assert record["value"] == record["metrics"][record["metric"]]
     for path in (PROJECT / "results/custom_step").glob("*.json"):
         assert not json.loads(path.read_text())["commit"].endswith("-dirty")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("recipe", ["gan_fashion", "diffusion"])
+def test_recorded_images_are_judged_by_the_classifier_that_is_kept(recipe):
+    for record in read_records(recipe):
+        judge = PROJECT / "results/judges" / f"{record['data']}.keras"
+        assert record["judge_sha256"] == file_hash(judge), "another judge: no two records compare"
+        accuracy = json.loads(judge.with_suffix(".json").read_text())["value"]
+        assert f"top-1 accuracy of {accuracy:.4f}" in " ".join((PROJECT / "README.md").read_text().split())
