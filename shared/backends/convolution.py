@@ -1,16 +1,20 @@
 """Convolutions by the quickest way that the running backend has."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+
+PIXELS_AT_ONCE = 4096
+"""Output pixels of a part of a batch, over which the gradient of a kernel is summed up: they stay in the cache."""
 
 
 def convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     """Filters with same padding.
 
     On PyTorch, Keras copies the inputs to channels first and back to channels last, which PyTorch's convolution takes
-    as they are. On JAX, the gradient of a kernel of one pixel takes several times as long by XLA's convolution on a CPU
-    as by a product of matrices.
+    as they are. On JAX, the gradient of a kernel takes two to three times as long by XLA's convolution on a CPU as by
+    products of matrices, unless there are strides, few channels, or large images.
 
     Args:
         inputs: (batch, height, width, channels).
@@ -22,8 +26,11 @@ def convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     """
     if on_torch_uncompiled():
         return torch_convolution(inputs, kernel, stride)
-    if keras.config.backend() == "jax" and tuple(kernel.shape[:2]) == (1, 1) and stride == 1:
-        return keras.ops.matmul(inputs, kernel[0, 0])
+    if on_jax_cpu() and stride == 1:
+        if tuple(kernel.shape[:2]) == (1, 1):
+            return keras.ops.matmul(inputs, kernel[0, 0])
+        if min(kernel.shape[2:]) >= 16 and inputs.shape[1] * inputs.shape[2] <= 2 * PIXELS_AT_ONCE:
+            return convolution_by_parts(inputs, kernel)
     return keras.ops.conv(inputs, kernel, stride, padding="same")
 
 
@@ -41,14 +48,20 @@ def depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     Returns:
         (batch, height / stride, width / stride, channels), rounded up.
     """
-    if keras.config.backend() == "jax":
-        import jax
-
-        if jax.default_backend() == "cpu":
-            return summed_depthwise_convolution(inputs, kernel[..., 0], stride)
+    if on_jax_cpu():
+        return summed_depthwise_convolution(inputs, kernel[..., 0], stride)
     if on_torch_uncompiled():
         return torch_convolution(inputs, keras.ops.swapaxes(kernel, 2, 3), stride, groups=inputs.shape[-1])
     return keras.ops.depthwise_conv(inputs, kernel, stride, padding="same")
+
+
+def on_jax_cpu() -> bool:
+    """Whether this is JAX on a CPU, where XLA is slow at some gradients."""
+    if keras.config.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
 
 
 def on_torch_uncompiled() -> bool:
@@ -81,49 +94,92 @@ def torch_convolution(inputs: Any, kernel: Any, stride: int, groups: int = 1) ->
     return outputs.permute(0, 2, 3, 1)
 
 
-def summed_depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
-    """A depthwise convolution on JAX, kernel (size, size, channels).
-
-    Its gradient by the kernel is summed up image by image: an image stays in the processor's cache, which makes that
-    several times as quick as over all at once.
-    """
+def convolution_by_parts(inputs: Any, kernel: Any) -> Any:
+    """A convolution on JAX with same padding and without strides, kernel (size, size, channels, filters)."""
     import jax
 
-    @jax.custom_vjp
+    def convolve(inputs: Any, kernel: Any) -> Any:
+        return keras.ops.conv(inputs, kernel, padding="same")
+
+    def by_kernel(inputs: Any, gradients: Any, kernel: Any) -> Any:
+        gradients = gradients.reshape(-1, gradients.shape[-1])
+        products = [
+            jax.numpy.matmul(each.reshape(-1, each.shape[-1]).T, gradients, preferred_element_type="float32")
+            for each in shifted(inputs, kernel.shape[0], 1)
+        ]
+        return jax.numpy.stack(products).reshape(kernel.shape)
+
+    inputs, kernel = (keras.ops.convert_to_tensor(each) for each in (inputs, kernel))
+    height, width = inputs.shape[1:3]
+    return summed_kernel_gradient(convolve, by_kernel, max(1, PIXELS_AT_ONCE // (height * width)))(inputs, kernel)
+
+
+def summed_depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
+    """A depthwise convolution on JAX, kernel (size, size, channels)."""
+    import jax
+
     def convolve(inputs: Any, kernel: Any) -> Any:
         return sum_of_shifted(inputs, kernel, stride)
+
+    def by_kernel(inputs: Any, gradients: Any, kernel: Any) -> Any:
+        return jax.vjp(lambda kernel: convolve(inputs, kernel), kernel)[1](gradients)[0]
+
+    return summed_kernel_gradient(convolve, by_kernel, 1)(keras.ops.convert_to_tensor(inputs), kernel)
+
+
+def summed_kernel_gradient(convolve: Callable, by_kernel: Callable, images: int) -> Callable:
+    """A convolution on JAX whose gradient by the kernel is summed up, a few images at a time.
+
+    They stay in the processor's cache, which makes that several times as quick as over all at once.
+
+    Args:
+        convolve: of inputs and kernel.
+        by_kernel: the gradient by the kernel, of inputs, the gradients of the outputs, and the kernel.
+        images: at most how many at a time.
+    """
+    import jax
 
     def forward(inputs: Any, kernel: Any) -> tuple[Any, Any]:
         return convolve(inputs, kernel), (inputs, kernel)
 
     def backward(saved: Any, gradients: Any) -> tuple[Any, Any]:
         inputs, kernel = saved
+        batch = len(inputs)
+        size = max(part for part in range(1, min(images, batch) + 1) if batch % part == 0)
 
-        def add_image(total: Any, image: Any) -> tuple[Any, None]:
-            inputs, gradients = (each[None] for each in image)
-            _, by_kernel = jax.vjp(lambda kernel: sum_of_shifted(inputs, kernel, stride), kernel)
-            return total + by_kernel(gradients)[0], None
+        def add_part(total: Any, part: Any) -> tuple[Any, None]:
+            return total + by_kernel(*part, kernel), None
 
-        _, by_inputs = jax.vjp(lambda inputs: sum_of_shifted(inputs, kernel, stride), inputs)
-        total, _ = jax.lax.scan(add_image, jax.numpy.zeros(kernel.shape, "float32"), (inputs, gradients))
+        parts = [each.reshape(-1, size, *each.shape[1:]) for each in (inputs, gradients)]
+        total, _ = jax.lax.scan(add_part, jax.numpy.zeros(kernel.shape, "float32"), parts)
+        _, by_inputs = jax.vjp(lambda inputs: convolve(inputs, kernel), inputs)
         return *by_inputs(gradients), total.astype(kernel.dtype)
 
-    convolve.defvjp(forward, backward)
-    return convolve(keras.ops.convert_to_tensor(inputs), kernel)
+    convolution = jax.custom_vjp(convolve)
+    convolution.defvjp(forward, backward)
+    return convolution
 
 
 def sum_of_shifted(inputs: Any, kernel: Any, stride: int) -> Any:
     """A depthwise convolution on JAX, as a sum over the entries of the kernel (size, size, channels)."""
+    size, _, channels = kernel.shape
+    return sum(
+        each * entry for each, entry in zip(shifted(inputs, size, stride), kernel.reshape(-1, channels), strict=True)
+    )
+
+
+def shifted(inputs: Any, size: int, stride: int) -> list[Any]:
+    """What each entry of a kernel of size × size is multiplied with, on JAX, with same padding."""
     import jax
 
     batch, *extent, channels = inputs.shape
-    size = kernel.shape[0]
     outputs = [-(-length // stride) for length in extent]
     padded = jax.numpy.pad(inputs, ((0, 0), *(same_padding(length, size, stride) for length in extent), (0, 0)))
-    total = 0
-    for row in range(size):
-        for column in range(size):
-            end = (row + (outputs[0] - 1) * stride + 1, column + (outputs[1] - 1) * stride + 1)
-            shifted = jax.lax.slice(padded, (0, row, column, 0), (batch, *end, channels), (1, stride, stride, 1))
-            total = total + shifted * kernel[row, column]
-    return total
+    ends = [(length - 1) * stride + 1 for length in outputs]
+    return [
+        jax.lax.slice(
+            padded, (0, row, column, 0), (batch, row + ends[0], column + ends[1], channels), (1, stride, stride, 1)
+        )
+        for row in range(size)
+        for column in range(size)
+    ]
