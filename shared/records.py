@@ -52,7 +52,7 @@ def headline_records(recipe: str) -> list[dict[str, Any]]:
 
 def result_and_time(records: list[dict[str, Any]]) -> tuple[str, str]:
     """Two cells: the lowest and highest result of one experiment, and the shortest time on each backend."""
-    values = sorted({f"{record['value']:.4f}" for record in records})
+    values = sorted({f"{record['value']:.4f}" for record in records}, key=float)
     times = {}
     for record in sorted(records, key=lambda record: record["train_seconds"]):
         times.setdefault(record["backend"], f"{record['train_seconds'] / 60:.0f} min {record['backend']}")

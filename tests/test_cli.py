@@ -99,6 +99,15 @@ def test_the_tables_of_the_readme_are_those_of_the_records():
 
 
 @pytest.mark.once
+def test_a_range_of_results_goes_from_the_lowest_number_to_the_highest():
+    found = [
+        {"metric": "frechet", "value": value, "train_seconds": 90, "backend": "jax"} for value in (10.9, 9.3, 11.4)
+    ]
+    assert records.result_and_time(found) == ("frechet 9.3000–11.4000", "2 min jax")
+    assert records.result_and_time(found[:1]) == ("frechet 10.9000", "2 min jax")
+
+
+@pytest.mark.once
 def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
     measured = {"frechet": 2.0, "frechet_floor": 0.5, "frechet_ceiling": 90.0, "kid": 0.25, "kid_floor": 0.0}
     record = {"preset": "small", "data": "some", "backend": "jax", "metric": "frechet", "metrics": measured}
