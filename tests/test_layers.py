@@ -210,7 +210,7 @@ def test_gradients_of_convolutions_are_those_of_keras(ours, theirs, last, size, 
         value, gradients = value_and_grad(loss, [x, kernel])
         found.append([keras.ops.convert_to_numpy(each) for each in (outputs, value, *gradients)])
     for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @CONVOLUTIONS
@@ -229,7 +229,7 @@ def test_gradients_of_gradients_of_convolutions_are_those_of_keras(ours, theirs,
         value, (gradient,) = value_and_grad(penalty, [kernel])
         found.append([keras.ops.convert_to_numpy(each) for each in (value, gradient)])
     for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("plain", "depthwise"))])

@@ -155,9 +155,9 @@ def summed_kernel_gradient(convolve: Callable, by_kernel: Callable, images: int)
         _, by_inputs = jax.vjp(lambda inputs: convolve(inputs, kernel), inputs)
         return *by_inputs(gradients), total.astype(kernel.dtype)
 
-    convolution = jax.custom_vjp(convolve)
-    convolution.defvjp(forward, backward)
-    return convolution
+    summed = jax.custom_vjp(convolve)
+    summed.defvjp(forward, backward)
+    return summed
 
 
 def sum_of_shifted(inputs: Any, kernel: Any, stride: int) -> Any:
