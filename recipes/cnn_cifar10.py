@@ -30,7 +30,7 @@ from shared.data.batches import ImageBatches
 from shared.data.images import ImageData, load_images
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.metrics.classification import confusion_matrix, softmax, top_k_accuracy
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
 from shared.training.plots import plot_confusion, plot_curves, plot_mistakes
 from shared.training.run import Run
@@ -124,7 +124,7 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer for so many steps; biases and what scales and shifts are left out of weight decay."""
-    rate = warmup_cosine(config.learning_rate, steps, config.warmup)
+    rate = WarmupCosine(config.learning_rate, steps, config.warmup)
     common = {
         "weight_decay": config.weight_decay or None,
         "use_ema": config.ema > 0,

@@ -50,7 +50,7 @@ from shared.layers.unet import (
     TimeEmbedding,
 )
 from shared.metrics.generation import frechet_distance
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
@@ -209,7 +209,7 @@ def main(config: Config) -> dict[str, float]:
     untrained = copied_weights(model)
     judge = Judge(config.judge, data) if config.judge else None
 
-    rate = warmup_cosine(config.learning_rate, config.epochs * len(batches), config.warmup)
+    rate = WarmupCosine(config.learning_rate, config.epochs * len(batches), config.warmup)
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
     model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
     model.summary()

@@ -33,6 +33,7 @@ from keras import layers, ops
 
 from shared.adversarial import AdversarialLoss, critic_loss, generator_loss, slope_penalty
 from shared.backends.gradients import minimize
+from shared.backends.optimizers import grouped_updates
 from shared.backends.steps import compiled_step
 from shared.data.adversarial import AdversarialBatches
 from shared.data.images import ImageData, load_images
@@ -43,7 +44,7 @@ from shared.layers.modulation import ClassModulation
 from shared.layers.normalization import BatchNormalization
 from shared.layers.spectral import SpectralNormalization
 from shared.layers.unet import DepthToSpace
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.custom import update_averages
 from shared.training.options import launch
 from shared.training.plots import plot_curves
@@ -159,14 +160,13 @@ def build_critic(config: Config, image_shape: tuple[int, int, int], classes: int
     x = image = keras.Input(image_shape, name="image")
     label = keras.Input((), dtype="int32", name="label")
     for level, width in enumerate(config.critic_widths):
-        x = limited(Convolution(width, 4, strides=2, use_bias=True, name=f"down_{level}"))(x)
-        x = layers.LeakyReLU(0.2)(x)
+        x = layers.LeakyReLU(0.2)(limited(Convolution(width, 4, strides=2, use_bias=True, name=f"down_{level}"))(x))
     x = layers.Flatten(dtype="float32")(x)
     bias = config.loss != "wgan_gp"  # which has no use for one, and would leave it to rounding
     score = limited(layers.Dense(1, use_bias=bias, dtype="float32", name="score"))(x)
     of_label = limited(layers.Embedding(classes, x.shape[-1], dtype="float32", name="label_embedding"))(label)
-    score = layers.Add(dtype="float32")([score, layers.Dot(axes=1, dtype="float32")([x, of_label])])
-    return keras.Model({"image": image, "label": label}, score, name="critic")
+    fitting = ops.sum(x * of_label, axis=-1, keepdims=True)
+    return keras.Model({"image": image, "label": label}, score + fitting, name="critic")
 
 
 def adversarial_step(config: Config, networks: Networks, steps: int) -> tuple[Callable, dict[str, Any]]:
@@ -212,7 +212,7 @@ def adversarial_step(config: Config, networks: Networks, steps: int) -> tuple[Ca
 
 
 def build_optimizer(config: Config, model: keras.Model, rate: float, steps: int) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.Adam(warmup_cosine(rate, steps, warmup=0.02), beta_1=0.5, beta_2=0.99)
+    optimizer = grouped_updates(keras.optimizers.Adam(WarmupCosine(rate, steps, 0.02), beta_1=0.5, beta_2=0.99))
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)

@@ -40,7 +40,7 @@ from shared.data.text import TextBatches, TextData, consecutive_windows, load_te
 from shared.files import replacing
 from shared.language_model import nats_a_character, write_characters
 from shared.layers.recurrent import FusedGRU, FusedLSTM
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
@@ -149,7 +149,7 @@ def build_model(config: Config, characters: int) -> keras.Model:
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     """AdamW for so many steps; biases are left out of weight decay."""
-    rate = warmup_cosine(config.learning_rate, steps, config.warmup)
+    rate = WarmupCosine(config.learning_rate, steps, config.warmup)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, global_clipnorm=config.clip)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     return optimizer

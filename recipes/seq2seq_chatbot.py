@@ -45,7 +45,7 @@ from shared.layers.seq2seq_attention import GlobalAttention
 from shared.layers.transformer import TokenEmbedding
 from shared.losses import Perplexity, SequenceLoss
 from shared.metrics.text import distinct_shares, sacre_bleu, word_perplexity
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.terminal import talk
 from shared.training.options import launch
 from shared.training.plots import plot_curves
@@ -166,7 +166,7 @@ def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: s
     """Trains, and returns the perplexity of the test answers."""
     config = run.config
     batches = PairBatches(parts["train"], config.batch_size, config.seed, config.shapes)
-    rate = warmup_cosine(config.learning_rate, config.epochs * len(batches), 0.1)
+    rate = WarmupCosine(config.learning_rate, config.epochs * len(batches), 0.1)
     model.compile(
         optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0),
         loss=SequenceLoss(config.label_smoothing),

@@ -40,7 +40,7 @@ from shared.data.images import ImageData, few_of_each, load_images
 from shared.explain import class_activation_maps
 from shared.files import cache_directory
 from shared.metrics.classification import softmax, top_k_accuracy
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves, plot_heatmaps, plot_predictions
 from shared.training.run import Run
@@ -142,7 +142,7 @@ def build_model(config: Config, data: ImageData, backbone: keras.Model) -> keras
 
 def compile_model(model: keras.Model, rate: float, steps: int) -> None:
     model.compile(
-        optimizer=keras.optimizers.AdamW(warmup_cosine(rate, steps, 0.1), weight_decay=1e-4),
+        optimizer=keras.optimizers.AdamW(WarmupCosine(rate, steps, 0.1), weight_decay=1e-4),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
         metrics=[keras.metrics.CategoricalAccuracy("top1")],
     )

@@ -40,7 +40,7 @@ from shared.detection.losses import DetectionLoss
 from shared.files import replacing
 from shared.layers.detection import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.metrics.detection import RECALLS, detection_metrics
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves, plot_detections, plot_precision_recall
 from shared.training.predictions import draw_objects
@@ -168,7 +168,7 @@ def build_model(config: Config, classes: int) -> keras.Model:
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     """AdamW for so many steps; biases and what scales and shifts are left out of weight decay."""
     optimizer = keras.optimizers.AdamW(
-        warmup_cosine(config.learning_rate, steps, config.warmup),
+        WarmupCosine(config.learning_rate, steps, config.warmup),
         weight_decay=config.weight_decay,
         use_ema=config.ema > 0,
         ema_momentum=config.ema or 0.99,

@@ -25,7 +25,7 @@ from shared.metrics.generation import (
     nearest,
     neighbourhood,
 )
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import Options
 from shared.training.run import Run
 from shared.training.sample_plots import plot_neighbours, plot_samples
@@ -117,7 +117,7 @@ def trained_judge(run: Run, data: ImageData, epochs: int) -> Judge:
             data.train, len(data.classes), min(100, len(data.train.labels)), run.config.seed, flip=data.mirrored, crop=2
         )
         model = judge_model(data)
-        optimizer = keras.optimizers.SGD(warmup_cosine(0.1, epochs * len(batches), 0.2), momentum=0.9, nesterov=True)
+        optimizer = keras.optimizers.SGD(WarmupCosine(0.1, epochs * len(batches), 0.2), momentum=0.9, nesterov=True)
         model.compile(
             optimizer,
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),

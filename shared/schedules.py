@@ -5,20 +5,35 @@ import math
 import keras
 
 
-def warmup_cosine(peak: float, steps: int, warmup: float) -> keras.optimizers.schedules.LearningRateSchedule:
+@keras.saving.register_keras_serializable("keras_recipes")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Rises linearly from 0 to `peak`, then falls to 0 along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
+
+    As Keras's CosineDecay, which on PyTorch waits for the device in each step, to see on which side of the peak it is.
 
     Args:
         peak: the highest learning rate.
         steps: optimizer steps of the whole training.
         warmup: share of the steps spent rising, 0 to 1.
     """
-    rising = max(1, round(steps * warmup))
-    return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - rising), warmup_target=peak, warmup_steps=rising)
+
+    def __init__(self, peak: float, steps: int, warmup: float):
+        self.peak = peak
+        self.steps = steps
+        self.warmup = warmup
+
+    def __call__(self, step):
+        rising = max(1, round(self.steps * self.warmup))
+        step = keras.ops.cast(step, "float32")
+        fallen = keras.ops.clip((step - rising) / max(1, self.steps - rising), 0.0, 1.0)
+        return self.peak * keras.ops.minimum(step / rising, 0.5 * (1 + keras.ops.cos(math.pi * fallen)))
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
 
 
 def warmup_cosine_rate(step: int, peak: float, steps: int, warmup: float) -> float:
-    """What `warmup_cosine` gives at a step, counted from 0, for training without Keras."""
+    """What `WarmupCosine` gives at a step, counted from 0, for training without Keras."""
     rising = max(1, round(steps * warmup))
     if step < rising:
         return peak * step / rising

@@ -25,7 +25,7 @@ from shared.errors import UsageError
 from shared.losses import Perplexity, SequenceLoss
 from shared.metrics.text import distinct_shares, word_perplexity
 from shared.records import read_records
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.text_plots import drawable
 
 VOCABULARY = 30
@@ -183,7 +183,7 @@ def test_by_hand_in_pytorch_the_losses_are_the_same(cell):
     trainer_class = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")["Trainer"]
     options = config(cell=cell, dropout=0.0, learning_rate=0.05, beams=1, no_repeat=0)
     model = build_model(options, VOCABULARY)
-    rate = warmup_cosine(options.learning_rate, 10, 0.1)
+    rate = WarmupCosine(options.learning_rate, 10, 0.1)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0), SequenceLoss(0.1))
     trainer = trainer_class(options, model, steps=10)
     for step in range(6):

@@ -14,7 +14,7 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-import shared.layers.residual  # noqa: F401 - registers the layers that saved models name
+import recipes.cnn_cifar10  # noqa: F401 - registers what saved models name
 
 SCRIPT = PROJECT / "recipes" / "cnn_cifar10.py"
 TINY = ("--preset", "smoke", "--data", "mnist5k", "--epochs", "2", "--train-examples", "1000")

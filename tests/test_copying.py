@@ -180,20 +180,20 @@ def test_force_replaces(run_python, tmp_path):
     assert check_copy(tmp_path / "cnn_cifar10.py") == []
 
 
-GOOD = '"""Does something."""\n\nfrom shared.schedules import warmup_cosine\n\nprint(warmup_cosine)\n'
+GOOD = '"""Does something."""\n\nfrom shared.schedules import WarmupCosine\n\nprint(WarmupCosine)\n'
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("source", "line", "reason"),
     [
-        ("from shared.schedules import warmup_cosine as w\n", 1, "names from shared keep their names"),
+        ("from shared.schedules import WarmupCosine as w\n", 1, "names from shared keep their names"),
         ("from shared.schedules import *\n", 1, "import by name"),
         ("\nimport shared.schedules\n", 2, "imports the module shared.schedules"),
         ("from shared import schedules\n", 1, "imports the module schedules"),
         ("from .other import a\n", 1, "a relative import"),
         ("from recipes.cnn_cifar10 import Config\n", 1, "imports from a recipe"),
-        ("def main():\n    from shared.schedules import warmup_cosine\n", 2, "inside a function"),
+        ("def main():\n    from shared.schedules import WarmupCosine\n", 2, "inside a function"),
         ("from shared.nothing import a\nprint(a)\n", 1, "there is no shared.nothing"),
         ("from shared.training.run import UsageError\nprint(UsageError)\n", 1, "import it from where it is defined"),
         ("from shared.data.arrays import read_arrays\ndef file_hash(): read_arrays\n", 2,

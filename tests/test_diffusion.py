@@ -38,7 +38,7 @@ from shared.judge import (
     labels_like_test,
 )
 from shared.records import read_records
-from shared.schedules import warmup_cosine
+from shared.schedules import WarmupCosine
 from shared.training.options import parse_options
 from shared.training.saving import save_model
 
@@ -502,7 +502,7 @@ def test_by_hand_trains_as_keras_does(ema):
     for index, weight in enumerate(model.weights):  # none at 0, where it would learn nothing, or hide
         weight.assign(weight + 0.05 * normal(*weight.shape, seed=index))
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
-    rate = warmup_cosine(config.learning_rate, 4, config.warmup)
+    rate = WarmupCosine(config.learning_rate, 4, config.warmup)
     model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
     trainer = runpy.run_path(str(BENCHMARK))["Trainer"](config, model, 4)
     initial = [weight.copy() for weight in model.get_weights()]

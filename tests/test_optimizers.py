@@ -5,21 +5,42 @@ import numpy as np
 import pytest
 
 from shared.backends.optimizers import grouped_updates
-from shared.schedules import warmup_cosine, warmup_cosine_rate
+from shared.layers.convolution import Convolution
+from shared.schedules import WarmupCosine, warmup_cosine_rate
 
 
-@pytest.mark.parametrize("clip", [None, 0.5, 1e6])
-@pytest.mark.parametrize("ema", [False, True])
-def test_grouped_updates_are_those_of_keras(clip, ema):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"global_clipnorm": 0.5},
+        {"global_clipnorm": 1e6, "use_ema": True, "ema_momentum": 0.7},
+        {"use_ema": True, "ema_momentum": 0.7},
+        {"beta_1": 0.5, "beta_2": 0.99, "epsilon": 1e-2},
+        {"amsgrad": True},
+        {"weight_decay": 0.1, "gradient_accumulation_steps": 2},
+    ],
+    ids=str,
+)
+def test_grouped_updates_are_those_of_keras(options):
     def trained(change):
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
-        rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
-        model.compile(change(keras.optimizers.AdamW(rate, global_clipnorm=clip, use_ema=ema, ema_momentum=0.7)), "mse")
+        square = keras.initializers.Orthogonal()  # which on PyTorch lies in memory by columns
+        model = keras.Sequential(
+            [
+                keras.Input((4, 4, 2)),
+                Convolution(3, 3),  # whose gradient on PyTorch lies in another order than the kernel
+                keras.layers.Flatten(),
+                keras.layers.Dense(48, "relu", kernel_initializer=square),
+                keras.layers.Dense(1),
+            ]
+        )
+        optimizer = keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.03, 10), **options)
+        model.compile(change(optimizer), "mse")
         rng = np.random.default_rng(0)
         for _ in range(4):
-            x = rng.normal(size=(16, 4)).astype("float32")
-            model.train_on_batch(x, 10 * x.sum(axis=1, keepdims=True))
+            x = rng.normal(size=(16, 4, 4, 2)).astype("float32")
+            model.train_on_batch(x, 10 * x[:, :, 0, 0].sum(axis=1, keepdims=True))
         return [keras.ops.convert_to_numpy(each.value) for each in (*model.variables, *model.optimizer.variables)]
 
     for ours, theirs in zip(trained(grouped_updates), trained(lambda optimizer: optimizer), strict=True):
@@ -35,7 +56,7 @@ def test_gradients_that_are_not_numbers_are_seen():
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (10, 0.1), (57, 0.3), (20, 1.0)])
 def test_the_rate_without_keras_is_that_of_the_schedule(steps, warmup):
-    schedule = warmup_cosine(0.02, steps, warmup)
+    schedule = WarmupCosine(0.02, steps, warmup)
     expected = [float(schedule(step)) for step in range(steps + 3)]
     found = [warmup_cosine_rate(step, 0.02, steps, warmup) for step in range(steps + 3)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)

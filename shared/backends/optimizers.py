@@ -1,43 +1,82 @@
 """Optimizers, as quick as each backend can."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 
 def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Lets an optimizer clip by the global norm, and average the weights, in few operations for all of them together.
+    """Lets an optimizer clip by the global norm, average the weights, and Adam update them, all of them together.
 
-    On PyTorch, Keras does both variable by variable, which for a small network takes as long as the update itself. The
-    other backends compile the step. The results differ by rounding only.
+    On PyTorch, Keras does each of these variable by variable, and Adam in a dozen operations for each, which for a
+    small network takes as long as the gradients. The other backends compile the step. The results differ by rounding
+    only.
 
     Returns:
         The same optimizer.
     """
     if keras.config.backend() != "torch":
         return optimizer
+    replacements = {"_clip_gradients": clip_together}
+    if optimizer.use_ema:
+        replacements["_update_model_variables_moving_average"] = average_together
+    if isinstance(optimizer, keras.optimizers.Adam):
+        replacements["_parallel_update_step"] = update_adam_together
+    for name, replacement in replacements.items():
+        setattr(optimizer, name, functools.partial(replacement, optimizer, getattr(optimizer, name)))
+    return optimizer
+
+
+def clip_together(optimizer: keras.optimizers.Optimizer, clip: Callable, gradients: list[Any]) -> list[Any]:
+    """Clips by the global norm on PyTorch; what else there is to clip, `clip` does."""
     import torch
 
-    clip, average = optimizer._clip_gradients, optimizer._update_model_variables_moving_average
-
-    @torch.no_grad()
-    def clip_gradients(gradients: list[Any]) -> list[Any]:
-        if not optimizer.global_clipnorm or optimizer.clipnorm or any(each is None for each in gradients):
-            return clip(gradients)
+    if not optimizer.global_clipnorm or optimizer.clipnorm or any(each is None for each in gradients):
+        return clip(gradients)
+    with torch.no_grad():
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return torch._foreach_mul(gradients, torch.clamp(optimizer.global_clipnorm / norm, max=1.0))
 
-    @torch.no_grad()
-    def update_averages(variables: list[keras.Variable]) -> None:
-        if any(each is None for each in optimizer._model_variables_moving_average):
-            return average(variables)
+
+def average_together(optimizer: keras.optimizers.Optimizer, average: Callable, variables: list[keras.Variable]) -> None:
+    """Moves the averages towards the weights on PyTorch, or leaves it to `average` where some have none."""
+    import torch
+
+    if any(each is None for each in optimizer._model_variables_moving_average):
+        return average(variables)
+    with torch.no_grad():
         averages = [each.value for each in optimizer._model_variables_moving_average]
         weights = [variable.value for variable in variables]
         # At the first step the averages are the weights.
         momentum = optimizer.ema_momentum * (optimizer.iterations.value != 0).to(averages[0].dtype)
         torch._foreach_lerp_(averages, weights, [1 - momentum] * len(weights))
 
-    optimizer._clip_gradients = clip_gradients
-    if optimizer.use_ema:
-        optimizer._update_model_variables_moving_average = update_averages
-    return optimizer
+
+def update_adam_together(
+    optimizer: keras.optimizers.Adam, update: Callable, gradients: list[Any], variables: list[keras.Variable], rate: Any
+) -> None:
+    """Adam's update on PyTorch in one operation, or by `update` where that does not know the case."""
+    import torch
+
+    indices = [optimizer._get_variable_index(variable) for variable in variables]
+    weights = [variable.value for variable in variables]
+    moments, velocities = (
+        [states[index].value for index in indices] for states in (optimizer._momentums, optimizer._velocities)
+    )
+    # It reads all tensors in the order in which they lie in memory.
+    known = all(x.is_contiguous() and x.dtype == torch.float32 for x in (*weights, *moments, *velocities))
+    if optimizer.amsgrad or not known or weights[0].device.type not in ("cpu", "cuda"):
+        return update(gradients, variables, rate)
+    with torch.no_grad():
+        # Keras adds epsilon before it corrects the bias of the moments, so that correction is part of the rate; the
+        # operation is told that there were endless steps, and corrects nothing.
+        step = optimizer.iterations.value + 1
+        correction = (1 - optimizer.beta_2**step).sqrt() / (1 - optimizer.beta_1**step)
+        endless = torch.full((), torch.inf, device=weights[0].device)
+        torch._fused_adam_(
+            weights, [gradient.contiguous() for gradient in gradients], moments, velocities, [],
+            [endless] * len(weights), lr=keras.ops.convert_to_tensor(rate) * correction, beta1=optimizer.beta_1,
+            beta2=optimizer.beta_2, weight_decay=0.0, eps=optimizer.epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip

@@ -41,19 +41,14 @@ class SpectralNormalization(layers.Wrapper):
         kernel = ops.convert_to_tensor(self.weight)
         matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
         fixed = ops.stop_gradient(matrix)
-        right = unit_vector(ops.convert_to_tensor(self.direction))
-        left = unit_vector(ops.matmul(fixed, right))
+        right = ops.normalize(self.direction, epsilon=1e-12)
+        left = ops.normalize(ops.matmul(fixed, right), epsilon=1e-12)
         if training:
-            right = unit_vector(ops.matmul(left, fixed))
+            right = ops.normalize(ops.matmul(left, fixed), epsilon=1e-12)
             self.direction.assign(right)
-        singular_value = ops.sum(left * ops.matmul(matrix, right))
+        singular_value = ops.dot(left, ops.matmul(matrix, right))
         with substituted([self.weight], [kernel / ops.maximum(singular_value, 1e-12)]):
             return self.layer(inputs)
 
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape)
-
-
-def unit_vector(vector):
-    """A vector (numbers,) of length 1 in the same direction; zeros stay."""
-    return vector / ops.maximum(ops.sqrt(ops.sum(ops.square(vector))), 1e-12)

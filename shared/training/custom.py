@@ -53,6 +53,7 @@ from typing import Any
 
 import keras
 
+from shared.backends.normalization import weighted_mean
 from shared.errors import UsageError
 from shared.training.recorder import Recorder
 
@@ -70,7 +71,7 @@ def update_averages(
         decay: between 0 (become them) and 1 (stay).
     """
     for average, variable in zip(averages, variables, strict=True):
-        average.assign(decay * average + (1 - decay) * variable)
+        average.assign(weighted_mean(average, variable, decay))
 
 
 def check_state(state: dict[str, Any]) -> None:
