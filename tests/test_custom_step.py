@@ -19,9 +19,13 @@ from conftest import PROJECT, normal, numbers
 from keras import layers, ops
 
 from shared.backends.gradients import apply_gradients, minimize, substituted, value_and_grad
+from shared.backends.optimizers import grouped_updates
 from shared.backends.steps import compiled_step
 from shared.data.batches import SeededBatches
 from shared.errors import Interrupted, UsageError
+from shared.layers.convolution import Convolution
+from shared.layers.normalization import BatchNormalization
+from shared.schedules import WarmupCosine
 from shared.training import custom
 from shared.training.custom import models_together, update_averages
 from shared.training.options import Options
@@ -297,12 +301,75 @@ def test_compiled_once_for_each_shape():
     counts = [run(rows) for rows in (4, 4, 4, 6, 6, 4)]
     total.reset_state()  # what is assigned from outside is no reason to compile anew
     counts.append(run(6))
-    # On JAX the first call runs the function once more, to find its variables.
-    first = {"jax": 2, "tensorflow": 1, "torch": 1}[keras.config.backend()]
-    later = 1 if keras.config.backend() == "torch" else 0
-    assert counts == [first, later, later, 1, later, later, later]
+    # On JAX the first call runs the function once more, to find its variables; PyTorch records it in the second call.
+    first, second = {"jax": (2, 0), "tensorflow": (1, 0), "torch": (1, 1)}[keras.config.backend()]
+    assert counts == [first, second, 0, 1, second, 0, 0]
     assert all(tuple(shape) in {(4, 2), (6, 2)} for shape in traces)
     assert step.__name__ == "step"
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_compiled_step_gives_what_the_function_gives_as_it_is(mixed):
+    def trained(jit_compile):
+        keras.utils.set_random_seed(0)
+        policy = "mixed_bfloat16" if mixed else "float32"
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                Convolution(8, 3, strides=2, dtype=policy),
+                BatchNormalization(dtype=policy),
+                layers.Activation("relu", dtype=policy),
+                layers.Flatten(),
+                layers.Dense(1, kernel_regularizer="l2"),
+            ]
+        )
+        follower = keras.models.clone_model(model)
+        optimizer = built(grouped_updates(keras.optimizers.AdamW(WarmupCosine(0.01, 5, 0.4), clipnorm=1.0)), model)
+        mean = keras.metrics.Mean()
+
+        def function(x):
+            def loss():
+                _, (slopes,) = value_and_grad(lambda x: ops.sum(model(x, training=False)), [x])
+                return ops.mean(model(x, training=True) ** 2) + ops.mean(slopes**2) + sum(model.losses)
+
+            mean.update_state(minimize(optimizer, loss, model.trainable_variables))
+            update_averages(follower.weights, model.weights, 0.9)
+            return {"mean": mean.result(), "steps": optimizer.iterations, "nothing": None}
+
+        step = compiled_step(function, jit_compile)
+        results = [step(normal(rows, 6, 6, 2, seed=rows)) for rows in (8, 8, 8, 4, 8, 4, 4, 8)]
+        variables = (*model.variables, *follower.variables, *optimizer.variables, *mean.variables)
+        numbers_of = [float(each[name]) for each in results for name in ("mean", "steps")]
+        return [np.array(numbers_of), *(numbers(each.value) for each in variables)]
+
+    for compiled, plain in zip(trained(None), trained(False), strict=True):
+        np.testing.assert_array_equal(compiled, plain)
+
+
+def test_a_step_whose_course_depends_on_values_changes_nothing_twice():
+    if keras.config.backend() != "torch":
+        pytest.skip("only PyTorch can run such a step")
+    count, total = keras.Variable(0.0), keras.Variable(1.0)
+
+    @compiled_step
+    def step(x):
+        count.assign(count + 1)
+        total.assign(total * 2 if float(x) > 0 else total)
+        return total.value
+
+    assert [float(step(np.array(x))) for x in (1.0, 1.0, -1.0, 1.0)] == [2, 4, 4, 8]
+    assert float(numbers(count.value)) == 4
+
+
+def test_a_step_can_use_a_variable_that_it_did_not_use_at_first():
+    variables = [keras.Variable(1.0), keras.Variable(2.0)]
+    used = iter((0, 1, 1, 1, 1))
+    if keras.config.backend() != "torch":
+        pytest.skip("the other backends compile what the function did at first")
+    step = compiled_step(lambda x: x + variables[next(used)])
+    assert [float(step(np.array(1.0))) for _ in range(3)] == [2, 3, 3]
+    variables[1].assign(5.0)
+    assert float(step(np.array(1.0))) == 6
 
 
 def test_shared_memory_does_no_harm(tmp_path):

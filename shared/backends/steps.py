@@ -20,8 +20,9 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
     `keras.random.SeedGenerator` made outside of it.
 
     It is compiled once for each combination of shapes and dtypes, which inside are known: keep these few. What is not
-    an operation on tensors, such as `print`, JAX and TensorFlow run only while they compile. PyTorch runs the function
-    as it is, and notes what gradients need only where one is asked for.
+    an operation on tensors, such as `print`, runs only while it is compiled. PyTorch runs the function as it is when it
+    first meets such a combination, records the operations when it meets it again, and from then on repeats these alone;
+    a function that asks for the values of tensors, as dropout and gradient accumulation do there, always runs as it is.
 
     On JAX a step takes over the memory of the variables that it changes, as `fit` does. Whatever else shall keep such a
     value from outside of the step keeps a copy: `target.assign(keras.ops.copy(variable.value))`.
@@ -29,7 +30,8 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
     Args:
         function: from tensors to tensors, both in any nested structure, None included. It keeps no tensors elsewhere.
         jit_compile: whether TensorFlow uses XLA; None for Keras's own choice, which is on accelerators only. Say False
-            there for a model with a layer whose `supports_jit` is False, such as LSTM. JAX always does, PyTorch never.
+            there for a model with a layer whose `supports_jit` is False, such as LSTM. On PyTorch, False runs the
+            function as it is each time, to look into it. JAX always compiles.
 
     Returns:
         A function that takes the same arguments by position, also as NumPy arrays and numbers, and gives what the
@@ -48,16 +50,7 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
         case "jax":
             step = JaxStep(with_values)
         case "torch":
-            import torch
-
-            def own(x: Any) -> Any:
-                """A tensor that later steps do not change."""
-                return x.detach().clone() if isinstance(x, torch.nn.Parameter) else x
-
-            def step(*arguments: Any) -> Any:
-                with torch.no_grad():
-                    return keras.tree.map_structure(own, with_values(*as_tensors(arguments)))
-
+            step = TorchStep(with_values, record=jit_compile is not False)
         case "tensorflow":
             import tensorflow as tf
 
@@ -132,6 +125,103 @@ class JaxStep:
         for variable, value in zip(self.changing, changing, strict=True):
             variable._value = value
         return results
+
+
+class TorchStep:
+    """A step on PyTorch: its operations, recorded and repeated without Keras and Python in between.
+
+    These take as long as the operations themselves where a network is small.
+
+    Args:
+        function: as for `compiled_step`.
+        record: False to run the function as it is each time.
+    """
+
+    def __init__(self, function: Callable[..., Any], record: bool = True):
+        self.function = function
+        self.record = record
+        self.outside: dict[Any, list[Any]] = {}
+        """For each combination of shapes that was met: the tensors that the function uses beside its arguments."""
+        self.programs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        import torch
+
+        arguments = as_tensors(arguments)
+        with torch.no_grad():
+            if not self.record:
+                return self.run(*arguments)
+            leaves, structure = torch.utils._pytree.tree_flatten(arguments)
+            shapes = structure, *(None if each is None else (each.shape, each.dtype, each.device) for each in leaves)
+            if shapes in self.programs:
+                return self.programs[shapes](*arguments)
+            if shapes in self.outside:
+                self.programs[shapes] = recorded(self.run, arguments, self.outside.pop(shapes)) or self.run
+                return self.programs[shapes](*arguments)
+            results, self.outside[shapes] = run_and_watch(self.run, arguments)
+            return results
+
+    def run(self, *arguments: Any) -> Any:
+        """Runs the function as it is."""
+        import torch
+
+        def own(x: Any) -> Any:
+            """A tensor that later steps do not change."""
+            return x.detach().clone() if isinstance(x, torch.nn.Parameter) else x
+
+        return keras.tree.map_structure(own, self.function(*arguments))
+
+
+def run_and_watch(function: Callable[..., Any], arguments: tuple) -> tuple[Any, list[Any]]:
+    """What a function on PyTorch gives, and the tensors that it uses beside its arguments."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    def tensors(*structures: Any) -> list[torch.Tensor]:
+        return [each for each in torch.utils._pytree.tree_leaves(structures) if isinstance(each, torch.Tensor)]
+
+    inside = torch.utils.weak.WeakIdKeyDictionary(dict.fromkeys(tensors(arguments)))
+    outside: dict[int, torch.Tensor] = {}
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            results = operation(*args, **(kwargs or {}))
+            if operation is not torch.ops.aten.lift_fresh.default:  # of a constant, made from a number
+                outside.update((id(each), each) for each in tensors(args, kwargs) if each not in inside)
+            inside.update((each, None) for each in tensors(results) if id(each) not in outside)
+            return results
+
+    with Watch():
+        return function(*arguments), list(outside.values())
+
+
+def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any]) -> Callable[..., Any] | None:
+    """The operations on tensors that a function on PyTorch consists of, as a function.
+
+    Args:
+        function: to record; it is run once, and what it changes is put back.
+        arguments: of the shapes to record it for.
+        outside: tensors that it uses or changes beside them.
+
+    Returns:
+        A function of such arguments; None where the operations depend on the values of tensors.
+    """
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    before = [each.clone() for each in outside]
+    try:
+        program = make_fx(lambda arguments, outside: function(*arguments))(arguments, outside)
+    except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
+        return None
+    finally:
+        for tensor, value in zip(outside, before, strict=True):
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
+    constants = [getattr(program, node.target) for node in program.graph.nodes if node.op == "get_attr"]
+    if any(isinstance(each, torch.nn.Parameter) for each in constants):  # variables that it had not used before
+        return None
+    return lambda *arguments: program(arguments, outside)
 
 
 def with_memory_of_their_own(arrays: list[Any], others: list[Any]) -> list[Any]:
