@@ -22,7 +22,8 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
     It is compiled once for each combination of shapes and dtypes, which inside are known: keep these few. What is not
     an operation on tensors, such as `print`, runs only while it is compiled. PyTorch runs the function as it is when it
     first meets such a combination, records the operations when it meets it again, and from then on repeats these alone;
-    a function that asks for the values of tensors, as dropout and gradient accumulation do there, always runs as it is.
+    a function that asks for the values of tensors, as Keras's seeded random numbers and gradient accumulation do there,
+    always runs as it is.
 
     On JAX a step takes over the memory of the variables that it changes, as `fit` does. Whatever else shall keep such a
     value from outside of the step keeps a copy: `target.assign(keras.ops.copy(variable.value))`.
@@ -128,9 +129,7 @@ class JaxStep:
 
 
 class TorchStep:
-    """A step on PyTorch: its operations, recorded and repeated without Keras and Python in between.
-
-    These take as long as the operations themselves where a network is small.
+    """A step on PyTorch: its operations, recorded, and repeated without Keras, which takes as long for a small network.
 
     Args:
         function: as for `compiled_step`.
