@@ -37,7 +37,7 @@ SMALLEST = {
     ),
     "yolo_detection": (
         "--data", "digit_scenes", "--image-size", "64", "--train-examples", "64", "--test-examples", "8",
-        "--learning-rate", "0.00001",
+        "--epochs", "3", "--plain-epochs", "1", "--learning-rate", "0.00001",
     ),
     "lstm_text": (
         "--data", "chitchat", "--epochs", "1", "--train-characters", "50000", "--test-characters", "2000",

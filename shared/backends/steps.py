@@ -154,6 +154,8 @@ class TorchStep:
             shapes = structure, *(None if each is None else (each.shape, each.dtype, each.device) for each in leaves)
             if shapes in self.programs:
                 return self.programs[shapes](*arguments)
+            # So that an argument is told from a variable whose value it may be.
+            arguments = torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
             if shapes in self.outside:
                 self.programs[shapes] = recorded(self.run, arguments, self.outside.pop(shapes)) or self.run
                 return self.programs[shapes](*arguments)
