@@ -12,9 +12,9 @@ and so makes images from nothing but noise, of a class that is asked for (classi
     KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --chain-samples 2000    against 1000 steps of DDPM
 
 The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
-compare only numbers of the same judge. Expect 28 to 30 by that under results/judges, where an untrained network has 740,
-and 95 % of the images in their class, after 20 to 42 minutes of training (two cores of an Intel Xeon; longest on JAX);
-sandals come out worst. The recorded runs are under results/diffusion.
+compare only numbers of the same judge. Expect 28 to 30 by that under results/judges, where an untrained network has
+740, and 95 % of the images in their class, after 20 to 42 minutes of training (two cores of an Intel Xeon; longest on
+JAX); sandals come out worst. The recorded runs are under results/diffusion.
 """
 
 import sys
