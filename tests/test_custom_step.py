@@ -346,15 +346,19 @@ def test_a_compiled_step_gives_what_the_function_gives_as_it_is(mixed):
         np.testing.assert_array_equal(compiled, plain)
 
 
-def test_a_step_whose_course_depends_on_values_changes_nothing_twice():
-    if keras.config.backend() != "torch":
-        pytest.skip("only PyTorch can run such a step")
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="only PyTorch can run such a step")
+@pytest.mark.parametrize(
+    "read",
+    [float, lambda x: x.tolist(), np.asarray, ops.convert_to_numpy],
+    ids=["float", "tolist", "asarray", "convert_to_numpy"],
+)
+def test_a_step_whose_course_depends_on_values_changes_nothing_twice(read):
     count, total = keras.Variable(0.0), keras.Variable(1.0)
 
     @compiled_step
     def step(x):
         count.assign(count + 1)
-        total.assign(total * 2 if float(x) > 0 else total)
+        total.assign(total * 2 if read(x) > 0 else total)
         return total.value
 
     assert [float(step(np.array(x))) for x in (1.0, 1.0, -1.0, 1.0)] == [2, 4, 4, 8]
@@ -376,11 +380,10 @@ def test_the_value_of_a_variable_may_be_an_argument():
     np.testing.assert_array_equal(numbers(variable.value), [16, 32])
 
 
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the others compile what the function did at first")
 def test_a_step_can_use_a_variable_that_it_did_not_use_at_first():
     variables = [keras.Variable(1.0), keras.Variable(2.0)]
     used = iter((0, 1, 1, 1, 1))
-    if keras.config.backend() != "torch":
-        pytest.skip("the other backends compile what the function did at first")
     step = compiled_step(lambda x: x + variables[next(used)])
     assert [float(step(np.array(1.0))) for _ in range(3)] == [2, 3, 3]
     variables[1].assign(5.0)

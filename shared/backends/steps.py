@@ -209,10 +209,25 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
     """
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.overrides import TorchFunctionMode
+
+    reading = torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__
+
+    class Refuse(TorchFunctionMode):
+        """Raises where values leave PyTorch other than by `item`, at which `make_fx` raises."""
+
+        def __torch_function__(self, operation, types, args=(), kwargs=None):
+            if operation in reading:
+                raise RuntimeError("the values of a tensor are asked for")
+            return operation(*args, **(kwargs or {}))
+
+    def refusing(arguments: tuple, outside: list[Any]) -> Any:
+        with Refuse():
+            return function(*arguments)
 
     before = [each.clone() for each in outside]
     try:
-        program = make_fx(lambda arguments, outside: function(*arguments))(arguments, outside)
+        program = make_fx(refusing)(arguments, outside)
     except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
         return None
     finally:
