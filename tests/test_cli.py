@@ -9,6 +9,7 @@ from conftest import PROJECT
 from shared import records
 from shared.backends.choice import installed_backends
 from shared.data.arrays import file_hash
+from shared.doctor import report_data
 from shared.errors import UsageError
 from shared.records import public_command, read_records, recipe_paths, record_run, with_tables
 
@@ -26,11 +27,13 @@ def test_list_names_every_recipe(run_python):
             assert f"{record['parameters']:,}" in text
 
 
-def test_doctor_finds_the_backend(run_python, offline):
+@pytest.mark.once
+def test_doctor_finds_the_backends(run_python, offline):
     text = recipes(run_python, "doctor", check=0).stdout
-    line = next(line for line in text.splitlines() if line.split()[:1] == [keras.config.backend()])
-    assert f"Keras {keras.__version__}" in line
-    assert "on cpu" in line or keras.config.backend() in line
+    found = {line.split()[0]: line for line in text.splitlines() if f"Keras {keras.__version__}" in line}
+    assert set(found) == set(installed_backends())
+    for name, line in found.items():
+        assert "on cpu" in line or name in line
     assert "cifar10          missing     mend: run a recipe with --data cifar10, which downloads 170 MB" in text
     assert "GB free" in text
 
@@ -38,18 +41,18 @@ def test_doctor_finds_the_backend(run_python, offline):
 @pytest.mark.once
 def test_the_command_needs_no_particular_backend(run_python, hiding, tmp_path):
     environment = {"KERAS_BACKEND": "", "KERAS_HOME": str(tmp_path), **hiding("tensorflow")}
-    for command in ("list", "doctor", "tables"):
-        process = recipes(run_python, command, **environment)
+    processes = {command: recipes(run_python, command, **environment) for command in ("list", "doctor", "tables")}
+    for command, process in processes.items():
         works = command != "doctor" or installed_backends() != ["tensorflow"]
         assert process.returncode == (0 if works else 1), process.stderr
         assert "Traceback" not in process.stderr
-    assert "tensorflow  not installed     mend: pip install" in recipes(run_python, "doctor", **environment).stdout
+    assert "tensorflow  not installed     mend: pip install" in processes["doctor"].stdout
 
 
 @pytest.mark.once
-def test_doctor_finds_prepared_data(run_python, real_data):
-    text = recipes(run_python, "doctor", check=0).stdout
-    assert f"cifar10          {real_data / 'tfds' / 'cifar10'}" in text
+def test_doctor_finds_prepared_data(capsys, real_data):
+    report_data(None)
+    assert f"cifar10          {real_data / 'tfds' / 'cifar10'}" in capsys.readouterr().out
 
 
 @pytest.mark.once

@@ -31,7 +31,7 @@ def test_recipes_can_be_copied(recipe):
     assert copying_problems(recipe) == []
 
 
-@pytest.mark.in_turn
+@pytest.mark.once
 @RECIPES
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
     arguments = smallest_options(recipe.stem)

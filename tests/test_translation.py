@@ -48,6 +48,7 @@ def forward(model, source, target):
     return keras.ops.convert_to_numpy(model({"source": source, "target": target}))
 
 
+@pytest.mark.in_turn
 def test_smoke_learns_real_sentences(tmp_path):
     directory_with("raw/multi30k")
     metrics = main(Config.for_preset("smoke", out=tmp_path / "run"))
