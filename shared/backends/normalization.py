@@ -39,7 +39,7 @@ def fused_batch_normalization(
     return outputs.movedim(1, -1).to(inputs.dtype), *statistics
 
 
-def weighted_mean(average: Any, value: Any, share: float) -> Any:
+def weighted_mean(average: Any, value: Any, share: float | Any) -> Any:
     """average · share + value · (1 − share), in one operation where the running backend has it."""
     if keras.config.backend() != "torch":
         return average * share + value * (1 - share)

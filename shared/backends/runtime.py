@@ -34,7 +34,7 @@ def prepare_backend(seed: int, precision: str) -> None:
 
             if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
                 jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         case "torch":
             import torch
 
