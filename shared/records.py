@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,15 @@ def bounds_table(recipe: str) -> str:
     first = records[0]["metrics"]
     names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
     rows = [("training images", [first[f"{name}_floor"] for name in names])]
-    rows += [(f"{each['data']}, {each['backend']}", [each["metrics"][name] for name in names]) for each in records]
+    runs = [
+        (f"{each['data']}, {each['backend']}, seed {each['seed']}", [each["metrics"][name] for name in names])
+        for each in records
+    ]
+    rows += runs
+    if len(runs) > 1 and len({each["data"] for each in records}) == 1:
+        columns = list(zip(*(values for _, values in runs), strict=True))
+        rows += [(f"mean of these {len(runs)} runs", [statistics.mean(column) for column in columns])]
+        rows += [("their standard deviation", [statistics.stdev(column) for column in columns])]
     rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_ceiling"] for name in names])]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])

@@ -113,13 +113,21 @@ def test_a_range_of_results_goes_from_the_lowest_number_to_the_highest():
 @pytest.mark.once
 def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
     measured = {"frechet": 2.0, "frechet_floor": 0.5, "frechet_ceiling": 90.0, "kid": 0.25, "kid_floor": 0.0}
-    record = {"preset": "small", "data": "some", "backend": "jax", "metric": "frechet", "metrics": measured}
-    monkeypatch.setattr(records, "read_records", lambda recipe: [record, record | {"preset": "smoke"}])
+    record = {"preset": "small", "data": "some", "backend": "jax", "seed": 0, "metric": "frechet", "metrics": measured}
+    found = [record, record | {"preset": "smoke"}]
+    monkeypatch.setattr(records, "read_records", lambda recipe: found)
     assert records.by_headline(record) == ["frechet", "kid"]
     assert with_tables("<!-- bounds gan -->\n<!-- end -->").splitlines()[1:-1] == [
-        "| | frechet |", "|---|---|", "| training images | 0.5000 |", "| some, jax | 2.0000 |",
+        "| | frechet |", "|---|---|", "| training images | 0.5000 |", "| some, jax, seed 0 | 2.0000 |",
         "| untrained, jax | 90.0000 |",
     ]  # fmt: skip
+    found += [record | {"seed": 1, "metrics": measured | {"frechet": 4.0}}]
+    assert with_tables("<!-- bounds gan -->\n<!-- end -->").splitlines()[4:-2] == [
+        "| some, jax, seed 0 | 2.0000 |", "| some, jax, seed 1 | 4.0000 |",
+        "| mean of these 2 runs | 3.0000 |", "| their standard deviation | 1.4142 |",
+    ]  # fmt: skip
+    found += [record | {"data": "other"}]
+    assert "mean" not in with_tables("<!-- bounds gan -->\n<!-- end -->")
     monkeypatch.setattr(records, "read_records", lambda recipe: [])
     assert "Not yet measured." in with_tables("<!-- bounds gan -->\n<!-- end -->")
 
