@@ -185,7 +185,10 @@ def by_headline(record: dict[str, Any]) -> list[str]:
 
 
 def bounds_table(recipe: str) -> str:
-    """The measures of generated images between those of real ones and of an untrained network, in Markdown."""
+    """The measures of generated images between those of real ones and of an untrained network, in Markdown.
+
+    Where there are several runs on the same data, their mean and standard deviation stand below them.
+    """
     records = [record for record in read_records(recipe) if record["preset"] == "small"]
     if not records:
         return "Not yet measured."

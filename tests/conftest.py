@@ -2,7 +2,7 @@
 
 A test marked `once` does not depend on the backend and runs on one of them only. One marked `in_turn` is costly, and
 what it tests is tested on every backend in smaller too: it runs on one of them, another one for each of its parameters,
-or of the files that have such a test.
+or of the tests without any.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ def pytest_report_header():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
-    config.addinivalue_line("markers", "in_turn: costly; each parameter or file runs on another backend")
+    config.addinivalue_line("markers", "in_turn: costly; each parameter, or test without, runs on another backend")
 
 
 def belongs_to(item, backend):
@@ -115,7 +115,7 @@ def belongs_to(item, backend):
     backends = installed_backends()
     turn = backends.index("torch") if "torch" in backends else 0  # the quickest: it compiles nothing
     if item.get_closest_marker("in_turn"):
-        name = zlib.crc32(item.path.name.encode())
+        name = zlib.crc32(f"{item.path.name}::{item.name}".encode())
         turn += sum(item.callspec.indices.values()) if hasattr(item, "callspec") else name
     elif not item.get_closest_marker("once"):
         return True
