@@ -52,12 +52,17 @@ def headline_records(recipe: str) -> list[dict[str, Any]]:
 
 
 def result_and_time(records: list[dict[str, Any]]) -> tuple[str, str]:
-    """Two cells: the lowest and highest result of one experiment, and the shortest time on each backend."""
-    values = sorted({f"{record['value']:.4f}" for record in records}, key=float)
-    times = {}
+    """Two cells: the lowest and highest result of one experiment, and the shortest and longest time on each backend."""
+
+    def ends(numbers: list[float], digits: int) -> str:
+        texts = [f"{number:.{digits}f}" for number in (min(numbers), max(numbers))]
+        return "–".join(dict.fromkeys(texts))
+
+    minutes: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["train_seconds"]):
-        times.setdefault(record["backend"], f"{record['train_seconds'] / 60:.0f} min {record['backend']}")
-    return f"{records[0]['metric']} {'–'.join(values[:1] + values[1:][-1:])}", ", ".join(times.values())
+        minutes.setdefault(record["backend"], []).append(record["train_seconds"] / 60)
+    result = f"{records[0]['metric']} {ends([record['value'] for record in records], 4)}"
+    return result, ", ".join(f"{ends(times, 0)} min {backend}" for backend, times in minutes.items())
 
 
 def record_comparison(directory: Path) -> Path:
