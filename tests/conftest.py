@@ -1,8 +1,8 @@
 """Runs the tests on every installed backend, each in a worker process; with KERAS_BACKEND set, on that one here.
 
 A test marked `once` does not depend on the backend and runs on one of them only. One marked `in_turn` is costly, and
-what it tests is tested on every backend in smaller too: it runs on one of them, another one for each of its parameters,
-or of the tests without any.
+what it tests is tested on every backend in smaller too: it runs on one of them, on another for each next parameter;
+without parameters, its name decides on which.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ def pytest_report_header():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
-    config.addinivalue_line("markers", "in_turn: costly; each parameter, or test without, runs on another backend")
+    config.addinivalue_line("markers", "in_turn: costly; runs on one of the backends, each parameter on another")
 
 
 def belongs_to(item, backend):
