@@ -17,7 +17,7 @@ from shared.compare.comparison import Comparison
 from shared.compare.report import report_html
 from shared.compare.summary import failed, report_text
 from shared.copying import check_copy, copied_notebook, copied_source
-from shared.data.images import data_directory
+from shared.data.places import data_directory
 from shared.doctor import report_backends, report_data, report_disk
 from shared.errors import UsageError
 from shared.files import cache_directory, replacing

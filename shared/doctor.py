@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from shared.backends.choice import BACKENDS, installed_backends
-from shared.data.images import DOWNLOADS, EMBEDDED, data_directory
+from shared.data.images import DOWNLOADS, EMBEDDED
+from shared.data.places import data_directory
 
 PROBE = """
 import json, sys

@@ -12,9 +12,9 @@ from keras import layers
 
 from shared.backbones.choice import load_backbone
 from shared.backends.runtime import prepare_backend
-from shared.data.arrays import file_hash
 from shared.data.batches import ImageBatches
 from shared.data.images import ImageData, LabelledImages
+from shared.data.places import file_hash
 from shared.errors import UsageError
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.metrics.classification import top_k_accuracy

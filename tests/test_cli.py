@@ -8,7 +8,7 @@ from conftest import PROJECT
 
 from shared import records
 from shared.backends.choice import installed_backends
-from shared.data.arrays import file_hash
+from shared.data.places import file_hash
 from shared.doctor import report_data
 from shared.errors import UsageError
 from shared.records import public_command, read_records, recipe_paths, record_run, with_tables

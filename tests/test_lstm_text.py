@@ -189,7 +189,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(run_recipe, tmp_path, cell, 
     ("options", "message"),
     [
         (("--data", "short.txt"), "short.txt has only 12 characters: at least 1,000 are needed"),
-        (("--data", "latin.txt"), "latin.txt is not in UTF-8: byte 1 is 0xfc"),
+        (("--data", "latin.txt"), "latin.txt, line 1: byte 0xfc is not UTF-8"),
         (("--window", "5000"), "--window must be at most 324 for this text, not 5000"),
         (("--batch-size", "900"), "--batch-size must be at most the"),
         (("--prompt", "hello"), "--prompt needs --resume and --out, a finished run"),

@@ -118,8 +118,8 @@ def test_what_is_alike_on_one_side_is_in_one_part():
         ("a\n", "  \n\n", "target.txt is empty"),
         ("ein Satz", "one sentence", "1 different sentence pairs cannot be split in three parts: give more lines"),
         ("a\na\na\n", "x\ny\nz\n", "1 different sentence pairs"),
-        ("Bär\nLöwe".encode("latin-1"), "bear\nlion", r"source.txt is not in UTF-8: byte 1 is 0xe4"),
-        ("a\nb\n".encode("utf-16"), "x\ny\n", r"source.txt is not in UTF-8"),
+        ("Bär\nLöwe".encode("latin-1"), "bear\nlion", r"source.txt, line 1: byte 0xe4 is not UTF-8"),
+        ("a\nb\n".encode("utf-16-le"), "x\ny\n", r"source.txt, line 1: a null byte"),
     ],
 )
 def test_files_that_do_not_fit(written, source, target, message):

@@ -1,5 +1,6 @@
 """Texts: files of any kind, tiny Shakespeare, the embedded one, and the windows cut out of them."""
 
+import codecs
 import os
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import numpy as np
 import pytest
 from conftest import directory_with
 
+from shared.data.encoding import read_text, text_blocks
 from shared.data.text import (
     UNKNOWN_CHARACTER,
     TextBatches,
     character_codes,
     consecutive_windows,
     load_text,
-    read_text_blocks,
 )
 from shared.errors import UsageError
 
@@ -58,17 +59,31 @@ def test_codes_lie_in_a_file(tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 1 << 20])
 def test_blocks_may_cut_characters_and_ends_of_lines(tmp_path, size):
     content = b"\xef\xbb\xbf" + "a\r\nß\r\n\N{GRINNING FACE}\r".encode()
-    blocks = read_text_blocks(Path(written(tmp_path / "text.txt", content)), size)
+    blocks = text_blocks(Path(written(tmp_path / "text.txt", content)), size)
     assert "".join(blocks) == "a\nß\n\N{GRINNING FACE}\n"
 
 
 @pytest.mark.parametrize("size", [1, 4, 7, 1 << 20])
 @pytest.mark.parametrize(
-    ("content", "place", "byte"), [("äö".encode() * 6 + b"x\xe9y", 25, "e9"), (b"abc\xc3", 3, "c3")]
+    ("content", "line", "problem"),
+    [
+        ("äö\n".encode() * 6 + b"x\xe9y", 7, "byte 0xe9 is not UTF-8"),
+        (b"abc\xc3", 1, "byte 0xc3 is not UTF-8"),
+        ("a\n".encode("utf-16") + b"\x00\xd8x\x00", 2, "byte 0x00 is not UTF-16-LE"),
+        (b"abc\nd\0", 2, "a null byte"),
+    ],
 )
-def test_other_encodings_are_refused_with_the_byte(tmp_path, content, place, byte, size):
-    with pytest.raises(UsageError, match=rf"text.txt is not in UTF-8: byte {place} is 0x{byte}; save it in UTF-8"):
-        list(read_text_blocks(Path(written(tmp_path / "text.txt", content)), size))
+def test_other_encodings_are_refused_with_the_line(tmp_path, content, line, problem, size):
+    with pytest.raises(UsageError, match=rf"text.txt, line {line}: {problem}.*: save .* in UTF-8"):
+        list(text_blocks(Path(written(tmp_path / "text.txt", content)), size))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_the_encoding_that_a_byte_order_mark_declares_is_read(tmp_path, encoding):
+    path = Path(written(tmp_path / "text.txt", LINES.encode(encoding)))
+    assert "".join(text_blocks(path, 7)) == read_text(path) == LINES
+    path.write_bytes(codecs.BOM_UTF16_BE + LINES.encode("utf-16-be"))
+    assert read_text(path) == LINES
 
 
 @pytest.mark.parametrize(
@@ -76,8 +91,7 @@ def test_other_encodings_are_refused_with_the_byte(tmp_path, content, place, byt
     [
         (b"", "is empty: at least 1,000 are needed"),
         (b"one line\n", "has only 9 characters"),
-        ("text ".encode("utf-16-le") * 500, "null characters"),
-        ("text ".encode("utf-16") * 500, "byte 0 is 0xff"),
+        ("text ".encode("utf-16-le") * 500, "a null byte"),
     ],
 )
 def test_what_is_no_text_to_learn_from(tmp_path, content, message):

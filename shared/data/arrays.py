@@ -1,6 +1,5 @@
 """A cache of decoded data: NumPy arrays in files, mapped into memory, checked by size and hash."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,13 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.data.places import file_hash
 from shared.errors import UsageError
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) -> None:

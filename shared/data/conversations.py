@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.data.encoding import decoded_text
-from shared.data.images import data_directory, fingerprint_of
+from shared.data.places import data_directory, fingerprint_of
 from shared.data.sequences import SequencePairs
 from shared.data.subwords import END, Subwords
 from shared.errors import UsageError
@@ -64,10 +64,10 @@ def load_conversations(name: str, directory: Path | None, limit: int | None = No
     path = Path(name)
     if name == "dailydialog":
         archives, parts = read_dailydialog(data_directory(directory) / "raw" / "dailydialog")
-        fingerprint = fingerprint_of(archives)
+        fingerprint = fingerprint_of(archives, archives[0].parent)
     elif name == "chitchat":
         path = Path(str(importlib.resources.files("chitchat_dataset"))) / "dataset.json"
-        parts, fingerprint = split_conversations(read_chitchat(path), path), fingerprint_of([path])
+        parts, fingerprint = split_conversations(read_chitchat(path), path), fingerprint_of([path], path.parent)
     elif path.suffix in CONVERSATION_FILES:
         content = read_file(path)
         turns_of = turns_of_json if path.suffix == ".jsonl" else turns_of_columns

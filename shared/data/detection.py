@@ -14,7 +14,7 @@ from shared.data.box_augment import flipped, random_affine, random_colour, rando
 from shared.data.boxes import BoxedImage, BoxedImages, DetectionData, boxed_images, detection_targets
 from shared.data.detection_folders import decode_boxed_folder, folder_fingerprint
 from shared.data.folders import PARTS
-from shared.data.images import data_directory, fingerprint_of
+from shared.data.places import data_directory, fingerprint_of
 from shared.data.scenes import make_scenes, scenes_fingerprint
 from shared.errors import UsageError
 from shared.files import cache_directory
@@ -66,7 +66,7 @@ def find_detection(name: str, directory: Path, size: int) -> tuple[str, str, Cal
         return name, scenes_fingerprint(size), lambda: make_scenes(size)
     is_name = re.fullmatch(r"\w+(/[\w.-]+)?", name)
     if is_name and (version := prepared_version(directory / "tfds" / name)):
-        return name, fingerprint_of(sorted(version.iterdir()), size), lambda: decode_boxed_tfds(version, size)
+        return name, fingerprint_of(version.iterdir(), version, size), lambda: decode_boxed_tfds(version, size)
     if Path(name).is_dir():
         return "folder", folder_fingerprint(Path(name), size), lambda: decode_boxed_folder(Path(name), size)
     prepared = [path.name for path in sorted((directory / "tfds").glob("*")) if path.is_dir()]

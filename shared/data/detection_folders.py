@@ -4,37 +4,28 @@ What a picture is for is told by the entries train, val and test of data.yaml, e
 may follow); with json files, by words in the name of the file, such as instances_train2017.json, or of its folders.
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from shared.data.annotated_pictures import readable_examples
-from shared.data.arrays import file_hash
 from shared.data.boxes import BoxedImages, boxed_images
 from shared.data.coco_json import coco_files, coco_pictures
 from shared.data.folders import PARTS, picture_files
+from shared.data.places import fingerprint_of
 from shared.data.yolo_labels import class_names, yolo_pictures
 from shared.errors import UsageError
 
 
 def folder_fingerprint(folder: Path, size: int) -> str:
-    """A short hash of the names and sizes of a folder's pictures, the contents of its annotations, and `size`.
+    """A short hash of a folder's pictures and annotations, and of `size`.
 
     Raises:
         UsageError: a file cannot be read.
     """
-    pictures = set(picture_files(folder))
     annotations = {path for suffix in ("txt", "yaml", "yml", "json") for path in folder.rglob(f"*.{suffix}")}
-    digest = hashlib.sha256(str(size).encode())
-    try:
-        for path in sorted(pictures | annotations):
-            content = path.stat().st_size if path in pictures else file_hash(path)
-            digest.update(f"{path.relative_to(folder)} {content}\n".encode())
-    except OSError as error:
-        raise UsageError(f"--data {folder}: {error.filename} cannot be read ({error.strerror})") from None
-    return digest.hexdigest()[:12]
+    return fingerprint_of(annotations.union(picture_files(folder)), folder, size)
 
 
 def decode_boxed_folder(folder: Path, size: int) -> tuple[dict[str, BoxedImages], list[str]]:

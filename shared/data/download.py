@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.data.arrays import file_hash
+from shared.data.places import file_hash
 from shared.errors import UsageError
 from shared.files import replacing
 

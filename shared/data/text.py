@@ -1,8 +1,6 @@
 """Texts as codes of characters: from TFDS, a file of any size, or embedded in a package."""
 
-import codecs
 import importlib.resources
-import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.data.arrays import cached_arrays, file_hash
+from shared.data.arrays import cached_arrays
 from shared.data.batches import SeededBatches
 from shared.data.conversations import read_chitchat
 from shared.data.download import Download, fetch, verified
-from shared.data.encoding import not_in_utf8
-from shared.data.images import data_directory, fingerprint_of
+from shared.data.encoding import text_blocks
+from shared.data.places import data_directory, fingerprint_of
 from shared.errors import UsageError
 from shared.files import cache_directory
 
@@ -84,9 +82,9 @@ def find_text(name: str, directory: Path) -> tuple[str, Callable[[], Iterator[st
     """Finds a text: its fingerprint, and the function that gives it in blocks."""
     if name == EMBEDDED_TEXT:
         path = Path(str(importlib.resources.files("chitchat_dataset"))) / "dataset.json"
-        return fingerprint_of([path], EMBEDDED_CONVERSATIONS), lambda: read_chitchat_text(path)
+        return fingerprint_of([path], path.parent, EMBEDDED_CONVERSATIONS), lambda: read_chitchat_text(path)
     if versions := sorted((directory / "tfds" / name).glob("[0-9]*")):
-        return fingerprint_of(sorted(versions[-1].iterdir())), lambda: read_tfds_text(versions[-1])
+        return fingerprint_of(versions[-1].iterdir(), versions[-1]), lambda: read_tfds_text(versions[-1])
     path = Path(name)
     if name == "tiny_shakespeare":
         (path,) = verified(fetch(name, [TINY_SHAKESPEARE], directory / "raw" / name), [TINY_SHAKESPEARE])
@@ -96,10 +94,7 @@ def find_text(name: str, directory: Path) -> tuple[str, Callable[[], Iterator[st
         raise UsageError(
             f"no text {name!r}: choose one of auto, tiny_shakespeare, {EMBEDDED_TEXT} or a text file, or set --data-dir"
         )
-    try:
-        return file_hash(path)[:12], lambda: read_text_blocks(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    return fingerprint_of([path], path.parent), lambda: text_blocks(path)
 
 
 def read_chitchat_text(path: Path) -> Iterator[str]:
@@ -125,28 +120,6 @@ def read_tfds_text(version: Path) -> Iterator[str]:
         raise UsageError(f"{version} cannot be read as a text ({reason})") from None
 
 
-def read_text_blocks(path: Path, size: int = 1 << 20) -> Iterator[str]:
-    """A file in UTF-8, so many bytes at a time; ends of lines become "\\n", a byte order mark is left out.
-
-    Raises:
-        UsageError: it is not in UTF-8.
-    """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    with open(path, "rb") as file:
-        if file.read(3) != codecs.BOM_UTF8:
-            file.seek(0)
-        while True:
-            place = file.tell()
-            block = file.read(size)
-            place -= len(decoder.getstate()[0])  # what is left of the block before is decoded again
-            try:
-                yield decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                raise not_in_utf8(path, place + error.start, error.object[error.start]) from None
-            if not block:
-                return
-
-
 def encoded_text(name: str, blocks: Callable[[], Iterator[str]]) -> tuple[dict[str, np.ndarray], dict]:
     """A text as codes, which lie in a file, not in memory, and the alphabet; see `TextData`.
 
@@ -160,8 +133,6 @@ def encoded_text(name: str, blocks: Callable[[], Iterator[str]]) -> tuple[dict[s
     if characters < SHORTEST_TEXT:
         size = f"has only {characters:,} characters" if characters else "is empty"
         raise UsageError(f"{name} {size}: at least {SHORTEST_TEXT:,} are needed to learn from")
-    if counts[0]:
-        raise UsageError(f"{name} holds null characters, so it is no text in UTF-8: save it in UTF-8")
     counts[ord(UNKNOWN_CHARACTER)] = 0
     frequent = np.argsort(-counts, kind="stable")[: LARGEST_ALPHABET - 1]
     alphabet = UNKNOWN_CHARACTER + "".join(chr(point) for point in sorted(frequent[counts[frequent] > 0]))
