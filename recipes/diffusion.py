@@ -7,6 +7,7 @@ and so makes images from nothing but noise, of a class that is asked for (classi
 
     KERAS_BACKEND=jax python recipes/diffusion.py                          Fashion-MNIST, on two CPU cores
     KERAS_BACKEND=jax python recipes/diffusion.py --preset full            CIFAR-10, on one GPU
+    KERAS_BACKEND=jax python recipes/diffusion.py --data photos --image-size 32    a folder of images
     KERAS_BACKEND=jax python recipes/diffusion.py --judge model.keras      measured by a classifier of cnn_cifar10
     KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --sampler ddim --steps 20 --guidance 3
     KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --chain-samples 2000    against 1000 steps of DDPM
@@ -34,7 +35,7 @@ from keras import layers
 
 from shared.backends.optimizers import grouped_updates
 from shared.data.diffusion import NoisyImageBatches, noisy_examples
-from shared.data.images import ImageData, load_images
+from shared.data.images import ImageData
 from shared.diffusion.samplers import SamplerName, sampler_steps
 from shared.diffusion.sampling import ImageSampler
 from shared.diffusion.schedule import Prediction
@@ -103,8 +104,6 @@ class Config(JudgedOptions):
     """Mirror half of the training images, where that does not change their class."""
     validation: float = 0.02
     """Share of the training images kept apart for validation."""
-    train_examples: int | None = None
-    """Train on only so many images."""
     sampler: SamplerName = "dpm_solver"
     """How images are made: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
     steps: int = 10
@@ -131,9 +130,8 @@ class Config(JudgedOptions):
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against."""
-        data = load_images(self.data, self.data_dir, "fashion_mnist", self.validation, self.train_examples)
+        data = self.load_data("fashion_mnist", self.validation)
         examples, height, width, _ = data.train.images.shape
-        self.require("train_examples", examples > 0, "must be at least 1")
         self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
         self.require("patch", height % self.patch == width % self.patch == 0, f"must divide {height} and {width}")
         return data
@@ -223,7 +221,7 @@ def main(config: Config) -> dict[str, float]:
     )
     judge = judge or trained_judge(run, data, config.judge_epochs)
     metrics = make_and_measure(run, model, judge, data, untrained)
-    facts = config.facts("prediction", "sampler", "steps", "guidance")
+    facts = config.facts("prediction", "sampler", "steps", "guidance") | {"classes": data.classes}
     return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
 
 

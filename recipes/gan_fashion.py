@@ -9,6 +9,7 @@ Mescheder et al. 2018, https://arxiv.org/abs/1801.04406); a moving average of th
 
     KERAS_BACKEND=jax python recipes/gan_fashion.py                          Fashion-MNIST, on two CPU cores
     KERAS_BACKEND=jax python recipes/gan_fashion.py --preset full            CIFAR-10, on one GPU
+    KERAS_BACKEND=jax python recipes/gan_fashion.py --data photos --image-size 32    a folder of images
     KERAS_BACKEND=jax python recipes/gan_fashion.py --judge model.keras      measured by a classifier of cnn_cifar10
 
 The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
@@ -36,7 +37,7 @@ from shared.backends.gradients import minimize
 from shared.backends.optimizers import grouped_updates
 from shared.backends.steps import compiled_step
 from shared.data.adversarial import AdversarialBatches
-from shared.data.images import ImageData, load_images
+from shared.data.images import ImageData
 from shared.generator import EpochSheets, NoiseSampler, warn_if_collapsed
 from shared.judge import Judge, JudgedOptions, copied_weights, measured_generator, trained_judge
 from shared.layers.convolution import Convolution
@@ -97,8 +98,6 @@ class Config(JudgedOptions):
     """Decay of the moving average of the generator, which is what makes images; 0: the generator itself."""
     flip: bool = False
     """Mirror half of the training images, where that does not change their class."""
-    train_examples: int | None = None
-    """Train on only so many images."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -112,10 +111,9 @@ class Config(JudgedOptions):
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against."""
-        data = load_images(self.data, self.data_dir, "fashion_mnist", 0.0, self.train_examples)
+        data = self.load_data("fashion_mnist", validation=0.0)
         examples, height, width, _ = data.train.images.shape
         needed, parts = self.critic_steps * self.batch_size, 2 ** len(self.widths)
-        self.require("train_examples", examples >= 20, "must be at least 20")
         self.require("batch_size", needed <= examples, f"times --critic-steps must be at most the {examples} images")
         self.require("widths", height % parts == width % parts == 0, f"must be fewer, to halve {height} by {width}")
         return data
@@ -242,6 +240,7 @@ def main(config: Config) -> dict[str, float]:
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()
     facts = config.facts("loss", "spectral_norm", "r1", "class_conditional")
+    facts["classes"] = data.classes if config.class_conditional else None
     facts["collapsed"] = warn_if_collapsed(metrics["diversity"])
     return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
 

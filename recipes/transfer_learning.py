@@ -35,8 +35,9 @@ from keras import layers
 from shared.backbones.choice import load_backbone, single_layers
 from shared.data.arrays import cached_arrays
 from shared.data.batches import ArrayBatches, ImageBatches
-from shared.data.folders import load_folder, read_pictures
-from shared.data.images import ImageData, few_of_each, load_images
+from shared.data.chosen_pictures import chosen_pictures, refuse_unread
+from shared.data.images import ImageData, load_images
+from shared.data.pictures import read_picture
 from shared.explain import class_activation_maps
 from shared.files import cache_directory
 from shared.metrics.classification import softmax, top_k_accuracy
@@ -44,6 +45,7 @@ from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves, plot_heatmaps, plot_predictions
 from shared.training.run import Run
+from shared.training.saving import check_initial_classes
 
 
 @dataclass(kw_only=True)
@@ -85,12 +87,14 @@ class Config(Options):
     """Share of the features left out at each step."""
     crop: int = 4
     """Shift training images by up to so many pixels."""
+    flip: bool = True
+    """Mirror half of the training images, where that does not change their class."""
     patience: int = 4
     """Stop training the head after so many epochs without a lower validation loss."""
     validation: float = 0.1
     """Share of the training images kept apart for validation."""
     predict: tuple[Path, ...] = ()
-    """With --resume and --out of a finished run: classify these image files."""
+    """With --resume and --out of a finished run: classify these image files, and those of these folders."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -109,17 +113,14 @@ class Config(Options):
 
     def few_images(self) -> ImageData:
         """The images to learn from, `per_class` of each class with those for validation, and the test images."""
-        if Path(self.data).is_dir():
-            data = load_folder(Path(self.data), self.image_size, self.validation)
-        else:
-            data = load_images(self.data, self.data_dir, "cifar10", self.validation, size=self.image_size)
-        if self.per_class:
-            held_out = max(1, round(self.per_class * self.validation))
-            train = few_of_each(data.train, self.per_class - held_out)
-            data = data._replace(train=train, validation=few_of_each(data.validation, held_out))
-        examples = len(data.train.labels)
+        data = load_images(
+            self.data, self.data_dir, "cifar10", self.validation, size=self.image_size, own_size=True,
+            per_class=self.per_class, test_limit=self.test_examples,
+        )  # fmt: skip
+        examples, height, width, _ = data.train.images.shape
         self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
-        return data._replace(test=data.test.first(self.test_examples))
+        self.require("crop", self.crop < min(height, width), f"must be below the image size, {min(height, width)}")
+        return data
 
 
 def build_model(config: Config, data: ImageData, backbone: keras.Model) -> keras.Model:
@@ -163,8 +164,9 @@ def train_on_pixels(run: Run, model: keras.Model, data: ImageData, rate: float, 
     """
     config, classes = run.config, np.eye(len(data.classes), dtype="float32")
     batches = ImageBatches(
-        data.train, len(classes), config.batch_size, config.seed, flip=data.mirrored, crop=config.crop, fill=data.mean
-    )
+        data.train, len(classes), config.batch_size, config.seed,
+        flip=config.flip and data.mirrored, crop=config.crop, fill=data.mean,
+    )  # fmt: skip
     compile_model(model, rate, epochs * len(batches))
     run.fit(
         model, batches, data=f"{data.name} {data.fingerprint}", phase=phase, epochs=epochs, patience=epochs,
@@ -198,12 +200,13 @@ def predicted(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def classify_files(run: Run) -> dict[str, float]:
-    """Prints the likeliest classes of the image files that `--predict` names."""
+    """Prints the likeliest classes of the image files that `--predict` names, and then refuses those that are none."""
     model, result = run.finished_model()
-    images = read_pictures(run.config.predict, model.input_shape[1:])
-    for path, row in zip(run.config.predict, predicted(model, images), strict=True):
+    images, unread = chosen_pictures(run.config.predict, lambda path: read_picture(path, model.input_shape[1:]))
+    for path, row in zip(images, predicted(model, np.stack(list(images.values()))), strict=True):
         likeliest = row.argsort()[::-1][:3]
         print(f"{path}: " + ", ".join(f"{result['classes'][index]} {row[index]:.1%}" for index in likeliest))
+    refuse_unread(unread)
     return result["metrics"]
 
 
@@ -212,6 +215,7 @@ def main(config: Config) -> dict[str, float]:
     if config.predict:
         return classify_files(run)
     data = config.few_images()
+    check_initial_classes(config.initial_weights, data.classes)
     images, labels = data.test
 
     backbone, weights = load_backbone(config.backbone, config.image_size)

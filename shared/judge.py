@@ -13,7 +13,7 @@ from keras import layers
 from shared.backbones.choice import load_backbone
 from shared.backends.runtime import prepare_backend
 from shared.data.batches import ImageBatches
-from shared.data.images import ImageData, LabelledImages
+from shared.data.images import ImageData, LabelledImages, load_images
 from shared.data.places import file_hash
 from shared.errors import UsageError
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
@@ -29,7 +29,7 @@ from shared.schedules import WarmupCosine
 from shared.training.options import Options
 from shared.training.run import Run
 from shared.training.sample_plots import plot_neighbours, plot_samples
-from shared.training.saving import save_model
+from shared.training.saving import check_initial_classes, save_model
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,6 +38,10 @@ class JudgedOptions(Options):
 
     free_on_resume: ClassVar[tuple[str, ...]] = ("samples", "sample_batch", "judge", "backbone")
 
+    image_size: int | None = None
+    """Cut images to squares of so many pixels (default: as they are)."""
+    train_examples: int | None = None
+    """Train on only so many images."""
     samples: int = 10_000
     """Make and measure so many images."""
     sample_batch: int = 250
@@ -46,6 +50,8 @@ class JudgedOptions(Options):
     """Measure with this classifier, a model.keras of cnn_cifar10 (default: a small one, trained in this run)."""
     judge_epochs: int = 2
     """Passes over the data to train that small one."""
+    judge_flip: bool = True
+    """Mirror half of the images that it learns from, where that does not change their class."""
     backbone: str | None = None
     """Also measure in the features of this network trained on ImageNet: inceptionv3, efficientnet_lite0, …"""
 
@@ -54,6 +60,25 @@ class JudgedOptions(Options):
         self.judge = self.judge and Path(self.judge)
         for name, least in (("samples", 20), ("sample_batch", 1), ("judge_epochs", 1)):
             self.require(name, getattr(self, name) >= least, f"must be at least {least}")
+
+    def load_data(self, preferred: str, validation: float) -> ImageData:
+        """The images to learn from and to measure against; see `load_images`.
+
+        Raises:
+            UsageError: there are too few, or they are too small.
+        """
+        self.require("image_size", self.image_size is None or self.image_size >= 8, "must be at least 8")
+        data = load_images(
+            self.data, self.data_dir, preferred, validation, self.train_examples, self.image_size, needs_classes=False
+        )
+        _, height, width, _ = data.train.images.shape
+        train, test = len(data.train.labels), len(data.test.labels)
+        if train < 20 or test < 10:
+            raise UsageError(f"there are {train} images to train on, and {test} to measure on: it takes 20 and 10")
+        if min(height, width) < 8:
+            raise UsageError(f"the images have {width}×{height} pixels: it takes 8 each way, so try --image-size 32")
+        check_initial_classes(self.initial_weights, data.classes)
+        return data
 
     def facts(self, *names: str) -> dict[str, Any]:
         """These options and how images were measured, for a result."""
@@ -89,7 +114,8 @@ class Judge:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(f"--judge {path} cannot be used ({reason}): give the model.keras of cnn_cifar10") from None
         if not dense or found != (data.train.images.shape[1:], len(data.classes)):
-            remedy = f"train one with  recipes/cnn_cifar10.py --data {data.name}"
+            source = "PATH --image-size N" if data.name == "folder" else data.name
+            remedy = f"train one with  recipes/cnn_cifar10.py --data {source}"
             raise UsageError(f"--judge {path} does not classify images like those of {data.name}: {remedy}")
         self.model = keras.Model(model.inputs, [dense[-1].input, model.output])
 
@@ -111,11 +137,14 @@ def trained_judge(run: Run, data: ImageData, epochs: int) -> Judge:
     path = run.directory / "judge.keras"
     if not path.exists():
         print(f"WARNING: no --judge: training a small one, {path}; compare no numbers of another", file=sys.stderr)
+        if len(data.classes) == 1:
+            print("WARNING: one class teaches it nothing; measure with --backbone efficientnet_lite0", file=sys.stderr)
         policy = keras.config.dtype_policy()
         prepare_backend(run.config.seed, "float32")
         batches = ImageBatches(
-            data.train, len(data.classes), min(100, len(data.train.labels)), run.config.seed, flip=data.mirrored, crop=2
-        )
+            data.train, len(data.classes), min(100, len(data.train.labels)), run.config.seed,
+            flip=run.config.judge_flip and data.mirrored, crop=2,
+        )  # fmt: skip
         model = judge_model(data)
         optimizer = keras.optimizers.SGD(WarmupCosine(0.1, epochs * len(batches), 0.2), momentum=0.9, nesterov=True)
         model.compile(

@@ -15,7 +15,6 @@ from PIL import Image
 
 from recipes.transfer_learning import Config, unfreeze
 from shared.backbones.choice import load_backbone
-from shared.data.images import LabelledImages, few_of_each
 from shared.errors import UsageError
 from shared.explain import class_activation_maps
 
@@ -94,14 +93,6 @@ def test_killed_while_fine_tuning_and_resumed_ends_with_the_same_bits(tmp_path, 
     assert result_of(again)["metrics"] == whole["metrics"]
     for a, b in zip(weights(tmp_path / "run/model.keras"), weights(tmp_path / "whole/model.keras"), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.once
-def test_a_few_of_each_class():
-    labels = np.array([2, 0, 0, 1, 0, 2, 2])
-    few = few_of_each(LabelledImages(np.arange(7), labels), 2)
-    assert few.images.tolist() == [0, 1, 2, 3, 5]
-    assert few.labels.tolist() == [2, 0, 0, 1, 2]
 
 
 @pytest.mark.once

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,14 @@ class PassedOver:
 
     def add(self, reason: str, place: Path | str) -> None:
         self.places.setdefault(reason, []).append(str(place))
+
+    def where(self, holds: Callable[[str], bool]) -> "PassedOver":
+        """Those of which the place meets a condition."""
+        some = PassedOver()
+        for reason, places in self.places.items():
+            for place in filter(holds, places):
+                some.add(reason, place)
+        return some
 
     def __len__(self) -> int:
         return sum(map(len, self.places.values()))

@@ -1,6 +1,8 @@
 """Models on disk, readable on every backend."""
 
 import json
+import re
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -42,6 +44,32 @@ def with_public_optimizers(config: Any) -> Any:
     return config
 
 
+def check_initial_classes(path: Path | None, classes: list[str]) -> None:
+    """Compares the classes of a run with those of the run whose `--initial-weights` it starts from.
+
+    They are known where the result of that run lies beside the weights. Other names of as many classes are only said:
+    the last layer then learns anew what its outputs mean.
+
+    Raises:
+        UsageError: there are more or fewer classes.
+    """
+    try:
+        before = json.loads((path.parent / "result.json").read_text(encoding="utf-8"))["classes"] if path else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if before in (None, classes):
+        return
+    both = f"{path} has {len(before)} classes ({some_names(before)}), these data have {len(classes)} ({some_names(classes)})"
+    if len(before) != len(classes):
+        raise UsageError(f"--initial-weights {both}: take data of the same classes, or leave the option out")
+    print(f"WARNING: --initial-weights {both}", file=sys.stderr)
+
+
+def some_names(names: list[str], most: int = 10) -> str:
+    """Names, the first of many."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def load_initial_weights(model: keras.Model, path: Path) -> None:
     """Sets the weights of a model, and not the state of its optimizer, from a .weights.h5 or .keras file.
 
@@ -56,6 +84,10 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
             model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
+        shapes = r"name=([\w/]+).*?variable\.shape=\(([\d, ]*)\), Received: value\.shape=\D*([\d, ]*)"
+        if misfit := re.search(shapes, str(error), re.DOTALL):
+            layer, here, there = misfit.groups()
+            reason = f"its layer {layer} has weights of shape ({there}), that of this model of shape ({here})"
         raise UsageError(f"--initial-weights {path} cannot be used: {reason}") from None
     for variable, value in zip(optimizer_variables, optimizer_state, strict=True):
         variable.assign(value)
