@@ -200,7 +200,7 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
     """The operations on tensors that a function on PyTorch consists of, as a function.
 
     Args:
-        function: to record; it is run once, and what it changes is put back.
+        function: to record; it is run once, and what it changes is put back, the state of PyTorch's random numbers too.
         arguments: of the shapes to record it for.
         outside: tensors that it uses or changes beside them.
 
@@ -227,7 +227,8 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
 
     before = [each.clone() for each in outside]
     try:
-        program = make_fx(refusing)(arguments, outside)
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            program = make_fx(refusing)(arguments, outside)
     except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
         return None
     finally:
