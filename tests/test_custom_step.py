@@ -385,18 +385,26 @@ def test_recording_draws_no_random_numbers(seeds):
     assert all((recorded[0] != each).any() for each in recorded[1:])
 
 
-@pytest.mark.skipif(keras.config.backend() == "jax", reason="a step on JAX takes over the memory of its variables")
-def test_the_value_of_a_variable_may_be_an_argument():
-    variable = keras.Variable([1.0, 2.0])
+@pytest.mark.parametrize("given", ["the variable", "its value", "in a structure"])
+def test_the_value_of_a_variable_may_be_an_argument(given):
+    variable, untouched = keras.Variable([1.0, 2.0]), keras.Variable([5.0])
 
     @compiled_step
-    def step(x):
+    def step(inputs):
         variable.assign(2 * variable)
-        return ops.sum(x)
+        return ops.sum(inputs["x"][0]), inputs["x"][0], untouched
 
-    for _ in range(3):
-        step(variable.value)
-    assert float(step(np.ones(2, "float32"))) == 2
+    def argument():
+        value = variable if given == "the variable" else variable.value
+        return {"x": [value, None, value if given == "in a structure" else None]}
+
+    results = [step(argument()) for _ in range(4)]
+    untouched.assign([6.0])
+    # The values at the time of each call, whatever came after it.
+    assert [float(total) for total, *_ in results] == [3, 6, 12, 24]
+    for index, (_, values, other) in enumerate(results):
+        np.testing.assert_array_equal(numbers(values), np.array([1.0, 2.0]) * 2**index)
+        np.testing.assert_array_equal(numbers(other), [5])
     np.testing.assert_array_equal(numbers(variable.value), [16, 32])
 
 
