@@ -54,6 +54,19 @@ def test_gradients_that_are_not_numbers_are_seen():
     assert np.isnan(keras.ops.convert_to_numpy(variable.value)).any()
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 40])
+def test_no_step_has_a_rate_of_0(steps, warmup):
+    rates = [float(WarmupCosine(0.02, steps, warmup)(step)) for step in range(steps)]
+    assert min(rates) > 0
+    np.testing.assert_allclose(max(rates), 0.02, rtol=1e-6)
+    rising = max(1, round(steps * warmup))
+    np.testing.assert_allclose(rates[:rising], 0.02 * np.arange(1, rising + 1) / rising, rtol=1e-5)
+    assert (np.diff(rates[rising - 1 :]) < 0).all()
+    if warmup == 0:  # Loshchilov and Hutter 2017, equation 5
+        np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(steps) / steps)), rtol=1e-4)
+
+
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (10, 0.1), (57, 0.3), (20, 1.0)])
 def test_the_rate_without_keras_is_that_of_the_schedule(steps, warmup):
     schedule = WarmupCosine(0.02, steps, warmup)
