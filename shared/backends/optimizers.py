@@ -6,6 +6,27 @@ from typing import Any
 
 import keras
 
+from shared.backends.gradients import dense_gradients
+
+
+def prepare_optimizer(model: keras.Model) -> None:
+    """Makes the variables of a compiled model's optimizer before the first step of `fit`.
+
+    On TensorFlow the optimizer is from then on given the gradients of embeddings as tensors, as on the other backends:
+    see `dense_gradients`.
+    """
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    if keras.config.backend() == "tensorflow":
+        optimizer.apply = functools.partial(apply_dense, optimizer)
+
+
+def apply_dense(
+    optimizer: keras.optimizers.Optimizer, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
+) -> None:
+    """`optimizer.apply` on TensorFlow, the gradients made tensors first."""
+    type(optimizer).apply(optimizer, dense_gradients(grads), trainable_variables)
+
 
 def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Lets an optimizer clip by the global norm, average the weights, and Adam update them, all of them together.
