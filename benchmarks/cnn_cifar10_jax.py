@@ -61,8 +61,8 @@ def train_step(state, images, labels, peak, rising, falling, decay, **arguments)
     (loss, averages), gradients = jax.value_and_grad(loss_of, has_aux=True)(
         parameters, averages, images, labels, **arguments
     )
-    done = jnp.clip((step - rising) / falling, 0, 1)
-    rate = peak * jnp.where(step < rising, step / rising, 0.5 * (1 + jnp.cos(jnp.pi * done)))
+    fallen = jnp.clip((step + 1 - rising) / falling, 0, 1)
+    rate = peak * jnp.minimum((step + 1) / rising, 0.5 * (1 + jnp.cos(jnp.pi * fallen)))
     momenta = jax.tree.map(lambda m, g: 0.9 * m - rate * g, momenta, gradients)
 
     def updated(parameter, momentum, gradient):
@@ -99,7 +99,7 @@ class Trainer:
                 train_step,
                 peak=config.learning_rate,
                 rising=rising,
-                falling=max(1, steps - rising),
+                falling=steps + 1 - rising,
                 decay=config.weight_decay,
                 smoothing=config.label_smoothing,
                 depth=config.depth,

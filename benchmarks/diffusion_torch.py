@@ -3,6 +3,7 @@
 The same U-Net, optimizer and batches as recipes/diffusion.py; nothing of Keras takes part in a step.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 GROUPS = 8
 
@@ -157,8 +159,7 @@ class Trainer:
         if config.precision != "float32" or config.dropout:
             raise UsageError("the benchmark by hand trains in float32 without --dropout: leave those options")
         self.config = config
-        self.rising = max(1, round(steps * config.warmup))
-        self.falling = max(1, steps - self.rising)
+        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
         self.step = 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         labels = model.get_layer("label_embedding").input_dim
@@ -173,13 +174,6 @@ class Trainer:
         )
         self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.config.learning_rate * self.step / self.rising
-        done = min(1.0, (self.step - self.rising) / self.falling)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
     def train_on_batch(self, inputs, targets):
         """One step; returns the loss."""
         image, time, label = (torch.from_numpy(inputs[name]).to(self.device) for name in ("image", "time", "label"))
@@ -189,7 +183,7 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.rate(self.step)
             group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
         self.optimizer.step()
         if self.averages:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from shared.errors import UsageError
+from shared.schedules import warmup_cosine_rate
 
 
 class Generator(nn.Module):
@@ -138,7 +139,7 @@ class Trainer:
         loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
         peak = self.config.learning_rate if name == "generator" else self.config.critic_learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(peak, self.steps[name], done)
+            group["lr"] = warmup_cosine_rate(done, peak, self.steps[name], warmup=0.02)
             group["eps"] = 1e-7 / math.sqrt(1 - 0.99 ** (done + 1))  # Keras adds it before correcting the bias
         optimizer.step()
         self.done[name] += 1
@@ -196,14 +197,6 @@ class Trainer:
             names = [torch_name(variable.path, tensors) for variable in model.weights]
             found += [to_keras(tensors[name].detach().cpu().numpy(), name) for name in names]
         return found
-
-
-def warmup_cosine(peak, steps, done):
-    """The learning rate: rises over 2 % of the steps, then falls along half a cosine."""
-    rising = max(1, round(0.02 * steps))
-    if done < rising:
-        return peak * done / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - rising) / max(1, steps - rising))))
 
 
 def torch_name(path, tensors):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from shared.data.randomness import random_stream
 from shared.data.text import character_codes
 from shared.errors import UsageError
 from shared.schedules import warmup_cosine_rate
@@ -141,7 +142,7 @@ class Trainer:
 def write_characters(model, alphabet, prompt, length, seed, temperature, top_k, top_p):
     """What the recipe's writes, with the network by hand and the same random numbers, among all characters."""
     network = Network(model.get_weights()).to(DEVICE).eval()
-    rng, states = np.random.default_rng(seed), None
+    rng, states = random_stream(seed, "tokens"), None
     codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
     given = len(codes)
     for index in range(given + length - 1):

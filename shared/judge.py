@@ -15,6 +15,7 @@ from shared.backends.runtime import prepare_backend
 from shared.data.batches import ImageBatches
 from shared.data.images import ImageData, LabelledImages
 from shared.data.places import file_hash
+from shared.data.randomness import random_stream
 from shared.errors import UsageError
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.metrics.classification import top_k_accuracy
@@ -174,7 +175,7 @@ def copied_weights(model: keras.Model) -> list[np.ndarray]:
 
 def labels_like_test(data: ImageData, count: int, seed: int) -> np.ndarray:
     """Labels (count,) to make images of, each class as frequent as in the test images."""
-    return np.resize(np.random.default_rng(seed).permutation(data.test.labels), count)
+    return np.resize(random_stream(seed, "labels").permutation(data.test.labels), count)
 
 
 def judged_images(

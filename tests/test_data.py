@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import tarfile
 import threading
 import urllib.request
@@ -15,9 +16,10 @@ import pytest
 from shared.data import images as image_sets
 from shared.data.arrays import cached_arrays
 from shared.data.augment import mirror_index, random_crop, random_cutout, random_flip
-from shared.data.batches import ImageBatches
+from shared.data.batches import ImageBatches, SeededBatches
 from shared.data.download import Download, fetch, verified
 from shared.data.images import LabelledImages, load_images
+from shared.data.randomness import RANDOM_PURPOSES, random_stream
 from shared.errors import UsageError
 
 pytestmark = pytest.mark.once
@@ -91,6 +93,29 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
     reseeded = make_batches(seed=1)
     reseeded.epoch = 3
     assert not np.array_equal(one[2][0], reseeded[2][0])
+
+
+class Drawn(SeededBatches):
+    """What the order of the examples and what a batch is drawn from."""
+
+    def make_batch(self, index, rng):
+        return self.shuffled(100, self.epoch), rng.permutation(100)
+
+
+def test_the_order_and_the_batches_are_independent():
+    batches, drawn = Drawn(0), []
+    for batches.epoch in range(3):
+        drawn += [batches[0][0], *(batches[index][1] for index in range(3))]
+    assert len({tuple(each) for each in drawn}) == len(drawn)
+
+
+def test_no_two_purposes_or_places_share_random_numbers():
+    places = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
+    streams = list(itertools.product((0, 1, 2**32 - 1), RANDOM_PURPOSES, places))
+    first = {int(random_stream(seed, purpose, *place).integers(2**63)) for seed, purpose, place in streams}
+    assert len(first) == len(streams)
+    with pytest.raises(ValueError, match="index"):
+        random_stream(0, "weather")
 
 
 def test_an_epoch_shows_each_image_at_most_once():

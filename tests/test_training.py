@@ -102,6 +102,36 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(a, b)
 
 
+class Codes(SeededBatches):
+    """Rows of numbers below 5, most of them several times in a row."""
+
+    batch_size = 4
+    batches_per_epoch = 1
+
+    def make_batch(self, index, rng):
+        return rng.integers(5, size=(4, 6)), np.zeros((4, 3), "float32")
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_clipping_and_adam_see_whole_gradients_of_embeddings(tmp_path, scaled):
+    model = keras.Sequential(
+        [keras.Input((6,), dtype="int32"), keras.layers.Embedding(5, 3), keras.layers.GlobalAveragePooling1D()]
+    )
+    table = np.random.default_rng(1).normal(size=(5, 3)).astype("float32")
+    model.set_weights([table])
+    adam = keras.optimizers.Adam(global_clipnorm=0.1)
+    model.compile(keras.optimizers.LossScaleOptimizer(adam) if scaled else adam, "mse")
+    batches = Codes(0)
+    Run("codes", Config(out=tmp_path, epochs=1)).fit(model, batches, "codes")
+
+    counts = (batches[0][0][:, :, None] == np.arange(5)).sum(axis=1)
+    gradient = counts.T @ (2 * (counts / 6) @ table / 12) / 6
+    norm = np.linalg.norm(gradient)
+    assert norm > 0.15  # so that it is clipped
+    velocity = keras.ops.convert_to_numpy(adam._velocities[0].value)
+    np.testing.assert_allclose(velocity, 0.001 * (gradient * 0.1 / norm) ** 2, rtol=1e-4, atol=1e-12)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("stop_after", [2, 5, 8, 14])
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, stop_after):

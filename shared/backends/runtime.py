@@ -47,8 +47,8 @@ def prepare_backend(seed: int, precision: str) -> None:
                 tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def seed_step(seed: int, epoch: int, batch: int) -> None:
-    """Makes what the backend draws in a training step depend on its place alone, so that a resumed run draws the same.
+def seed_step(rng: np.random.Generator) -> None:
+    """Seeds what the backend draws in a training step, by its place alone, so that a resumed run draws the same.
 
     Keras keeps the states of its own generators, but on PyTorch a Dropout without a seed draws from PyTorch's, and so
     does every pass of a DataLoader.
@@ -56,7 +56,7 @@ def seed_step(seed: int, epoch: int, batch: int) -> None:
     if keras.config.backend() == "torch":
         import torch
 
-        torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1)[0]))
+        torch.manual_seed(int(rng.integers(2**63)))
 
 
 @contextlib.contextmanager

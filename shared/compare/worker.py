@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import psutil
 
+from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
 from shared.compare.job import Job
 from shared.compare.layers import layer_arrays
@@ -173,7 +174,7 @@ class AgreeingRun(JobRun):
             raise Answered
 
         if isinstance(training.state, keras.Model):
-            training.state.optimizer.build(training.state.trainable_variables)
+            prepare_optimizer(training.state)
         variables = read_variables(training.state)
         start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
         losses = self.losses(training.loss_on, training.batches)

@@ -15,6 +15,7 @@ from shared.data.conversations import read_chitchat
 from shared.data.download import Download, fetch, verified
 from shared.data.encoding import text_blocks
 from shared.data.places import data_directory, fingerprint_of
+from shared.data.randomness import random_stream
 from shared.errors import UsageError
 from shared.files import cache_directory
 
@@ -177,7 +178,7 @@ class TextBatches(SeededBatches):
         self.batches_per_epoch = (len(codes) - window) // window // batch_size
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        first = np.random.default_rng([self.seed, self.epoch, self.batches_per_epoch]).integers(self.window)
+        first = random_stream(self.seed, "window", self.epoch).integers(self.window)
         windows = (len(self.codes) - self.window) // self.window
         chosen = self.shuffled(windows, self.epoch)[index * self.batch_size :][: self.batch_size]
         starts = first + self.window * chosen

@@ -18,6 +18,7 @@ import psutil
 
 from shared.backends.runtime import seed_step, synchronize_state
 from shared.data.batches import SeededBatches
+from shared.data.randomness import random_stream
 from shared.errors import Interrupted, UsageError
 from shared.files import replacing
 from shared.training.checkpoint import (
@@ -162,7 +163,7 @@ class Recorder(keras.callbacks.Callback):
             self.timing_since = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
-        seed_step(self.batches.seed, self.batches.epoch, self.batches.first + batch)
+        seed_step(random_stream(self.batches.seed, "step", self.batches.epoch, self.batches.first + batch))
 
     def on_train_batch_end(self, batch, logs=None):
         self.check_losses()  # of the step before: for those of this one it would wait, and the device then for it

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import backend_version, device_name, peak_memory, prepare_backend
 from shared.data.batches import SeededBatches
 from shared.errors import TargetMissed, UsageError
@@ -100,7 +101,7 @@ class Run:
             "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
         }
         epochs = epochs or self.config.epochs
-        model.optimizer.build(model.trainable_variables)
+        prepare_optimizer(model)
         epoch, first = recorder.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
