@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import errno
+import io
 import json
 import math
 import shlex
@@ -81,6 +82,10 @@ class Options:
         """The options of a preset, some of them changed: what `--preset` gives on the command line."""
         return cls(**{"preset": preset, **cls.presets[preset], **changes})
 
+    def is_of_preset(self, name: str) -> bool:
+        """Whether an option has the value that the preset gives it, rather than another that was asked for."""
+        return getattr(self, name) == getattr(self.for_preset(self.preset), name)
+
 
 def parse_options(config_class: type[Options], arguments: list[str] | None = None) -> Options:
     """Reads the command line into a `config_class`.
@@ -154,6 +159,9 @@ def launch(main: Callable[[Options], dict[str, float]], config_class: type[Optio
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack some of the characters
     code, message = 0, None
     try:
         main(parse_options(config_class))
