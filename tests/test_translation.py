@@ -83,7 +83,7 @@ def test_a_run_on_the_embedded_pairs(finished):
     assert result["metrics"]["perplexity"] < 400
     assert result["tokens_per_example"] > 3
     assert {path.name for path in finished.iterdir()} == {
-        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras", "subwords.model"),
+        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras", "subwords.model", "subwords.json"),
         *("curves.png", "attention.png", "translations.txt"),
     }
 
