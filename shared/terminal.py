@@ -1,10 +1,18 @@
-"""Talking with a person, or with a pipe, line by line."""
+"""What a person at a terminal, or a pipe, gives and gets, line by line."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 
 from shared.data.encoding import text_lines
+
+
+def replace_what_cannot_be_shown() -> None:
+    """Has what is printed show a question mark for a character that the encoding of the terminal lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def talk(answer: Callable[[list[str]], str]) -> None:
