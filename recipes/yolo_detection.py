@@ -201,7 +201,7 @@ def detect_in_files(run: Run) -> dict[str, float]:
         report.append({"file": str(path), **facts})
         print(f"{path}: {len(labels)} objects, drawn in {copy}")
     with replacing(run.directory / "predictions.json") as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n")
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return result["metrics"]
 
 

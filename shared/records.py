@@ -34,12 +34,12 @@ def recipe_path(name: str) -> Path:
 
 def task_of(recipe: Path) -> str:
     """What a recipe does: the first line of its docstring, without the full stop."""
-    return ast.get_docstring(ast.parse(recipe.read_text())).partition("\n")[0].rstrip(".")
+    return ast.get_docstring(ast.parse(recipe.read_text(encoding="utf-8"))).partition("\n")[0].rstrip(".")
 
 
 def read_records(recipe: str) -> list[dict[str, Any]]:
     """The recorded results of a recipe, by preset, data and backend."""
-    records = [json.loads(path.read_text()) for path in (PROJECT / "results" / recipe).glob("*.json")]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (PROJECT / "results" / recipe).glob("*.json")]
     order = ("smoke", "small", "full")
     return sorted(records, key=lambda r: (order.index(r["preset"]), r["data"], r["backend"], r["seed"]))
 
@@ -75,7 +75,7 @@ def record_comparison(directory: Path) -> Path:
         UsageError: the report cannot be read, is not whole, or its code was not committed.
     """
     try:
-        report = json.loads((directory / "report.json").read_text())
+        report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
         path = PROJECT / "results" / "comparisons" / f"{report['recipe']}.json"
         whole = not report["interrupted"] and not any(row["problem"] for row in report["rows"])
         commit = report["commit"]
@@ -86,7 +86,7 @@ def record_comparison(directory: Path) -> Path:
     check_committed(directory, commit)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n")
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -107,8 +107,8 @@ def record_run(directory: Path) -> Path:
             options than its command has.
     """
     try:
-        result = json.loads((directory / "result.json").read_text())
-        config = json.loads((directory / "config.json").read_text())
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         facts = {name: config[name] for name in ("command", "commit", "machine")}
         name = "-".join(str(result[key]) for key in ("preset", "data", "backend", "seed"))
         path = PROJECT / "results" / result["recipe"] / f"{name}.json"
@@ -123,7 +123,7 @@ def record_run(directory: Path) -> Path:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(result | facts, indent=1) + "\n")
+        unfinished.write_text(json.dumps(result | facts, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -172,7 +172,7 @@ def results_table(recipe: str) -> str:
 def steps_table() -> str:
     """What benchmarks/custom_step.py measured on each backend, in Markdown."""
     directory = PROJECT / "results" / "custom_step"
-    records = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
     if not records:
         return "Not yet measured."
     ways = dict.fromkeys(way for record in records for way in record["milliseconds"])
@@ -229,7 +229,11 @@ def with_tables(text: str) -> str:
         kind, name = match.groups()
         if kind == "comparison":
             path = PROJECT / "results" / "comparisons" / f"{name}.json"
-            body = comparison_markdown(json.loads(path.read_text())) if path.exists() else "Not yet measured."
+            body = (
+                comparison_markdown(json.loads(path.read_text(encoding="utf-8")))
+                if path.exists()
+                else "Not yet measured."
+            )
         elif kind == "steps":
             body = steps_table()
         elif kind == "bounds":

@@ -265,7 +265,7 @@ def test_a_run(trained):
     assert result["signature"].startswith("nrefs:1|case:mixed")
     files = {path.name for path in (directory / "run").iterdir()}
     assert files == {
-        *("checkpoint", "config.json", "result.json", "model.keras", "subwords.model"),
+        *("checkpoint", "config.json", "result.json", "model.keras", "subwords.model", "subwords.json"),
         *("history.csv", "history-plain.csv", "curves.png", "attention.png", "samples.txt"),
     }
     with Image.open(directory / "run/attention.png") as image:
@@ -346,7 +346,7 @@ def test_options(changes, message):
 
 def test_what_cannot_be_trained_on_is_said_in_a_line(tmp_path):
     write_talks(tmp_path / "talks.jsonl")
-    with pytest.raises(UsageError, match="a vocabulary of 9000 subwords is more than this text allows: take at most"):
+    with pytest.raises(UsageError, match="--vocabulary 9000 is more than this text allows: take at most"):
         main(Config.for_preset("smoke", data=str(tmp_path / "talks.jsonl"), vocabulary=9000, out=tmp_path / "a"))
     with pytest.raises(UsageError, match="holds no finished run"):
         main(Config.for_preset("smoke", chat=True, resume=True, out=tmp_path / "b"))

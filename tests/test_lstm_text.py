@@ -190,7 +190,10 @@ def test_killed_and_resumed_ends_with_the_same_bits(run_recipe, tmp_path, cell, 
     [
         (("--data", "short.txt"), "short.txt has only 12 characters: at least 1,000 are needed"),
         (("--data", "latin.txt"), "latin.txt, line 1: byte 0xfc is not UTF-8"),
-        (("--window", "5000"), "--window must be at most 324 for this text, not 5000"),
+        (
+            ("--window", "5000"),
+            "--window must be at most 324 for this text (and then --batch-size at most 17), not 5000",
+        ),
         (("--batch-size", "900"), "--batch-size must be at most the"),
         (("--prompt", "hello"), "--prompt needs --resume and --out, a finished run"),
         (("--top-p", "0"), "--top-p must be above 0"),
@@ -206,3 +209,16 @@ def test_mistakes_get_one_line(monkeypatch, tmp_path, options, message):
     with pytest.raises(UsageError, match=re.escape(message)) as error:
         parse_options(Config, [*TINY, *options]).load()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.once
+def test_what_is_found_and_used_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("ab\n" * 1000)
+    options = {"data": str(tmp_path / "text.txt"), "window": 50, "batch_size": 4}
+    found = (
+        "text.txt: 3,000 characters, 3 different: 2,700 to train on, 150 to validate, 150 to test; nothing passed over"
+    )
+    assert Config(**options).load().found == found
+    few = Config(**options, train_characters=1000, test_characters=60).load().found
+    assert few == f"{found}; used are 1,000 of train, 60 of validation, 60 of test"

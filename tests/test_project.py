@@ -92,6 +92,29 @@ def test_public_functions_have_docstrings():
                 assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
 
 
+def opens_in_encoding_of_locale(call):
+    """Whether a call opens a file as text, or runs a process that speaks text, without saying in which encoding."""
+    options = {keyword.arg for keyword in call.keywords}
+    match call.func:
+        case ast.Attribute(attr="read_text" | "write_text"):
+            return "encoding" not in options
+        case ast.Name(id="open"):
+            mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "'r'"
+            return "b" not in mode and "encoding" not in options
+        case ast.Attribute(value=ast.Name(id="Image" | "gzip" | "os" | "tarfile")):
+            return False
+        case ast.Attribute(attr="open"):
+            return "encoding" not in options
+    return bool(options & {"text", "universal_newlines"}) and "encoding" not in options
+
+
+@pytest.mark.parametrize("path", RECIPES + SHARED, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_no_file_is_read_or_written_in_the_encoding_of_the_locale(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [f"{path}:{call.lineno}" for call in calls if opens_in_encoding_of_locale(call)] == []
+
+
 def test_no_real_data_in_the_project():
     data = {".npz", ".npy", ".array_record", ".gz", ".zip", ".h5", ".keras", ".bin"}
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True).stdout.splitlines()

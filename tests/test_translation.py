@@ -83,7 +83,7 @@ def test_a_run_on_the_embedded_pairs(finished):
     assert result["metrics"]["perplexity"] < 400
     assert result["tokens_per_example"] > 3
     assert {path.name for path in finished.iterdir()} == {
-        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras", "subwords.model"),
+        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras", "subwords.model", "subwords.json"),
         *("curves.png", "attention.png", "translations.txt"),
     }
 
@@ -249,10 +249,10 @@ def test_bleu_is_cased_and_of_plain_text():
         ({"width": 30, "heads": 4}, "--width must be a multiple of twice the 4 heads, not 30"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
         ({"translate": "Hund"}, "--translate needs --resume and --out, a finished run"),
-        ({"batch_size": 5000}, "--batch-size must be at most 600 pairs, not 5000"),
-        ({"vocabulary": 50000}, "a vocabulary of 50000 subwords is more than this text allows: take at most"),
-        ({"vocabulary": 200}, "a vocabulary of 200 subwords is too small for this text: take at least"),
-        ({"data": "a.de,b.en"}, "a.de cannot be read"),
+        ({"batch_size": 5000}, "--batch-size must be at most the 600 pairs to train on, not 5000"),
+        ({"vocabulary": 50000}, "--vocabulary 50000 is more than this text allows: take at most"),
+        ({"vocabulary": 200}, "--vocabulary 200 is too small for this text: take at least"),
+        ({"data": "a.de,b.en"}, "a.de is not there"),
     ],
 )
 def test_what_is_refused(changes, message, tmp_path):

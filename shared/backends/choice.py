@@ -34,7 +34,7 @@ def chosen_backend() -> str:
         return name
     settings = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
     try:
-        return json.loads(settings.read_text())["backend"]
+        return json.loads(settings.read_text(encoding="utf-8"))["backend"]
     except (OSError, ValueError, KeyError):
         return "tensorflow"
 

@@ -136,7 +136,7 @@ def peak_device_memory() -> int | None:
 def machine_name() -> str:
     """The processor, its cores and the memory of this machine, and its accelerator if the backend uses one."""
     try:
-        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))[1]
     except (OSError, TypeError):
         model = platform.processor() or platform.machine()
     device = "" if device_name() == "cpu" else f"{device_name()}, "

@@ -195,7 +195,7 @@ class Comparison:
 
     def read_answer(self, row: Row, task: str, number: int | None) -> dict[str, Any] | None:
         path = self.job_directory(row, task, number) / "answer.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def answer_of(self, row: Row, task: str, number: int | None = None, **job: Any) -> dict[str, Any]:
         """Runs one job in a process of its own and returns its answer.
@@ -212,7 +212,7 @@ class Comparison:
             options += ["--initial-weights", str(self.weights_path)]
         native = str(row.native) if row.native else None
         job = Job(self.recipe, task, str(directory), options, steps=self.steps, native=native, **job)
-        (directory / "job.json").write_text(json.dumps(job._asdict()))
+        (directory / "job.json").write_text(json.dumps(job._asdict()), encoding="utf-8")
         environment = os.environ | {
             "KERAS_BACKEND": row.backend,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
@@ -294,7 +294,9 @@ def run_watched(command: list[str], environment: dict[str, str], log: Path, labe
 
 def last_line(log: Path) -> str:
     """The last line of a log that is not empty."""
-    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines()]
+    lines = [
+        line.strip() for line in log.read_text(errors="replace", encoding="utf-8").replace("\r", "\n").splitlines()
+    ]
     return next((line for line in reversed(lines) if line), "")
 
 
@@ -303,6 +305,6 @@ def reason_of(code: int, log: Path) -> str:
     if code < 0:
         memory = "; out of memory?" if -code == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{memory} (see {log})"
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or [last_line(log)])[-1] + ("" if code == 2 else f" (exit code {code}, see {log})")

@@ -139,7 +139,7 @@ class JobRun(Run):
         """Writes answer.json."""
         facts |= {"version": backend_version(), "device": device_name(), "keras": keras.__version__}
         with replacing(Path(self.job.directory) / "answer.json") as path:
-            path.write_text(json.dumps(facts))
+            path.write_text(json.dumps(facts), encoding="utf-8")
 
 
 class PreparingRun(JobRun):
@@ -324,4 +324,4 @@ def run_job(job: Job) -> NoReturn:
 
 
 if __name__ == "__main__":
-    run_job(Job(**json.loads(Path(sys.argv[1]).read_text())))
+    run_job(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

@@ -23,7 +23,9 @@ def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) ->
             path = unfinished / f"{name}.npy"
             np.save(path, array, allow_pickle=False)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-        (unfinished / "manifest.json").write_text(json.dumps({"files": files, "facts": facts}, indent=1))
+        (unfinished / "manifest.json").write_text(
+            json.dumps({"files": files, "facts": facts}, indent=1), encoding="utf-8"
+        )
         if not directory.exists():  # another process may have been quicker
             os.rename(unfinished, directory)
     finally:
@@ -37,7 +39,7 @@ def read_arrays(directory: Path) -> tuple[dict[str, np.ndarray], dict]:
         UsageError: a file is missing, cut short or changed.
     """
     try:
-        manifest = json.loads((directory / "manifest.json").read_text())
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
             path = directory / name
             if path.stat().st_size != expected["bytes"] or file_hash(path) != expected["sha256"]:

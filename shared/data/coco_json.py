@@ -38,7 +38,7 @@ def coco_files(folder: Path) -> list[CocoFile]:
     files = []
     for path in sorted(folder.rglob("*.json")):
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{path} cannot be read as json ({error}): mend it or take it out") from None
         lists = (

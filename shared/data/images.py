@@ -177,7 +177,7 @@ def find_images(name: str, directory: Path, size: int | None) -> tuple[str, Call
 def of_many_sizes(version: Path) -> bool:
     """Whether the images of a set that TFDS prepared differ in height or width."""
     try:
-        return '"-1"' in json.dumps(json.loads((version / "features.json").read_text()))
+        return '"-1"' in json.dumps(json.loads((version / "features.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False
 
@@ -209,7 +209,7 @@ def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray],
                 examples = [(squared(Image.fromarray(image.squeeze()), size), label) for image, label in examples]
             arrays[f"{split}_images"] = np.stack([image for image, _ in examples])
             arrays[f"{split}_labels"] = np.array([label for _, label in examples], np.int64)
-        return arrays, (version / "label.labels.txt").read_text().splitlines()
+        return arrays, (version / "label.labels.txt").read_text(encoding="utf-8").splitlines()
     except KeyError as error:
         raise UsageError(f"{version} is not a set of labelled images with train and test splits: no {error}") from None
     except Exception as error:  # noqa: BLE001 - array_record, Pillow and NumPy each raise their own for a damaged file

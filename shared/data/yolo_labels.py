@@ -35,7 +35,7 @@ def class_names(folder: Path) -> ClassNames | None:
 
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda path: path.stem != "data"):
         try:
-            settings = yaml.safe_load(path.read_text())
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"{path} cannot be read as yaml ({reason}): mend it") from None
@@ -47,7 +47,9 @@ def class_names(folder: Path) -> ClassNames | None:
                 raise UsageError(f"{path}: names must list the classes, or number them from 0")
             return ClassNames([str(name) for name in names], path, settings)
     for path in sorted(folder.rglob("classes.txt")):
-        names = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        names = [
+            line.strip() for line in path.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()
+        ]
         if not names:
             raise UsageError(f"{path} names no classes: write one a line")
         return ClassNames(names, path, {})
@@ -88,7 +90,7 @@ def declared_parts(folder: Path, settings: dict) -> dict[Path, str]:
             elif place.is_dir():
                 parts = dict.fromkeys(picture_files(place), PART_NAMES[key]) | parts
             else:
-                lines = place.read_text(errors="replace").splitlines()
+                lines = place.read_text(errors="replace", encoding="utf-8").splitlines()
                 listed = [place.parent / line.strip() for line in lines if line.strip()]
                 parts = dict.fromkeys(listed, PART_NAMES[key]) | parts
     return parts
@@ -112,7 +114,7 @@ def read_label_file(path: Path | None, names: ClassNames) -> tuple[np.ndarray, n
         UsageError: a class does not exist.
     """
     boxes, labels = [], []
-    lines = path.read_text(errors="replace").splitlines() if path else []
+    lines = path.read_text(errors="replace", encoding="utf-8").splitlines() if path else []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:

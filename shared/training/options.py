@@ -19,6 +19,7 @@ from shared.backends.runtime import machine_name
 from shared.command_line import parse_command_line
 from shared.errors import TargetMissed, UsageError
 from shared.files import replacing
+from shared.terminal import replace_what_cannot_be_shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -81,6 +82,10 @@ class Options:
         """The options of a preset, some of them changed: what `--preset` gives on the command line."""
         return cls(**{"preset": preset, **cls.presets[preset], **changes})
 
+    def is_of_preset(self, name: str) -> bool:
+        """Whether an option has the value that the preset gives it, rather than another that was asked for."""
+        return getattr(self, name) == getattr(self.for_preset(self.preset), name)
+
 
 def parse_options(config_class: type[Options], arguments: list[str] | None = None) -> Options:
     """Reads the command line into a `config_class`.
@@ -116,7 +121,7 @@ def write_config(directory: Path, recipe: str, config: Options) -> None:
         "options": {field.name: getattr(config, field.name) for field in dataclasses.fields(config)},
     }
     with replacing(directory / "config.json") as path:
-        path.write_text(json.dumps(facts, indent=1, default=str) + "\n")
+        path.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def source_commit() -> str | None:
@@ -124,7 +129,7 @@ def source_commit() -> str | None:
     folder = str(Path(globals().get("__file__", "notebook")).parent)  # a notebook has no file
     command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -137,7 +142,7 @@ def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str,
     """
     path = directory / "config.json"
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         options = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["options"].items()}
         return facts["recipe"], facts["backend"], config_class(**options)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -154,6 +159,7 @@ def launch(main: Callable[[Options], dict[str, float]], config_class: type[Optio
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    replace_what_cannot_be_shown()
     code, message = 0, None
     try:
         main(parse_options(config_class))

@@ -150,7 +150,7 @@ class Recorder(keras.callbacks.Callback):
     def write_history(self) -> None:
         """Writes history.csv, a line for each finished epoch."""
         if self.history:
-            with replacing(self.history_path) as path, open(path, "w", newline="") as file:
+            with replacing(self.history_path) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.history[0])
                 writer.writeheader()
                 writer.writerows(self.history)

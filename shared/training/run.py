@@ -196,7 +196,7 @@ class Run:
             UsageError: the run has not finished, or its files are damaged.
         """
         try:
-            result = json.loads((self.directory / "result.json").read_text())
+            result = json.loads((self.directory / "result.json").read_text(encoding="utf-8"))
             return keras.saving.load_model(self.directory / "model.keras"), result
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().partition("\n")[0]
@@ -256,7 +256,7 @@ class Run:
         if self.changed_on_resume:
             result["changed_on_resume"] = self.changed_on_resume
         with replacing(self.directory / "result.json") as path:
-            path.write_text(json.dumps(result, indent=1) + "\n")
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print("result " + json.dumps(result), flush=True)
         if target is not None and not (value >= target if higher_is_better else value <= target):
             raise TargetMissed(f"target missed: {metric} is {value:.6g}, the target {target:.6g}")
