@@ -202,7 +202,8 @@ def test_lines_that_are_no_boxes_are_named(folder, capsys):
         "passed over 5: 1 lines that are not a class and four numbers, or an outline (3.txt:2: 1 0.5 0.5); "
         "2 lines that are not numbers (3.txt:3: hello world, …); "
         "1 lines with a number that is not finite (3.txt:4: 1 nan 0.5 0.1 0.1); "
-        "1 lines with a sixth number: predictions with their confidence? leave it out (3.txt:5: 1 0.5 0.5 0.1 0.1 0.99)\n"
+        "1 lines with a sixth number: predictions with their confidence? leave it out "
+        "(3.txt:5: 1 0.5 0.5 0.1 0.1 0.99)\n"
     ) in said
 
 
@@ -261,7 +262,7 @@ def test_digits_as_names_do_not_hide_numbers(folder):
     ("make", "message"),
     [
         (lambda folder: None, "holds no images to train on"),
-        (lambda folder: paint(folder / "0.png"), "holds 1 images but no annotations: add them in one of these formats"),
+        (lambda folder: paint(folder / "0.png"), "holds 1 images but no annotations in a known format"),
         (lambda folder: write(folder / "classes.txt", "a\nb"), "holds no images to train on"),
         (lambda folder: write(folder / "classes.txt", "\n"), "names no classes"),
         (lambda folder: write(folder / "data.yaml", "names: {a: 1}"), "names must list the classes"),
@@ -276,7 +277,7 @@ def test_digits_as_names_do_not_hide_numbers(folder):
         (lambda folder: write(folder / "boxes.json", coco([]) | {"categories": [{}]}), "needs an id and a name"),
         (lambda folder: [yolo(folder), *[path.unlink() for path in folder.glob("?.txt")]], "no text files found in"),
         (lambda folder: [yolo(folder), *[path.write_text("") for path in folder.glob("?.txt")]], "images has a box"),
-        (lambda folder: [yolo(folder), *[path.write_text("") for path in folder.glob("*.png")]], "images can be read"),
+        (lambda folder: [yolo(folder), *[path.write_text("") for path in folder.glob("*.png")]], "images can be used"),
         (lambda folder: yolo(folder, count=2), "it takes more images"),
     ],
 )
@@ -380,8 +381,9 @@ def test_entries_of_coco_that_cannot_be_used_are_named(folder, capsys):
     write(folder / "boxes.json", content)
     check(load(folder), 6)
     said = capsys.readouterr().err
-    assert "7 annotations without a bbox of four numbers or an outline, a category_id, or the image_id of an " in said
-    assert "3 images without an id, a file_name, or with a width" in said
+    assert "5 annotations without a bbox of four numbers or an outline, a category_id or an image_id (annot" in said
+    assert "2 annotations whose image_id no image has (annotations[8] of boxes.json, …)" in said
+    assert "3 images without an id or a file_name" in said
     assert "1 images that are not in the folder (images[7] of boxes.json: lost.png)" in said
     assert "passed over 11: " in said
 

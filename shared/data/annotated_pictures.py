@@ -51,11 +51,13 @@ class NamedObject(NamedTuple):
 class AnnotationFile(NamedTuple):
     """What the annotations of one picture say."""
 
-    pictures: tuple[str, ...]
-    """Names that the picture may have, likeliest first; one without a suffix stands for any."""
+    picture: str
+    """The name of the picture, or its path; another suffix stands for any."""
     size: tuple[float, float] | None
     """Width and height of the picture in pixels; None where they are not given."""
     objects: list[NamedObject]
+    part: str | None = None
+    """What the picture is for, where the annotations say so."""
 
 
 class BoxFolder:
@@ -76,10 +78,11 @@ class BoxFolder:
         self.remarks = Remarks()
         self.hints: list[str] = []
         self.damaged: set[Path] = set()
+        place = Path(os.path.normpath(place))
         self.root = place if place.is_dir() else place.parent
         while place.is_dir() and (inner := only_folder(self.root)):
             self.root = inner
-            self.remarks.notes[f"folder between, {inner.name}"] += 1
+            self.remarks.notes[f"folder level too many ({inner.name})"] += 1
         self.pictures = [path for path in picture_files(self.root) if not self.is_left_by_system(path)]
         self.same_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.pictures:
@@ -120,7 +123,8 @@ class BoxFolder:
         candidates += [self.root.joinpath(*parts[start:]) for start in range(1, len(parts))]
         for candidate in candidates:
             path = Path(os.path.normpath(candidate))
-            if path.is_relative_to(self.root) and path.exists():
+            # Unlike Path's, this exists answers for names that no file can have.
+            if os.path.exists(path) and path.absolute().is_relative_to(self.root.absolute()):
                 return path
         return None
 
@@ -178,6 +182,15 @@ def has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
     return path.suffix.lower() in suffixes
 
 
+def stated_size(width: Any, height: Any) -> tuple[float, float] | None:
+    """The size of a picture as its annotations state it; None where it is missing, or 0, as some tools write it."""
+    try:
+        size = float(width), float(height)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if 0 < min(size) <= max(size) < 1e9 else None
+
+
 def part_by_name(words: Iterable[str]) -> str | None:
     """The part that the first of some words such as train2017 names."""
     plain = [re.sub(r"\d+$", "", word.lower()) for word in words]
@@ -207,47 +220,41 @@ def paired(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
     return pairs
 
 
-def one_file_each(
-    folder: BoxFolder, files: list[Path], read: Callable[[Path], AnnotationFile], listed: dict[str, str] | None = None
-) -> AnnotatedPictures:
+def one_file_each(folder: BoxFolder, files: list[Path], read: Callable[[Path], AnnotationFile]) -> AnnotatedPictures:
     """Pictures that have a file of annotations each, as in Pascal VOC.
 
     Args:
         folder: where they are.
         files: those of annotations.
         read: what reads one.
-        listed: the part of pictures by their stem, where the folder lists them.
     """
     pairs = {file: picture for picture, file in paired(folder.pictures, files).items()}
-    return named_pictures(folder, ((file, read(file), pairs.get(file)) for file in files), listed or {})
+    return named_pictures(folder, ((file, read(file), pairs.get(file)) for file in files))
 
 
 def named_pictures(
-    folder: BoxFolder, annotations: Iterable[tuple[Path, AnnotationFile, Path | None]], listed: dict[str, str]
+    folder: BoxFolder, annotations: Iterable[tuple[Path, AnnotationFile, Path | None]]
 ) -> AnnotatedPictures:
     """Finds the picture of each annotation, its part, and the classes, which are those of the training part by name.
 
     Args:
         folder: where the pictures are.
         annotations: the file that each is in, what it says, and its picture, where that is known.
-        listed: the part of pictures by their stem, where the folder lists them.
     """
     passed_over = folder.remarks.passed_over
     used = set()
     found: dict[str, dict[Path, AnnotationFile]] = {part: {} for part in PARTS}
     for file, annotation, picture in annotations:
         used.add(file)
-        ways = [[picture]] if picture else [folder.find_pictures(name, file) for name in annotation.pictures]
-        candidates = next((paths for paths in ways if paths), [])
+        candidates = [picture] if picture else folder.find_pictures(annotation.picture, file, annotation.part)
         if len(candidates) != 1:
-            name = annotation.pictures[0] if annotation.pictures else "?"
             passed_over.add(
                 "annotations that several pictures fit" if candidates else "annotations without a picture",
-                f"{folder.name(file)}: {name}",
+                f"{folder.name(file)}: {annotation.picture}",
             )
             continue
         picture = candidates[0]
-        part = listed.get(picture.stem) or folder.part(picture) or folder.part(file) or "train"
+        part = annotation.part or folder.part(picture) or folder.part(file) or "train"
         earlier = found[part].get(picture)
         objects = annotation.objects if earlier is None else earlier.objects + annotation.objects
         found[part][picture] = annotation._replace(objects=objects)
@@ -282,6 +289,10 @@ def readable_examples(
             picture = open_picture(path)
         except ValueError as error:
             remarks.passed_over.add("pictures that cannot be read", f"{folder.name(path)}: {error}")
+            continue
+        if size != (1, 1) and len(boxes.boxes) and 0 < np.nanmax(boxes.boxes) <= 1:
+            reason = "pictures with numbers up to 1: are they fractions of the picture's sides, and not pixels?"
+            remarks.passed_over.add(reason, folder.name(path))
             continue
         width, height = size or picture.size
         zoom = np.array(picture.size) / (width, height)

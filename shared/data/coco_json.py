@@ -9,14 +9,16 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from shared.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, BoxFolder, part_by_name
+from shared.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, BoxFolder, part_by_name, stated_size
 from shared.data.boxes import CROWD, OBJECT, LabelledBoxes
 from shared.data.folders import PARTS
 from shared.errors import UsageError
+
+COCO_LISTS = ("categories", "images", "annotations")
 
 
 class CocoFile(NamedTuple):
@@ -25,8 +27,8 @@ class CocoFile(NamedTuple):
     path: Path
     part: str
     """What its pictures are for: train, validation or test."""
-    names: dict[Any, str]
-    """The name of each class by its number, in the order of the numbers."""
+    names: dict[str, str]
+    """The name of each class by its number, which files write as 1 or as "1", in the order of the numbers."""
     images: list[dict]
     annotations: list[dict]
 
@@ -38,14 +40,15 @@ def find_coco(folder: BoxFolder) -> list[CocoFile]:
     """
     files = []
     for path, content in folder.json_files().items():
-        lists = (
-            [content.get(key) for key in ("categories", "images", "annotations")] if isinstance(content, dict) else []
-        )
-        if not lists or not all(isinstance(each, list) for each in lists):
+        lists = [content.get(key) for key in COCO_LISTS] if isinstance(content, dict) else []
+        missing = [key for key, value in zip(COCO_LISTS, lists, strict=False) if not isinstance(value, list)]
+        if len(missing) == 1:
+            folder.hints.append(f"{path} is COCO's json but for the list {missing[0]}: export it with its annotations")
+        if not lists or missing:
             continue
         try:
             names = {category["id"]: str(category["name"]) for category in lists[0]}
-            names = {number: names[number] for number in sorted(names)}
+            names = {str(number): names[number] for number in sorted(names)}
         except (KeyError, TypeError):
             folder.hints.append(f"{path}: each of its categories needs an id and a name: add them")
             continue
@@ -87,29 +90,30 @@ def read_coco(folder: BoxFolder, files: list[CocoFile]) -> AnnotatedPictures:
     return AnnotatedPictures(classes, listed, {file.path for file in files})
 
 
-def rows_by_image(folder: BoxFolder, file: CocoFile, classes: list[str]) -> dict[Any, list[tuple]]:
+def rows_by_image(folder: BoxFolder, file: CocoFile, classes: list[str]) -> dict[str, list[tuple]]:
     """For each image number the rows class index, left, top, right, bottom, kind.
 
     Raises:
         UsageError: a class is not among `classes`.
     """
     numbers = {
-        image["id"] for image in file.images if isinstance(image, dict) and isinstance(image.get("id"), int | str)
+        str(image["id"]) for image in file.images if isinstance(image, dict) and isinstance(image.get("id"), int | str)
     }
     rows = defaultdict(list)
     for index, annotation in enumerate(file.annotations):
         place = f"annotations[{index}] of {folder.name(file.path)}"
         try:
             box = bounding_box(annotation)
-            image, category = annotation["image_id"], annotation["category_id"]
+            image, category = str(annotation["image_id"]), str(annotation["category_id"])
             name = file.names.get(category, f"number {category}")
-            if image not in numbers or not math.isfinite(sum(box)):
+            if not math.isfinite(sum(box)):
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            reason = (
-                "annotations without a bbox of four numbers or an outline, a category_id, or the image_id of an image"
-            )
+            reason = "annotations without a bbox of four numbers or an outline, a category_id or an image_id"
             folder.remarks.passed_over.add(reason, place)
+            continue
+        if image not in numbers:
+            folder.remarks.passed_over.add("annotations whose image_id no image has", place)
             continue
         if name not in classes:
             raise UsageError(
@@ -135,22 +139,22 @@ def bounding_box(annotation: dict) -> tuple[float, float, float, float]:
     return *points.min(axis=0).tolist(), *points.max(axis=0).tolist()
 
 
-def pictures_of(folder: BoxFolder, file: CocoFile) -> Iterator[tuple[Any, Path, tuple[float, float] | None]]:
+def pictures_of(folder: BoxFolder, file: CocoFile) -> Iterator[tuple[str, Path, tuple[float, float] | None]]:
     """Number, path and size (width, height) of each image that is there; None where the file does not give the size."""
     passed_over = folder.remarks.passed_over
     for index, image in enumerate(file.images):
         place = f"images[{index}] of {folder.name(file.path)}"
         try:
             number, name = image["id"], str(image["file_name"])
-            size = tuple(float(image[side]) for side in ("width", "height") if image.get(side) is not None)
-            if not isinstance(number, int | str) or len(size) == 1 or (size and not 0 < min(size) <= max(size) < 1e9):
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            passed_over.add("images without an id, a file_name, or with a width and height that are not above 0", place)
+            size = stated_size(image.get("width"), image.get("height"))
+            if not isinstance(number, int | str):
+                raise TypeError
+        except (KeyError, TypeError, ValueError, AttributeError):
+            passed_over.add("images without an id or a file_name", place)
             continue
         found = folder.find_pictures(name, file.path, file.part)
         if len(found) == 1:
-            yield number, found[0], size or None
+            yield str(number), found[0], size
         else:
             passed_over.add(
                 "images whose name several pictures have" if found else "images that are not in the folder",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from shared.data.annotated_pictures import has_suffix
 from shared.data.arrays import cached_arrays
 from shared.data.batches import SeededBatches
 from shared.data.box_augment import flipped, random_affine, random_colour, random_mosaic
@@ -24,7 +25,7 @@ from shared.data.boxes import (
     boxed_images,
     detection_targets,
 )  # fmt: skip
-from shared.data.detection_folders import READING_VERSION, decode_boxed_folder, folder_fingerprint
+from shared.data.detection_folders import READING_VERSION, annotation_suffixes, decode_boxed_folder, folder_fingerprint
 from shared.data.folders import PARTS
 from shared.data.places import data_directory, fingerprint_of
 from shared.data.remarks import Remarks
@@ -113,8 +114,10 @@ def find_detection(name: str, directory: Path, size: int) -> tuple[str, str, Cal
         files = [path for path in version.iterdir() if path.is_file()]
         fingerprint = fingerprint_of(files, version, size, READING_VERSION)
         return name, fingerprint, lambda: decode_boxed_tfds(version, size)
-    if Path(name).exists():
+    if Path(name).is_dir() or (Path(name).is_file() and has_suffix(Path(name), annotation_suffixes() - {".txt"})):
         return "folder", folder_fingerprint(Path(name), size), lambda: decode_boxed_folder(Path(name), size)
+    if Path(name).is_file():
+        raise UsageError(f"--data {name} is a file: name a folder of images with boxes, or its data.yaml or json")
     prepared = [path.name for path in sorted((directory / "tfds").glob("*")) if path.is_dir()]
     raise UsageError(
         f"no data set {name!r} in {directory / 'tfds'}, and no folder of that name: choose one of "

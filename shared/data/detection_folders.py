@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shared.data.annotated_pictures import AnnotatedPictures, BoxFolder, readable_examples
+from shared.data.annotated_pictures import AnnotatedPictures, BoxFolder, has_suffix, readable_examples
 from shared.data.boxes import BoxedImages, boxed_images
+from shared.data.boxes_csv import find_csv, read_csv
 from shared.data.coco_json import find_coco, read_coco
+from shared.data.cvat_xml import find_cvat, read_cvat
 from shared.data.folders import PARTS
 from shared.data.labelme_json import find_labelme, read_labelme
 from shared.data.places import fingerprint_of
@@ -40,10 +42,17 @@ FORMATS = (
     AnnotationFormat("COCO's json", (".json",), find_coco, read_coco),
     AnnotationFormat("Pascal VOC's xml", (".xml",), find_voc, read_voc),
     AnnotationFormat("LabelMe's json", (".json",), find_labelme, read_labelme),
+    AnnotationFormat("CVAT's xml", (".xml",), find_cvat, read_cvat),
+    AnnotationFormat("tables of boxes", (".csv",), find_csv, read_csv),
 )
 """In the order in which they are tried."""
 READING_VERSION = 2
 """To be raised with each change of what is read from the same files, so that it is read anew."""
+
+
+def annotation_suffixes() -> set[str]:
+    """The suffixes of files that hold annotations, or decide how they are read."""
+    return {suffix for each in FORMATS for suffix in each.suffixes}
 
 
 def folder_fingerprint(place: Path, size: int) -> str:
@@ -53,8 +62,8 @@ def folder_fingerprint(place: Path, size: int) -> str:
         UsageError: a file cannot be read.
     """
     folder = BoxFolder(place)
-    annotations = folder.files_of({suffix for each in FORMATS for suffix in each.suffixes})
-    return fingerprint_of([*folder.pictures, *annotations], folder.root, size, READING_VERSION)
+    files = [*folder.pictures, *folder.files_of(annotation_suffixes())]
+    return fingerprint_of(files, folder.root, size, READING_VERSION, place.name if place.is_file() else "")
 
 
 def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages], list[str], Remarks]:
@@ -67,22 +76,24 @@ def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages],
     Raises:
         UsageError: the folder has no pictures or no annotations, or a box is of a class that does not exist.
     """
-    folder = BoxFolder(place)
-    found, chosen = next(((found, each) for each in FORMATS if (found := each.find(folder))), (None, None))
+    folder, suffixes = BoxFolder(place), annotation_suffixes()
+    formats = [each for each in FORMATS if place.is_dir() or has_suffix(place, each.suffixes)]
+    found, chosen = next(((found, each) for each in formats if (found := each.find(folder))), (None, None))
     if chosen is None and folder.hints:
         raise UsageError(folder.hints[0])
     if not folder.pictures:
         raise UsageError(f"--data {place} holds no images to train on: add image files")
     if chosen is None:
-        known = ", ".join(each.name for each in FORMATS)
+        known = ", ".join(each.name for each in formats)
+        others = [folder.name(path) for path in folder.files_of(suffixes - {".txt"})]
         raise UsageError(
-            f"--data {place} holds {len(folder.pictures):,} images but no annotations: add them in one of these "
-            f"formats: {known} (see docs/data.md)"
+            f"--data {place} holds {len(folder.pictures):,} images but no annotations in a known format: {known}"
+            f"{f'; {others[0]} is none of them' if others else ''} (see docs/data.md)"
         )
     classes, parts, used = chosen.read(folder, found)
     remarks = folder.remarks
     remarks.form = chosen.name
-    for path in folder.files_of({suffix for each in FORMATS for suffix in each.suffixes} - {".txt"}):
+    for path in folder.files_of(suffixes - {".txt"}):
         if path not in used:
             reason = "damaged files" if path in folder.damaged else "files that are not annotations of this kind"
             remarks.passed_over.add(reason, folder.name(path))
@@ -96,5 +107,5 @@ def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages],
             examples = readable_examples([pictures[index] for index in order], folder)
             decoded[part] = boxed_images(examples, len(pictures), size, remarks)
             if not len(decoded[part].images):
-                raise UsageError(f"--data {place}: none of its {part} images can be read ({remarks})")
+                raise UsageError(f"--data {place}: none of its {part} images can be used ({remarks})")
     return decoded, classes, remarks

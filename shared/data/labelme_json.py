@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from shared.data.annotated_pictures import AnnotatedPictures, AnnotationFile, BoxFolder, NamedObject, one_file_each
+from shared.data.annotated_pictures import (
+    AnnotatedPictures,
+    AnnotationFile,
+    BoxFolder,
+    NamedObject,
+    one_file_each,
+    stated_size,
+)
 from shared.data.boxes import DIFFICULT, OBJECT
 
 
@@ -37,9 +44,8 @@ def read_labelme(folder: BoxFolder, files: dict[Path, dict[str, Any]]) -> Annota
                 folder.remarks.passed_over.add("shapes without a label, or without an area", place)
                 continue
             objects.append(NamedObject(name, box, kind))
-        sides = [content.get(side) for side in ("imageWidth", "imageHeight")]
-        size = tuple(map(float, sides)) if all(isinstance(side, int) and 0 < side < 1e9 for side in sides) else None
-        return AnnotationFile((str(content.get("imagePath") or path.stem),), size, objects)
+        size = stated_size(content.get("imageWidth"), content.get("imageHeight"))
+        return AnnotationFile(str(content.get("imagePath") or path.stem), size, objects)
 
     return one_file_each(folder, list(files), read)
 

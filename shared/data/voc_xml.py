@@ -8,7 +8,14 @@ test.txt, as in VOC, or else by folders.
 from pathlib import Path
 from xml.etree import ElementTree
 
-from shared.data.annotated_pictures import AnnotatedPictures, AnnotationFile, BoxFolder, NamedObject, one_file_each
+from shared.data.annotated_pictures import (
+    AnnotatedPictures,
+    AnnotationFile,
+    BoxFolder,
+    NamedObject,
+    one_file_each,
+    stated_size,
+)
 from shared.data.boxes import DIFFICULT, OBJECT
 from shared.data.encoding import read_text
 from shared.data.folders import PART_NAMES
@@ -26,7 +33,7 @@ def read_voc(folder: BoxFolder, files: dict[Path, ElementTree.Element]) -> Annot
 
     def read(path: Path) -> AnnotationFile:
         content, objects = files[path], []
-        for number, entry in enumerate(content.iter("object"), 1):
+        for number, entry in enumerate(content.findall("object"), 1):
             try:
                 edges = tuple(float(entry.findtext(f"bndbox/{edge}", "")) for edge in BOX_EDGES)
                 kind = DIFFICULT if int(entry.findtext("difficult") or 0) else OBJECT
@@ -38,7 +45,9 @@ def read_voc(folder: BoxFolder, files: dict[Path, ElementTree.Element]) -> Annot
                 folder.remarks.passed_over.add("objects without a name, or a bndbox of four numbers", place)
                 continue
             objects.append(NamedObject(name, edges, kind))
-        return AnnotationFile(((content.findtext("filename") or path.stem).strip(),), size_of(content), objects)
+        size = stated_size(content.findtext("size/width"), content.findtext("size/height"))
+        name = (content.findtext("filename") or path.stem).strip()
+        return AnnotationFile(name, size, objects, listed.get(path.stem))
 
     parts = PART_NAMES | {"trainval": "train"}  # train and val in one: for what only that lists
     lists = [path for path in folder.files_of([".txt"]) if path.parent.name == "Main" and path.stem in parts]
@@ -47,13 +56,4 @@ def read_voc(folder: BoxFolder, files: dict[Path, ElementTree.Element]) -> Annot
         for line in read_text(path).splitlines():
             if words := line.split():
                 listed.setdefault(words[0], parts[path.stem])
-    return one_file_each(folder, list(files), read, listed)
-
-
-def size_of(content: ElementTree.Element) -> tuple[float, float] | None:
-    """Width and height of the picture; None where they are not given, or 0, as some tools write them."""
-    try:
-        width, height = (float(content.findtext(f"size/{side}", "")) for side in ("width", "height"))
-    except ValueError:
-        return None
-    return (width, height) if 0 < min(width, height) <= max(width, height) < 1e9 else None
+    return one_file_each(folder, list(files), read)

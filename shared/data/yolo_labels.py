@@ -205,6 +205,8 @@ class YoloReader:
     def __init__(self, folder: BoxFolder, found: YoloFolder):
         self.folder = folder
         self.found = found
+        if twice := len(found.numbers) - len(found.classes):
+            folder.remarks.notes["classes that have the name of another, and are taken for that one"] += twice
         self.indices = {name: index for index, name in enumerate(found.classes)}
         self.keypoint_numbers = found.keypoint_numbers
         self.used: set[int] = set()
@@ -236,7 +238,7 @@ class YoloReader:
         Raises:
             ValueError: it has none; the message is the reason, for many lines in common.
         """
-        if any("," in word for word in words):
+        if any("," in word or ";" in word for word in words):
             raise ValueError("lines with commas: blanks belong between the numbers, and points in them")
         try:
             values = np.array(words[1:], np.float64)
@@ -259,7 +261,9 @@ class YoloReader:
             return [*(middle - half), *(middle + half)]
         if self.keypoint_numbers is not None:
             raise ValueError(f"lines of other than {5 + self.keypoint_numbers} numbers, as kpt_shape has it")
-        self.folder.remarks.notes["outlines, taken for the boxes around them"] += 1
+        self.folder.remarks.notes[
+            "outlines, taken for the boxes around them (keypoints need kpt_shape in data.yaml)"
+        ] += 1
         points = values.reshape(-1, 2)
         return [*points.min(axis=0), *points.max(axis=0)]
 
