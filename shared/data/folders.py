@@ -13,7 +13,11 @@ from shared.data.places import fingerprint_of
 from shared.errors import UsageError
 
 PARTS = ("train", "validation", "test")
-PART_NAMES = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "test": "test"}
+PART_NAMES = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
