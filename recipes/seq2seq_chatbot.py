@@ -231,7 +231,8 @@ def main(config: Config) -> dict[str, float]:
     if config.baseline:
         plain = build_model(config, len(subwords), attend=False)
         metrics["plain_perplexity"] = train(run, plain, parts, identity, phase="plain")
-    facts |= {"tokens_per_example": round(parts["train"].lengths()[:, 1].mean(), 2), "repeated": data.repeated}
+    facts |= {"subwords": len(subwords), "repeated": data.repeated}
+    facts |= {"tokens_per_example": round(parts["train"].lengths()[:, 1].mean(), 2)}
     return run.finish(model, data.name, "perplexity", metrics | written, higher_is_better=False, **facts)
 
 

@@ -205,8 +205,8 @@ def main(config: Config) -> dict[str, float]:
         path.write_text("\n\n".join("\n".join(row) for row in rows) + "\n", encoding="utf-8")
     return run.finish(
         model, data.name, "bleu", {"bleu": bleu.score, "perplexity": perplexity},
-        signature=bleu.signature, tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
-        generated_tokens_per_second=translate.tokens_per_second(),
+        signature=bleu.signature, subwords=len(subwords), generated_tokens_per_second=translate.tokens_per_second(),
+        tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
     )  # fmt: skip
 
 

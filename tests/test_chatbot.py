@@ -254,7 +254,7 @@ def test_a_run(trained):
     directory, process = trained
     result = json.loads(process.stdout.decode().splitlines()[-1].removeprefix("result "))
     assert result == json.loads((directory / "run/result.json").read_text())
-    assert result["data"] == "talks.jsonl"
+    assert (result["data"], result["subwords"]) == ("talks.jsonl", 300)
     assert result["metric"] == "perplexity"
     metrics = result["metrics"]
     assert set(metrics) == {"perplexity", "word_perplexity", "plain_perplexity", "bleu", "distinct_1", "distinct_2"}
