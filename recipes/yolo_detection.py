@@ -7,7 +7,7 @@ from scratch.
 
     KERAS_BACKEND=jax python recipes/yolo_detection.py                        blood cells (BCCD), on two CPU cores
     KERAS_BACKEND=jax python recipes/yolo_detection.py --data digit_scenes    digits on photographs, made on the spot
-    KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder in YOLO's or COCO's format
+    KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder of your own, see docs/data.md
     KERAS_BACKEND=jax python recipes/yolo_detection.py --preset full          blood cells, on one GPU
     KERAS_BACKEND=jax python recipes/yolo_detection.py --out RUN --resume --predict new.jpg
 
@@ -33,8 +33,8 @@ from keras import layers
 
 from shared.backends.optimizers import grouped_updates
 from shared.data.boxes import DetectionData, detection_targets, letterbox, unletterbox_boxes
+from shared.data.chosen_pictures import ChosenPictures
 from shared.data.detection import DetectionBatches, load_detection
-from shared.data.pictures import open_pictures
 from shared.detection.decoding import DetectionDecoder, Detections
 from shared.detection.losses import DetectionLoss
 from shared.files import replacing
@@ -111,7 +111,8 @@ class Config(Options):
     test_examples: int | None = None
     """Validate and measure on only so many images each."""
     predict: tuple[Path, ...] = ()
-    """With --resume and --out of a finished run: find objects in these image files, and draw them on copies."""
+    """With --resume and --out of a finished run: find objects in these image files and in those of these folders, and
+    draw them on copies."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -188,12 +189,15 @@ def detect_in_files(run: Run) -> dict[str, float]:
     """Draws what is found in the image files of `--predict` on copies, and writes it to predictions.json."""
     config = run.config
     model, result = run.finished_model()
-    pictures = open_pictures(config.predict)
-    squares = [letterbox(picture, model.input_shape[1]) for picture in pictures]
+    chosen = ChosenPictures(config.predict)
+    pictures = [(path, picture, letterbox(picture, model.input_shape[1])) for path, picture in chosen]
+    if not pictures:
+        chosen.raise_if_bad()
+    squares = [square for _, _, square in pictures]
     found = detect(model, np.stack([square.pixels for square in squares]), config.overlap, config.confidence)
     (run.directory / "predictions").mkdir(exist_ok=True)
     report = []
-    for index, (path, picture, square) in enumerate(zip(config.predict, pictures, squares, strict=True)):
+    for index, (path, picture, square) in enumerate(pictures):
         boxes, scores, labels = (each[index][found.labels[index] >= 0] for each in found)
         boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture.size)
         copy = run.directory / "predictions" / f"{index:03}-{path.stem}.png"
@@ -202,6 +206,7 @@ def detect_in_files(run: Run) -> dict[str, float]:
         print(f"{path}: {len(labels)} objects, drawn in {copy}")
     with replacing(run.directory / "predictions.json") as unfinished:
         unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    chosen.raise_if_bad()
     return result["metrics"]
 
 

@@ -54,9 +54,14 @@ def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
             assert 0 <= top <= bottom <= 200
             assert found["class"] in result["classes"]
             assert found["score"] >= 0.25
-    refused = run_recipe("yolo_detection", *again, "torn.jpg")
-    assert refused.returncode == 2
-    assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (40, 90), "red").save(tmp_path / "more" / "red.png")
+    mixed = run_recipe("yolo_detection", *again, "torn.jpg", "more", "blue.png")
+    assert mixed.returncode == 2
+    assert "torn.jpg cannot be read as an image" in mixed.stderr.splitlines()[-1]
+    assert mixed.stderr.splitlines()[-1].endswith("2 of 3 files were answered")
+    report = json.loads((tmp_path / "run/predictions.json").read_text())
+    assert [entry["file"] for entry in report] == ["more/red.png", "blue.png"]
 
 
 @pytest.mark.once
