@@ -167,8 +167,8 @@ def read_yolo(folder: BoxFolder, found: YoloFolder) -> AnnotatedPictures:
 def declared_parts(folder: BoxFolder, found: YoloFolder) -> dict[Path, str]:
     """The part of each picture by the entries train, val and test; none where that of train is not there.
 
-    An entry is a folder, a text file that lists pictures, or a list of such. A picture that is in several parts counts
-    for the first of train, test and val.
+    An entry is a folder, a picture, a text file that lists pictures, or a list of such. A picture that is in
+    several parts counts for the first of train, test and val.
     """
     entries: dict[str, list[str]] = {"train": [], "test": [], "validation": []}
     for key, value in found.settings.items():
@@ -180,8 +180,10 @@ def declared_parts(folder: BoxFolder, found: YoloFolder) -> dict[Path, str]:
     for part, written in entries.items():
         for entry in written:
             place = folder.inside(entry, root, found.path.parent)
-            if place is None or place == folder.root.parent:
+            if place is None:
                 folder.remarks.passed_over.add(f"entries of {found.path.name} that are not in the folder", entry)
+            elif place in known:
+                parts.setdefault(place, part)
             elif place.is_dir():
                 parts = {path: part for path in picture_files(place) if path in known} | parts
             else:
