@@ -33,7 +33,7 @@ from keras import layers
 
 from shared.backends.optimizers import grouped_updates
 from shared.data.boxes import DetectionData, detection_targets, letterbox, unletterbox_boxes
-from shared.data.chosen_pictures import ChosenPictures
+from shared.data.chosen_pictures import chosen_pictures, refuse_unread
 from shared.data.detection import DetectionBatches, load_detection
 from shared.detection.decoding import DetectionDecoder, Detections
 from shared.detection.losses import DetectionLoss
@@ -111,8 +111,7 @@ class Config(Options):
     test_examples: int | None = None
     """Validate and measure on only so many images each."""
     predict: tuple[Path, ...] = ()
-    """With --resume and --out of a finished run: find objects in these image files and in those of these folders, and
-    draw them on copies."""
+    """With --resume and --out of a finished run: find and draw objects in these image files, or folders of them."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -189,24 +188,20 @@ def detect_in_files(run: Run) -> dict[str, float]:
     """Draws what is found in the image files of `--predict` on copies, and writes it to predictions.json."""
     config = run.config
     model, result = run.finished_model()
-    chosen = ChosenPictures(config.predict)
-    pictures = [(path, picture, letterbox(picture, model.input_shape[1])) for path, picture in chosen]
-    if not pictures:
-        chosen.raise_if_bad()
-    squares = [square for _, _, square in pictures]
+    pictures, unread = chosen_pictures(config.predict)
+    squares = [letterbox(picture, model.input_shape[1]) for picture in pictures.values()]
     found = detect(model, np.stack([square.pixels for square in squares]), config.overlap, config.confidence)
     (run.directory / "predictions").mkdir(exist_ok=True)
     report = []
-    for index, (path, picture, square) in enumerate(pictures):
+    for index, ((path, picture), square) in enumerate(zip(pictures.items(), squares, strict=True)):
         boxes, scores, labels = (each[index][found.labels[index] >= 0] for each in found)
         boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture.size)
         copy = run.directory / "predictions" / f"{index:03}-{path.stem}.png"
-        facts = draw_objects(copy, picture, boxes, scores, labels, result["classes"])
-        report.append({"file": str(path), **facts})
+        report.append({"file": str(path)} | draw_objects(copy, picture, boxes, scores, labels, result["classes"]))
         print(f"{path}: {len(labels)} objects, drawn in {copy}")
     with replacing(run.directory / "predictions.json") as unfinished:
         unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    chosen.raise_if_bad()
+    refuse_unread(unread)
     return result["metrics"]
 
 

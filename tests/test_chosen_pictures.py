@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from shared.data.chosen_pictures import ChosenPictures
+from shared.data.chosen_pictures import chosen_pictures, refuse_unread
 from shared.errors import UsageError
 
 pytestmark = pytest.mark.once
@@ -20,27 +20,26 @@ def folder(tmp_path):
 
 
 def test_a_folder_stands_for_its_image_files(folder, capsys):
-    chosen = ChosenPictures([folder, folder / "b.png"])
-    assert [path.name for path, _ in chosen] == ["a.jpg", "b.png", "c.gif", "b.png"]
+    pictures, unread = chosen_pictures([folder, folder / "b.png"])
+    assert [path.name for path in pictures] == ["a.jpg", "b.png", "c.gif"]
+    assert [picture.size for picture in pictures.values()] == [(4, 3)] * 3
     assert f"skipped: {folder / 'torn.png'} cannot be read as an image" in capsys.readouterr().err
-    with pytest.raises(UsageError, match=r"torn\.png cannot be read as an image \(.*\): 4 of 5 files were answered"):
-        chosen.raise_if_bad()
+    with pytest.raises(UsageError, match=r"torn\.png cannot be read as an image \(.*\)$"):
+        refuse_unread(unread)
 
 
 def test_all_are_answered(folder):
-    chosen = ChosenPictures([folder / "b.png"])
-    assert [picture.size for _, picture in chosen] == [(4, 3)]
-    chosen.raise_if_bad()
+    pictures, unread = chosen_pictures([folder / "b.png"])
+    assert list(pictures) == [folder / "b.png"]
+    refuse_unread(unread)
 
 
 @pytest.mark.parametrize("name", ["gone.png", "notes.txt", "torn.png"])
 def test_none_can_be_read(folder, name):
-    chosen = ChosenPictures([folder / name, folder / "torn.png"])
-    assert list(chosen) == []
-    with pytest.raises(UsageError, match="and 1 more files: 0 of 2 files were answered"):
-        chosen.raise_if_bad()
+    with pytest.raises(UsageError, match=rf"{name} cannot be read as an image \(.*\), nor can 1 more files$"):
+        chosen_pictures([folder / name, folder / "torn.png"])
 
 
 def test_a_folder_without_image_files(tmp_path):
     with pytest.raises(UsageError, match="holds no image files"):
-        ChosenPictures([tmp_path])
+        chosen_pictures([tmp_path])

@@ -112,7 +112,8 @@ def test_parts_that_data_yaml_declares(folder, capsys):
             paint(folder / "images" / day / f"{day}{index}.png")
             write(folder / "labels" / day / f"{day}{index}.txt", LINE)
     write(folder / "listed.txt", "./images/friday/friday0.png\nimages/friday/friday1.png\n")
-    settings = "path: /content/elsewhere\ntrain: ../images/monday\nval: [images/tuesday, images/lost]\n"
+    settings = "path: /content/elsewhere\ntrain: ../images/monday\n"
+    settings += "val: [images/tuesday/tuesday0.png, images/tuesday, images/lost]\n"
     write(folder / "data.yaml", settings + "test: listed.txt\nnames: [a, b]")
     data = load(folder)
     check(data, 9)

@@ -53,7 +53,7 @@ def find_csv(folder: BoxFolder) -> dict[Path, list[dict[str, str]]]:
     return files
 
 
-def read_csv(folder: BoxFolder, files: dict[Path, list[dict[str, str]]]) -> AnnotatedPictures:
+def read_box_csv(folder: BoxFolder, files: dict[Path, list[dict[str, str]]]) -> AnnotatedPictures:
     """The classes by name, and the pictures of each part."""
 
     def annotations() -> Iterator[tuple[Path, AnnotationFile, None]]:

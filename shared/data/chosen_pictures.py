@@ -1,7 +1,7 @@
-"""The image files that a user names for a trained model, in person or by their folder."""
+"""The image files that a user names for a trained model, one by one or by their folder."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -27,26 +27,28 @@ def chosen_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-class ChosenPictures:
-    """Opens image files one by one; those that cannot be read are named on stderr and left out."""
+def chosen_pictures(paths: Iterable[Path]) -> tuple[dict[Path, Image.Image], list[str]]:
+    """Opens image files and those of folders; what cannot be read is named on stderr, so that the rest is answered.
 
-    def __init__(self, paths: Iterable[Path]):
-        self.files = chosen_files(paths)
-        self.bad: list[str] = []
+    Returns:
+        The pictures by path, and what is wrong with each file that cannot be read, for `refuse_unread`.
 
-    def __iter__(self) -> Iterator[tuple[Path, Image.Image]]:
-        self.bad = []
-        for path in self.files:
-            try:
-                yield path, open_picture(path)
-            except ValueError as error:
-                self.bad.append(f"{path} cannot be read as an image ({error})")
-                print(f"skipped: {self.bad[-1]}", file=sys.stderr)
+    Raises:
+        UsageError: nothing can be read.
+    """
+    pictures, unread = {}, []
+    for path in chosen_files(paths):
+        try:
+            pictures[path] = open_picture(path)
+        except ValueError as error:
+            unread.append(f"{path} cannot be read as an image ({error})")
+            print(f"skipped: {unread[-1]}", file=sys.stderr)
+    if not pictures:
+        refuse_unread(unread)
+    return pictures, unread
 
-    def raise_if_bad(self) -> None:
-        """Raises a UsageError if a file could not be read, after the others were answered."""
-        if self.bad:
-            more = f", and {len(self.bad) - 1} more files" if len(self.bad) > 1 else ""
-            raise UsageError(
-                f"{self.bad[0]}{more}: {len(self.files) - len(self.bad)} of {len(self.files)} files were answered"
-            )
+
+def refuse_unread(unread: list[str]) -> None:
+    """Raises a UsageError if files could not be read, to be called when the others were answered."""
+    if unread:
+        raise UsageError(unread[0] + (f", nor can {len(unread) - 1} more files" if len(unread) > 1 else ""))

@@ -13,7 +13,7 @@ import numpy as np
 
 from shared.data.annotated_pictures import AnnotatedPictures, BoxFolder, has_suffix, readable_examples
 from shared.data.boxes import BoxedImages, boxed_images
-from shared.data.boxes_csv import find_csv, read_csv
+from shared.data.boxes_csv import find_csv, read_box_csv
 from shared.data.coco_json import find_coco, read_coco
 from shared.data.cvat_xml import find_cvat, read_cvat
 from shared.data.folders import PARTS
@@ -43,7 +43,7 @@ FORMATS = (
     AnnotationFormat("Pascal VOC's xml", (".xml",), find_voc, read_voc),
     AnnotationFormat("LabelMe's json", (".json",), find_labelme, read_labelme),
     AnnotationFormat("CVAT's xml", (".xml",), find_cvat, read_cvat),
-    AnnotationFormat("tables of boxes", (".csv",), find_csv, read_csv),
+    AnnotationFormat("tables of boxes", (".csv",), find_csv, read_box_csv),
 )
 """In the order in which they are tried."""
 READING_VERSION = 2

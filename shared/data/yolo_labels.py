@@ -60,7 +60,7 @@ def find_yolo(folder: BoxFolder) -> YoloFolder | None:
     """The names of the classes and the text files of pictures; None if one of them is not there."""
     named = find_class_names(folder)
     files = [path for path in folder.files_of([".txt"]) if path.name.lower() not in NAME_LISTS]
-    texts = text_files(folder.pictures, files)
+    texts = label_texts(folder.pictures, files)
     if named and texts:
         return YoloFolder(*named, texts)
     if named and folder.pictures:
@@ -122,7 +122,7 @@ def darknet_settings(path: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def text_files(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
+def label_texts(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
     """The text file of each picture that has one: in labels for images, else the nearest of its stem."""
     known = set(files)
     exact = {}
@@ -167,8 +167,8 @@ def read_yolo(folder: BoxFolder, found: YoloFolder) -> AnnotatedPictures:
 def declared_parts(folder: BoxFolder, found: YoloFolder) -> dict[Path, str]:
     """The part of each picture by the entries train, val and test; none where that of train is not there.
 
-    An entry is a folder, a text file that lists pictures, or a list of such. A picture that is in several parts counts
-    for the first of train, test and val.
+    An entry is a folder, a picture, a text file that lists pictures, or a list of such. A picture that is in
+    several parts counts for the first of train, test and val.
     """
     entries: dict[str, list[str]] = {"train": [], "test": [], "validation": []}
     for key, value in found.settings.items():
@@ -180,8 +180,10 @@ def declared_parts(folder: BoxFolder, found: YoloFolder) -> dict[Path, str]:
     for part, written in entries.items():
         for entry in written:
             place = folder.inside(entry, root, found.path.parent)
-            if place is None or place == folder.root.parent:
+            if place is None:
                 folder.remarks.passed_over.add(f"entries of {found.path.name} that are not in the folder", entry)
+            elif place in known:
+                parts.setdefault(place, part)
             elif place.is_dir():
                 parts = {path: part for path in picture_files(place) if path in known} | parts
             else:
