@@ -159,7 +159,7 @@ class Compare:
     layers: bool = False
     """Compare each layer by itself too, forward and back."""
     native: bool = False
-    """Run the same model written by hand too, where benchmarks/ holds it."""
+    """Run the native baselines too, the same model in plain PyTorch or JAX, where benchmarks/ has one."""
     out: Path | None = None
     """Directory of the report (default: runs/compare-RECIPE-TIME)."""
     recipe_options: tyro.conf.Suppress[tuple[str, ...]] = ()

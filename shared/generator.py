@@ -106,7 +106,7 @@ class EpochSheets:
     def animate(self) -> None:
         """Writes training.gif, the sheets one after the other."""
         sheets = sorted((self.run.directory / "epochs").glob("[0-9]*.png"))
-        if sheets:  # the benchmark by hand leaves none
+        if sheets:  # the native baseline leaves none
             animate_sheets(self.run.directory / "training.gif", sheets)
 
 

@@ -177,9 +177,9 @@ def test_metrics_of_answers():
     assert drawable("▁ä$🤖b") == "·ä··b"
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_by_hand_in_pytorch_the_losses_are_the_same(cell):
+def test_the_native_baseline_trains_as_keras_does(cell):
     trainer_class = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")["Trainer"]
     options = config(cell=cell, dropout=0.0, learning_rate=0.05, beams=1, no_repeat=0)
     model = build_model(options, VOCABULARY)
@@ -195,17 +195,17 @@ def test_by_hand_in_pytorch_the_losses_are_the_same(cell):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_by_hand_in_pytorch_the_answers_are_the_same(cell):
-    by_hand = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")["Answerer"]
+def test_the_native_baseline_writes_the_same_answers(cell):
+    native = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")
     model, sizes = random_model(cell=cell), (2, 8, 9, 2)
     greedy = config(cell=cell, beams=1, no_repeat=0)
-    ours, theirs = (kind(model, None, greedy, *sizes)(PAIRS.sources) for kind in (Answerer, by_hand))
+    ours, theirs = (kind(model, None, greedy, *sizes)(PAIRS.sources) for kind in (Answerer, native["Answerer"]))
     assert ours == theirs
     assert len(ours) == 3 and all(ours)
-    with pytest.raises(UsageError, match="say --beams 1 --no-repeat 0"):
-        by_hand(model, None, config(cell=cell), *sizes)
+    with pytest.raises(UsageError, match="the native baseline needs --beams 1 --no-repeat 0"):
+        native["Trainer"](config(cell=cell), model, 10)
 
 
 @pytest.mark.once

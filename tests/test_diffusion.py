@@ -489,13 +489,13 @@ def test_the_recorded_runs_are_as_good_as_told():
         assert metrics["class_accuracy"] > 0.85
 
 
-BENCHMARK = PROJECT / "benchmarks/diffusion_torch.py"
-BY_HAND = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand on PyTorch only")
+NATIVE = PROJECT / "benchmarks/diffusion_torch.py"
+ON_TORCH = pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 
 
-@BY_HAND
+@ON_TORCH
 @pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_by_hand_trains_as_keras_does(ema):
+def test_the_native_baseline_trains_as_keras_does(ema):
     options = {"widths": (16, 24, 32), "patch": 1, "depth": 2, "attention": 1, "ema": ema, "batch_size": 16}
     config, data = Config.for_preset("small", learning_rate=0.002, warmup=0.5, **options), image_data(7)
     keras.utils.set_random_seed(0)
@@ -505,7 +505,7 @@ def test_by_hand_trains_as_keras_does(ema):
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
     rate = WarmupCosine(config.learning_rate, 4, config.warmup)
     model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
-    trainer = runpy.run_path(str(BENCHMARK))["Trainer"](config, model, 4)
+    trainer = runpy.run_path(str(NATIVE))["Trainer"](config, model, 4)
     initial = [weight.copy() for weight in model.get_weights()]
     batches = NoisyImageBatches(data.train, "v", 3, config.batch_size, 0)
     for step in range(4):
@@ -520,8 +520,11 @@ def test_by_hand_trains_as_keras_does(ema):
         assert np.linalg.norm(ours - theirs) < 0.02 * learned, weight.path
 
 
-@BY_HAND
-def test_by_hand_refuses_what_it_cannot_do():
-    for options in ({"precision": "mixed_bfloat16"}, {"dropout": 0.1}):
-        with pytest.raises(UsageError, match="the benchmark by hand trains in float32 without --dropout"):
-            runpy.run_path(str(BENCHMARK))["Trainer"](Config.for_preset("smoke", **options), None, 4)
+@ON_TORCH
+def test_the_native_baseline_refuses_what_it_cannot_do():
+    for options, needed in (
+        ({"precision": "mixed_bfloat16"}, "--precision float32"),
+        ({"dropout": 0.1}, "--dropout 0"),
+    ):
+        with pytest.raises(UsageError, match=f"the native baseline needs {needed}:"):
+            runpy.run_path(str(NATIVE))["Trainer"](Config.for_preset("smoke", **options), None, 4)

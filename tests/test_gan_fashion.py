@@ -1,4 +1,4 @@
-"""The GAN: losses, penalties, spectral normalization, collapse, batches, the step by hand, the recipe as a script."""
+"""The GAN: losses, penalties, spectral normalization, collapse, batches, native baseline, the recipe as a script."""
 
 import itertools
 import json
@@ -519,11 +519,11 @@ def test_the_recorded_runs_are_as_good_as_told():
         assert metrics["class_accuracy"] > 0.85
 
 
-BENCHMARK = PROJECT / "benchmarks/gan_fashion_torch.py"
-BY_HAND = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand on PyTorch only")
+NATIVE = PROJECT / "benchmarks/gan_fashion_torch.py"
+ON_TORCH = pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 
 
-@BY_HAND
+@ON_TORCH
 @pytest.mark.parametrize(
     "options",
     [
@@ -533,7 +533,7 @@ BY_HAND = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand 
     ],
     ids=lambda options: options["loss"],
 )
-def test_by_hand_trains_as_keras_does(options):
+def test_the_native_baseline_trains_as_keras_does(options):
     prepare_backend(1, "float32")
     # In images of little contrast, or with unlucky weights, such as those of seed 0, a channel of the critic is on, or
     # off, all over: then the slopes of its bias cancel but for rounding, which Adam makes as large as any other.
@@ -544,7 +544,7 @@ def test_by_hand_trains_as_keras_does(options):
     for model in models:
         for index, weight in enumerate(model.weights):  # none at 0, where it would learn nothing, or hide
             weight.assign(weight + 0.05 * np.abs(normal(*weight.shape, seed=index)))
-    trainer = runpy.run_path(str(BENCHMARK))["Trainer"](config, state, 100)
+    trainer = runpy.run_path(str(NATIVE))["Trainer"](config, state, 100)
     initial = [weight.copy() for model in models for weight in model.get_weights()]
     batches = batches_of(config, data)
     for number in range(6):
@@ -562,7 +562,7 @@ def test_by_hand_trains_as_keras_does(options):
             assert np.linalg.norm(ours - theirs) < 0.02 * learned, variable.path
 
 
-@BY_HAND
-def test_by_hand_refuses_what_it_cannot_do():
-    with pytest.raises(UsageError, match="the benchmark by hand trains in float32"):
-        runpy.run_path(str(BENCHMARK))["Trainer"](tiny(precision="mixed_bfloat16"), {}, 4)
+@ON_TORCH
+def test_the_native_baseline_refuses_what_it_cannot_do():
+    with pytest.raises(UsageError, match="the native baseline needs --precision float32"):
+        runpy.run_path(str(NATIVE))["Trainer"](tiny(precision="mixed_bfloat16"), {}, 4)

@@ -104,9 +104,9 @@ def test_writing_nothing(model):
     assert list(write_characters(model, ALPHABET, "abc", 0, seed=0)) == []
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_the_same_by_hand(cell):
+def test_the_native_baseline_trains_as_keras_does(cell):
     config = Config.for_preset("smoke", cell=cell, units=12, embedding=6, depth=2, batch_size=4, window=16)
     batches = TextBatches(codes(2000), config.window, config.batch_size, seed=0)
     model = build_model(config, len(ALPHABET))
@@ -121,13 +121,14 @@ def test_the_same_by_hand(cell):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
-def test_by_hand_the_same_is_written(model):
-    benchmark = runpy.run_path(str(PROJECT / "benchmarks" / "lstm_text_torch.py"))
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
+def test_the_native_baseline_writes_the_same_text(model):
+    native = runpy.run_path(str(PROJECT / "benchmarks" / "lstm_text_torch.py"))
     asked = (model, ALPHABET, "abc", 40, 7, 1.2, 0, 1.0)
-    assert "".join(benchmark["write_characters"](*asked)) == "".join(write_characters(*asked))
-    with pytest.raises(UsageError, match="leave --temperature, --top-k, --top-p"):
-        benchmark["Trainer"](Config.for_preset("smoke", top_k=3), model, 20)
+    assert "".join(native["write_characters"](*asked)) == "".join(write_characters(*asked))
+    for options, needed in (({"top_k": 3}, "--top-k 0"), ({"temperature": 0.0}, "--temperature 1")):
+        with pytest.raises(UsageError, match=needed):
+            native["Trainer"](Config.for_preset("smoke", **options), model, 20)
 
 
 def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path):

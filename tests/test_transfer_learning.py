@@ -2,10 +2,12 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-from recipes.transfer_learning import Config, unfreeze
+from recipes.transfer_learning import Config, build_model, compile_model, unfreeze
 from shared.backbones.choice import load_backbone
 from shared.data.images import LabelledImages, few_of_each
 from shared.errors import UsageError
@@ -69,6 +71,29 @@ def test_the_upper_half_learns_but_no_batch_normalization(name):
     before = backbone.get_weights()
     backbone(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32"), training=True)
     assert all(np.array_equal(*pair) for pair in zip(before, backbone.get_weights(), strict=True))
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
+def test_the_native_baseline_trains_as_keras_does():
+    trainer_class = runpy.run_path(str(PROJECT / "benchmarks/transfer_learning_torch.py"))["Trainer"]
+    config = Config.for_preset("smoke", image_size=32, dropout=0.0)
+    keras.utils.set_random_seed(0)
+    backbone, _ = load_backbone("efficientnet_lite0", 32, pretrained=True)  # at random nothing comes through it
+    images = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), "uint8")
+    labels = np.eye(4, dtype="float32")[np.arange(8) % 4]
+    data = SimpleNamespace(train=LabelledImages(images, labels), classes=range(4))
+    model = build_model(config, data, backbone)
+    unfreeze(backbone, 0.5)
+    compile_model(model, config.learning_rate, 10)
+    trainer, initial = trainer_class(config, model, 10), [weight.copy() for weight in model.get_weights()]
+    for _ in range(4):
+        model.reset_metrics()
+        theirs, _ = model.train_on_batch(images, labels)
+        np.testing.assert_allclose(float(trainer.train_on_batch(images, labels)), theirs, rtol=1e-4)
+    for start, ours, theirs, weight in zip(initial, trainer.weights(), model.get_weights(), model.weights, strict=True):
+        learned = np.linalg.norm(theirs - start)
+        assert (learned > 0) == weight.trainable, weight.path
+        assert np.linalg.norm(ours - theirs) <= 0.02 * learned, weight.path
 
 
 def weights(path):

@@ -1,4 +1,4 @@
-"""The translation recipe: learning, searching with and without a cache, the command line, the model by hand."""
+"""The translation recipe: learning, searching with and without a cache, the command line, the native baseline."""
 
 import json
 import runpy
@@ -189,7 +189,7 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(other, found[0], rtol=1e-4)
 
 
-def test_by_hand_it_is_the_same():
+def test_the_native_baseline_trains_as_keras_does():
     pytest.importorskip("torch")
     model, config = random_model(warmup_steps=3, ema=0.9)
     for layer in model._flatten_layers():
@@ -212,18 +212,18 @@ def test_by_hand_it_is_the_same():
         np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=2e-3)
 
 
-def test_by_hand_the_translations_are_the_same():
+def test_the_native_baseline_writes_the_same_translations():
     pytest.importorskip("torch")
-    benchmark = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")
+    native = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")
     model, config = random_model(beams=2)
     subwords = Subwords(train_subwords(LINES, 300))
     sentences = [*LINES[:3], "Die Straße.", "Der Hund läuft und läuft und läuft."]
-    both = Translator, benchmark["Translator"]
+    both = Translator, native["Translator"]
     ours, theirs = (kind(model, subwords, 1, 1.0)(sentences, batch_size=2) for kind in both)
     assert ours == theirs
     assert all(ours)
-    with pytest.raises(UsageError, match="say --beams 1"):
-        benchmark["Trainer"](config, model, 6)
+    with pytest.raises(UsageError, match="the native baseline needs --beams 1"):
+        native["Trainer"](config, model, 6)
 
 
 def test_the_schedule_rises_and_falls():
