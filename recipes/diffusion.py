@@ -32,6 +32,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from shared.backends.initializers import RandomNormal
 from shared.backends.optimizers import grouped_updates
 from shared.data.diffusion import NoisyImageBatches, noisy_examples
 from shared.data.images import ImageData, load_images
@@ -146,7 +147,7 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
     time = keras.Input((), name="time")
     label = keras.Input((), dtype="int32", name="label")
     features = 4 * config.widths[0]
-    wide = keras.initializers.RandomNormal(stddev=1.0)  # so that labels count from the first step
+    wide = RandomNormal(stddev=1.0)  # so that labels count from the first step
     of_label = layers.Embedding(len(data.classes) + 1, features, wide, name="label_embedding")(label)
     condition = layers.Add()([TimeEmbedding(features, name="time_embedding")(time), of_label])
 

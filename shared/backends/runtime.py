@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import psutil
 
+from shared.backends.initializers import draw_weights_on_host
 from shared.files import cache_directory
 
 
@@ -24,6 +25,7 @@ def prepare_backend(seed: int, precision: str) -> None:
         precision: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
     """
     keras.config.set_dtype_policy(precision)
+    draw_weights_on_host()
     # Not keras.utils.set_random_seed, which imports TensorFlow wherever it is installed. Keras draws the seeds of
     # initializers and layers from `random`.
     random.seed(seed)

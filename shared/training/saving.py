@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from shared.backends.initializers import HOST_INITIALIZERS
 from shared.backends.runtime import without_tensorflow
 from shared.errors import UsageError
 from shared.files import replacing
@@ -16,7 +17,8 @@ from shared.files import replacing
 def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file that `keras.saving.load_model` reads on every backend, and trains on.
 
-    Keras on PyTorch writes the names of optimizer classes that no other backend has; they are put right here.
+    Keras on PyTorch writes the names of optimizer classes that no other backend has, and initializers that draw on the
+    host are this project's: both become Keras's public ones.
     """
     with replacing(path) as unfinished:
         with without_tensorflow():
@@ -26,19 +28,22 @@ def save_model(model: keras.Model, path: Path) -> None:
         with zipfile.ZipFile(unfinished, "w") as archive:
             for info, content in members.items():
                 if info.filename == "config.json":
-                    content = json.dumps(with_public_optimizers(json.loads(content)))
+                    content = json.dumps(with_public_classes(json.loads(content)))
                 archive.writestr(info, content)
 
 
-def with_public_optimizers(config: Any) -> Any:
-    """The configuration with each optimizer class of one backend replaced by its public parent."""
+def with_public_classes(config: Any) -> Any:
+    """The configuration with each optimizer of one backend, and each initializer, replaced by its public parent."""
     if isinstance(config, list):
-        return [with_public_optimizers(item) for item in config]
+        return [with_public_classes(item) for item in config]
     if not isinstance(config, dict):
         return config
-    config = {key: with_public_optimizers(value) for key, value in config.items()}
-    if str(config.get("module")).startswith("keras.") and hasattr(keras.optimizers, str(config.get("class_name"))):
+    config = {key: with_public_classes(value) for key, value in config.items()}
+    name = str(config.get("class_name"))
+    if str(config.get("module")).startswith("keras.") and hasattr(keras.optimizers, name):
         config |= {"module": "keras.optimizers", "registered_name": None}
+    elif name in {kind.__name__ for kind in HOST_INITIALIZERS}:
+        config |= {"module": "keras.initializers", "registered_name": None}
     return config
 
 
