@@ -159,7 +159,8 @@ class ImageNetFeatures:
         network, _ = load_backbone(backbone, size)
         pixels = keras.Input(image_shape)
         x = layers.Concatenate()([pixels] * 3) if image_shape[-1] == 1 else pixels
-        x = network(layers.Resizing(size, size)(x))
+        # Left to itself, Keras 3.15's Resizing makes the layers behind it run as in training when the model is called.
+        x = network(layers.Resizing(size, size)(x, training=False))
         self.model = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
 
     def look(self, images: np.ndarray) -> np.ndarray:

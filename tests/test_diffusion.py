@@ -390,7 +390,9 @@ def test_distances_in_features_of_imagenet(channels):
         test=data.test._replace(images=np.repeat(data.test.images[..., :1], channels, axis=-1)),
     )
     judge = ImageNetFeatures("efficientnet_lite0", data.test.images.shape[1:])
-    assert judge.look(data.test.images[:2]).shape == (2, 1280)
+    features = judge.look(data.test.images[:2])
+    assert features.shape == (2, 1280)
+    np.testing.assert_allclose(numbers(judge.model(data.test.images[:2].astype("float32"))), features, 1e-3, 1e-3)
     noise = LabelledImages(normal(*data.test.images.shape, seed=3).clip(0, 1).astype(np.uint8) * 255, data.test.labels)
     found = imagenet_distances(judge, data, samples=data.train, untrained=noise)
     names = ("imagenet_frechet", "imagenet_kid", "imagenet_kid_error")
