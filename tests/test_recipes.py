@@ -68,3 +68,13 @@ def test_a_model_called_is_as_it_predicts_and_stays_as_it_is(recipe):
             np.testing.assert_allclose(numbers(call(inputs)), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
         for variable, value in zip(model.variables, before, strict=True):
             np.testing.assert_array_equal(numbers(variable), value, err_msg=variable.path)
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_outputs_are_not_rounded_to_half_precision(recipe):
+    """They are float32, and hold numbers that bfloat16, which has the first 16 of their bits, does not."""
+    for model in built_models(recipe, "smoke", "mixed_bfloat16"):
+        outputs = model.predict(inputs_of(model), verbose=0)
+        assert outputs.dtype == np.float32
+        assert np.mean(outputs.view(np.uint32) & 0xFFFF != 0) > 0.5, model.name

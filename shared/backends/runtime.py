@@ -54,6 +54,17 @@ def prepare_backend(seed: int, precision: str) -> None:
                 tf.config.experimental.set_memory_growth(gpu, True)
 
 
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Layers that are made meanwhile have this dtype policy, such as "float32", unless they are given another."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def matmul_precision() -> str:
     """How the backend is set to multiply float32 numbers: "float32", or "lower" where a GPU or TPU may round them."""
     match keras.config.backend():
