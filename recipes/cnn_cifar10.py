@@ -117,7 +117,7 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
         x = ConvolutionBlock(width, pool=True)(x)
         x = ResidualBlock(config.depth)(x)
     x = layers.GlobalMaxPooling2D()(x)
-    x = layers.Dense(len(data.classes), use_bias=False)(x)
+    x = layers.Dense(len(data.classes), use_bias=False, dtype="float32")(x)
     logits = layers.Rescaling(1 / 8, dtype="float32")(x)  # maxima are large: without this, so are the first losses
     return keras.Model(inputs, logits, name="residual_network")
 

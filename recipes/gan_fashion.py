@@ -147,8 +147,9 @@ def build_generator(config: Config, image_shape: tuple[int, int, int], classes: 
         x = BatchNormalization(momentum=0.9, name=f"norm_{level}")(x)
         x = layers.ReLU()(ClassModulation(classes, name=f"modulation_{level}")(x, label))
         filters = config.widths[level - 1] if level else channels
-        x = Convolution(4 * filters, 3, use_bias=level == 0, name=f"up_{level}")(x)
-        x = DepthToSpace(2)(x)
+        own = {} if level else {"use_bias": True, "dtype": "float32"}
+        x = Convolution(4 * filters, 3, name=f"up_{level}", **own)(x)
+        x = DepthToSpace(2, dtype=x.dtype)(x)
     x = layers.Activation("tanh", dtype="float32")(x)
     return keras.Model({"noise": noise, "label": label}, x, name="generator")
 

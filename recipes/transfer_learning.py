@@ -127,7 +127,8 @@ def build_model(config: Config, data: ImageData, backbone: keras.Model) -> keras
     inputs = keras.Input(data.train.images.shape[1:], dtype="uint8")
     x = layers.Rescaling(1.0)(inputs)  # to floats, which Resizing does not round
     x = layers.Concatenate()([x] * 3) if x.shape[-1] == 1 else x
-    x = layers.Resizing(config.image_size, config.image_size, name="resizing")(x)
+    # Left to itself, Keras 3.15's Resizing makes the layers behind it run as in training when the model is called.
+    x = layers.Resizing(config.image_size, config.image_size, name="resizing")(x, training=False)
     x = layers.GlobalAveragePooling2D(name="pooling")(backbone(x))
     classifier = keras.Sequential(
         [

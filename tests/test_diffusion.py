@@ -12,6 +12,7 @@ from PIL import Image
 import shared.diffusion.sampling
 from recipes.diffusion import Config, build_model
 from shared.backends.optimizers import grouped_updates
+from shared.backends.runtime import dtype_policy
 from shared.data.diffusion import NoisyImageBatches, noisy_examples
 from shared.data.images import ImageData, LabelledImages
 from shared.data.pixels import shown_image
@@ -382,6 +383,29 @@ def test_judge(tmp_path):
     json.dumps(found)
 
 
+def test_a_judge_computes_in_float32_whatever_the_precision(tmp_path):
+    """Its own, with which it was trained, and that of the run that it judges in."""
+    data, found = image_data(16), []
+    for precision in ("float32", "mixed_bfloat16"):
+        with dtype_policy(precision):
+            model = judge_model(data)
+            model.set_weights([normal(*w.shape, seed=i) ** 2 for i, w in enumerate(model.get_weights())])
+            save_model(model, tmp_path / f"{precision}.keras")
+            found.append(Judge(tmp_path / f"{precision}.keras", data).look(data.test.images))
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype == np.float32
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.in_turn
+def test_features_of_imagenet_are_computed_in_float32_whatever_the_precision():
+    images, found = image_data(16).test.images[:2], []
+    for precision in ("mixed_bfloat16", "float32"):
+        with dtype_policy(precision):
+            found.append(ImageNetFeatures("efficientnet_lite0", (16, 16, 1)).look(images))
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.in_turn
 @pytest.mark.parametrize("channels", [1, 3])
 def test_distances_in_features_of_imagenet(channels):
@@ -391,7 +415,9 @@ def test_distances_in_features_of_imagenet(channels):
         test=data.test._replace(images=np.repeat(data.test.images[..., :1], channels, axis=-1)),
     )
     judge = ImageNetFeatures("efficientnet_lite0", data.test.images.shape[1:])
-    assert judge.look(data.test.images[:2]).shape == (2, 1280)
+    features = judge.look(data.test.images[:2])
+    assert features.shape == (2, 1280)
+    np.testing.assert_allclose(numbers(judge.model(data.test.images[:2].astype("float32"))), features, 1e-3, 1e-3)
     noise = LabelledImages(normal(*data.test.images.shape, seed=3).clip(0, 1).astype(np.uint8) * 255, data.test.labels)
     found = imagenet_distances(judge, data, samples=data.train, untrained=noise)
     names = ("imagenet_frechet", "imagenet_kid", "imagenet_kid_error")

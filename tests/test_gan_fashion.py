@@ -16,7 +16,7 @@ from PIL import Image
 from recipes.gan_fashion import Config, adversarial_step, build_model
 from shared.adversarial import critic_loss, generator_loss, interpolation_penalty, real_penalty, squared_slopes
 from shared.backends.gradients import value_and_grad
-from shared.backends.runtime import prepare_backend
+from shared.backends.runtime import dtype_policy, prepare_backend
 from shared.backends.steps import compiled_step
 from shared.compare.worker import reordered
 from shared.data.adversarial import AdversarialBatches
@@ -425,6 +425,16 @@ def test_samples():
     chain = sampler.between(labels[:2], stages=4)
     assert chain.shape == (2, 4, 8, 8, 1)
     np.testing.assert_array_equal(chain[:, 0], sampler.images(sampler.noise(2), labels[:2]))
+
+
+def test_the_last_convolution_of_the_generator_is_not_rounded_to_half_precision():
+    config, data = tiny(), image_data()
+    with dtype_policy("mixed_bfloat16"):
+        generator, _ = build_model(config, data)
+    inputs = {"noise": normal(8, config.latent), "label": np.arange(8) % 3}
+    before_tanh = keras.Model(generator.input, generator.get_layer("up_0").output).predict(inputs, verbose=0)
+    assert before_tanh.dtype == np.float32
+    assert np.mean(before_tanh.view(np.uint32) & 0xFFFF != 0) > 0.5
 
 
 def trained(out, stop=None, **options):

@@ -15,7 +15,7 @@ from conftest import PROJECT
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.cnn_cifar10 import build_model, build_optimizer
 from shared.backends.choice import installed_backends
-from shared.backends.runtime import synchronize_state
+from shared.backends.runtime import matmul_precision, prepare_backend, synchronize_state
 from shared.data.batches import SeededBatches
 from shared.data.images import load_images
 from shared.errors import Interrupted, TargetMissed, UsageError
@@ -154,6 +154,34 @@ def test_stopped_twice_with_mixed_precision(tmp_path, monkeypatch):
         assert_same_bits(actual, expected)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def allow_rounded_products():
+    """What recent GPUs do by default, on each backend in some operations at least."""
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            jax.config.update("jax_default_matmul_precision", None)
+        case "torch":
+            import torch
+
+            torch.backends.cudnn.allow_tf32 = True
+        case "tensorflow":
+            import tensorflow as tf
+
+            tf.config.experimental.enable_tensor_float_32_execution(True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_float32_numbers_are_multiplied_as_they_are(precision):
+    allow_rounded_products()
+    assert matmul_precision() == "lower"
+    try:
+        prepare_backend(0, precision)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert matmul_precision() == "float32"
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):

@@ -20,6 +20,9 @@ from shared.files import cache_directory
 def prepare_backend(seed: int, precision: str) -> None:
     """Seeds everything, sets the dtype policy and turns on what makes a run repeatable and its second start quick.
 
+    Matrix products and convolutions of float32 numbers are computed in float32, whatever the policy. By default GPUs
+    and TPUs round the factors, to TensorFloat-32 or bfloat16, and each backend does so in other operations.
+
     Args:
         seed: for initial weights and for whatever the backend draws.
         precision: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
@@ -37,16 +40,49 @@ def prepare_backend(seed: int, precision: str) -> None:
             if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
                 jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+            jax.config.update("jax_default_matmul_precision", "float32")
         case "torch":
             import torch
 
             torch.manual_seed(seed)
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
         case "tensorflow":
             import tensorflow as tf
 
             tf.random.set_seed(seed)
+            tf.config.experimental.enable_tensor_float_32_execution(False)
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Layers that are made meanwhile have this dtype policy, such as "float32", unless they are given another."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def matmul_precision() -> str:
+    """How the backend is set to multiply float32 numbers: "float32", or "lower" where a GPU or TPU may round them."""
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            exact = jax.config.jax_default_matmul_precision in ("float32", "highest")
+        case "torch":
+            import torch
+
+            exact = torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+        case "tensorflow":
+            import tensorflow as tf
+
+            exact = not tf.config.experimental.tensor_float_32_execution_enabled()
+    return "float32" if exact else "lower"
 
 
 def seed_step(rng: np.random.Generator) -> None:

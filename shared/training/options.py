@@ -47,7 +47,7 @@ class Options:
     seed: int = 0
     """Of initial weights, shuffling, augmentation and dropout."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Type of the computations; weights are always float32."""
+    """Type that layers compute in; weights are always float32, and float32 is never rounded to TF32 in products."""
     out: Path | None = None
     """Directory of the run (default: runs/RECIPE-BACKEND-TIME)."""
     resume: bool = False

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from shared.backends.optimizers import prepare_optimizer
-from shared.backends.runtime import backend_version, device_name, peak_memory, prepare_backend
+from shared.backends.runtime import backend_version, device_name, matmul_precision, peak_memory, prepare_backend
 from shared.data.batches import SeededBatches
 from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
@@ -245,6 +245,8 @@ class Run:
             "train_seconds": round(sum(each.train_seconds for each in self.recorders.values()), 1),
             "parameters": model.count_params(),
             "seed": self.config.seed,
+            "precision": self.config.precision,
+            "matmul_precision": matmul_precision(),
             "versions": self.versions(),
             "device": device_name(),
             "out": str(self.directory),
