@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from shared.backends.choice import installed_backends
-from shared.compare.agreement import compare_layers, loss_agreement
+from shared.compare.agreement import compare_courses, compare_layers
 from shared.compare.job import Job
 from shared.errors import UsageError
 from shared.records import PROJECT
 
-FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch", "tensorflow": "TensorFlow"}
+FACTS = ("parameters", "precision", "machine", "commit", "preset", "batch_size", "batches_per_epoch", "epochs")
+"""What is known of the experiment once its weights are there; None before."""
 
 
 @dataclass
@@ -32,8 +33,9 @@ class Row:
     problem: str | None = None
     """Why it has no, or not all, numbers."""
     facts: dict[str, Any] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    reordered: list[list[float]] = field(default_factory=list)
+    course: dict[str, Any] = field(default_factory=dict)
+    """Of the first steps, see `training_course`."""
+    reordered: list[dict[str, Any]] = field(default_factory=list)
     """The same with the examples of each batch in other orders."""
     layers: Path | None = None
     measured: list[dict[str, float]] = field(default_factory=list)
@@ -53,9 +55,15 @@ class Row:
             "by_hand": self.native is not None,
             "problem": self.problem,
             **self.facts,
-            "losses": self.losses,
+            "losses": losses_of(self.course),
+            "reordered": [losses_of(course) for course in self.reordered],
             "measures": measures,
         }
+
+
+def losses_of(course: dict[str, Any]) -> list[float]:
+    """The losses of a course; empty where there is none."""
+    return [loss for (loss,) in course["loss"]["values"]] if course else []
 
 
 class WorkerFailed(Exception):
@@ -176,7 +184,7 @@ class Comparison:
         print(f"{row.name}: {row.problem}", file=sys.stderr, flush=True)
 
     def keep_losses(self, row: Row, answer: dict[str, Any]) -> None:
-        row.losses, row.reordered = answer["losses"], answer.get("reordered", [])
+        row.course, row.reordered = answer["course"], answer["reordered"]
 
     def keep_measured(self, row: Row, answer: dict[str, Any]) -> None:
         row.measured.append(answer["measured"])
@@ -239,7 +247,7 @@ class Comparison:
 
     def report(self) -> dict[str, Any]:
         """What report.json holds."""
-        losses = {row.name: row.losses for row in self.rows if row.losses}
+        courses = {row.name: row.course for row in self.rows if row.course}
         reordered = {row.name: row.reordered for row in self.rows}
         directories = {row.name: row.layers for row in self.rows if row.layers}
         return {
@@ -248,9 +256,10 @@ class Comparison:
             "repeats": self.repeats,
             "steps": self.steps,
             "interrupted": self.interrupted,
-            **{key: value for key, value in self.facts.items() if key not in ("version", "device", "tolerance")},
+            **dict.fromkeys(FACTS),
+            **{key: value for key, value in self.facts.items() if key not in ("version", "device")},
             "rows": [row.summary() for row in self.rows],
-            "agreement": loss_agreement(losses, self.facts.get("tolerance", 0.0), reordered),
+            "compared": compare_courses(courses, reordered),
             "layers": compare_layers(directories) if len(directories) > 1 else [],
             "by_hand": dict(self.ratios()),
         }
