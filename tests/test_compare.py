@@ -11,14 +11,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 import pytest
 from conftest import PROJECT, smallest_options
 
 from recipes.cnn_cifar10 import Config, build_model, build_optimizer
 from shared.backends.choice import installed_backends
 from shared.backends.gradients import value_and_grad
+from shared.cli import Compare
 from shared.compare.agreement import compare_courses, compare_layers, judge, read_layers, relative_difference
-from shared.compare.comparison import Comparison, Row
+from shared.compare.comparison import Comparison, Row, WorkerFailed, interrupted_by_signals
 from shared.compare.course import initial_course, sketch, training_course, variable_groups
 from shared.compare.layers import layer_arrays
 from shared.compare.report import report_html
@@ -304,6 +306,97 @@ GROWING = 10.0 ** np.arange(-8, 2)  # as rounding grows: 1e-8, 1e-7, …
 def parted(*differences):
     """The losses of `FALLING`, parted from them by relative differences, the last ones not at all."""
     return (FALLING * (1 + np.array([*differences, *[0] * (10 - len(differences))]))).tolist()
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch):
+    """A function that makes a comparison whose jobs are a given function, and the command's report of it."""
+
+    def compare(answer_of):
+        monkeypatch.setattr(Comparison, "answer_of", answer_of)
+        monkeypatch.setattr(sys, "argv", ["recipes", "compare", "cnn_cifar10"])
+        code = Compare("cnn_cifar10", native=True, layers=True, out=tmp_path / "report").run()
+        return code, *report_of(tmp_path), (tmp_path / "report/report.html").read_text()
+
+    return compare
+
+
+@pytest.mark.once
+def test_a_failure_on_every_backend_is_a_report(in_process, capsys):
+    def fail(self, row, *arguments, **keywords):
+        raise WorkerFailed("no space left")
+
+    code, report, rows, page = in_process(fail)
+    assert code == 1
+    assert {row["problem"] for row in rows.values() if not row["by_hand"]} == {"no space left"}
+    assert rows["torch by hand"]["problem"] == "no backend of Keras made the initial weights"
+    assert report["compared"] == report["layers"] == []
+    out = capsys.readouterr().out
+    assert "Agreement: not judged" in out
+    for text in (out, page):
+        assert "no space left" in text
+
+
+@pytest.mark.once
+def test_an_interrupt_while_preparing_is_a_report(in_process, capsys):
+    def interrupt(self, row, *arguments, **keywords):
+        raise KeyboardInterrupt
+
+    code, report, _, page = in_process(interrupt)
+    assert code == 130
+    assert report["interrupted"]
+    assert "Interrupted" in capsys.readouterr().out and "Interrupted" in page
+
+
+WATCHING = """
+import sys
+from pathlib import Path
+from shared.compare.comparison import interrupted_by_signals, run_watched
+with interrupted_by_signals():
+    run_watched([sys.executable, "-c", Path("worker.py").read_text()], None, Path("log.txt"), "toy")
+"""
+WORKING = """
+import os, subprocess, sys, time
+from pathlib import Path
+from shared.compare.job import end_with_parent
+end_with_parent()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path("unfinished").write_text(f"{os.getpid()} {child.pid}")
+os.rename("unfinished", "started")
+time.sleep(600)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_nothing_goes_on_when_the_comparison_is_ended(tmp_path, number):
+    (tmp_path / "worker.py").write_text(WORKING)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHING], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = [psutil.Process(int(pid)) for pid in (tmp_path / "started").read_text().split()]
+    process.send_signal(getattr(signal, number))
+    process.wait(60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.once
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_rounding_agrees():

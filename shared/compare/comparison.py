@@ -1,5 +1,6 @@
 """Runs the same experiment on every backend, in turns, and gathers what was measured."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -122,7 +123,7 @@ class Comparison:
         return [row for row in self.rows if not row.problem]
 
     def run(self) -> None:
-        """Runs everything. What was measured before a Ctrl-C is kept, and `interrupted` set.
+        """Runs everything. What was measured before a Ctrl-C, SIGTERM or SIGHUP is kept, and `interrupted` set.
 
         Raises:
             UsageError: the directory cannot be used, or the recipe refuses its options.
@@ -132,14 +133,15 @@ class Comparison:
         except OSError as error:
             raise UsageError(f"cannot make {self.directory} ({error.strerror}): take another --out") from None
         try:
-            self.prepare()
-            for row in self.working:
-                self.attempt(row, "agree", self.keep_losses)
-            if self.layers:
-                self.run_layers()
-            for number in range(1, self.repeats + 1):
+            with interrupted_by_signals():
+                self.prepare()
                 for row in self.working:
-                    self.attempt(row, "measure", self.keep_measured, number)
+                    self.attempt(row, "agree", self.keep_losses)
+                if self.layers:
+                    self.run_layers()
+                for number in range(1, self.repeats + 1):
+                    for row in self.working:
+                        self.attempt(row, "measure", self.keep_measured, number)
         except KeyboardInterrupt:
             self.interrupted = True
 
@@ -162,6 +164,8 @@ class Comparison:
                 weights = self.directory / f"{row.name}-prepare" / "run" / "initial.weights.h5"
                 shutil.move(weights, self.weights_path)
                 return
+        for row in self.working:
+            row.problem = "no backend of Keras made the initial weights"
 
     @property
     def weights_path(self) -> Path:
@@ -276,13 +280,34 @@ class Comparison:
                 yield backend, steps[backend, False] / steps[backend, True]
 
 
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as under nohup."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_watched(command: list[str], environment: dict[str, str], log: Path, label: str) -> int:
-    """Runs a command with its output in a file, showing on a terminal how it goes; returns its exit code."""
+    """Runs a command with its output in a file, showing on a terminal how it goes; returns its exit code.
+
+    Its standard input stays open as long as this process lives; see `end_with_parent`.
+    """
     started = time.monotonic()
     print(label, end="" if sys.stdout.isatty() else "\n", flush=True)
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
         try:
@@ -296,6 +321,7 @@ def run_watched(command: list[str], environment: dict[str, str], log: Path, labe
             process.wait()
             raise
         finally:
+            process.stdin.close()
             if sys.stdout.isatty():
                 print(f"\r\033[K{label}  {time.monotonic() - started:.0f} s")
     return process.returncode

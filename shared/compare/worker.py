@@ -23,7 +23,7 @@ import psutil
 
 from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
 from shared.compare.course import initial_course, training_course
-from shared.compare.job import Job
+from shared.compare.job import Job, end_with_parent
 from shared.compare.layers import layer_arrays
 from shared.data.batches import SeededBatches
 from shared.errors import UsageError
@@ -328,4 +328,5 @@ def run_job(job: Job) -> NoReturn:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     run_job(Job(**json.loads(Path(sys.argv[1]).read_text())))
