@@ -50,7 +50,6 @@ class Config(Options):
             "cutout": 8,
         },
     }  # fmt: skip
-    agreement_tolerance: ClassVar[float] = 1e-5
 
     epochs: int = 12
     batch_size: int = 128

@@ -27,8 +27,6 @@ class Options:
     """What every recipe understands. A recipe's `Config` inherits this, adds its own fields and fills `presets`."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "small": {}, "full": {}}
-    agreement_tolerance: ClassVar[float] = 1e-4
-    """Largest relative difference of the losses of two backends that `recipes compare` takes for rounding."""
     free_on_resume: ClassVar[tuple[str, ...]] = ()
     """Options of the recipe's own that may change with `--resume`, because they change nothing in the training."""
 
