@@ -5,6 +5,7 @@ A checkpoint is a NumPy .npz archive (a zip, with a checksum for each member) wi
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +25,16 @@ class Checkpoint(NamedTuple):
     facts: dict[str, Any]
 
 
-def training_variables(state: keras.Model | dict[str, Any]) -> dict[str, keras.Variable]:
+def training_variables(
+    state: keras.Model | dict[str, Any], averages: Sequence[keras.Variable] = ()
+) -> dict[str, keras.Variable]:
     """Every variable that training changes, by a name that does not depend on the names of layers.
 
     Args:
         state: a compiled model, of which these are the weights, moving statistics and seed generators, the optimizer's
             schedule's place and averages, and the metrics; or models, optimizers, metrics, seed generators and
             variables, each by a name.
+        averages: of the model's statistics, see `AveragedWeights`.
     """
     if isinstance(state, keras.Model):
         groups = {"model": state.variables, "optimizer": state.optimizer.variables, "metrics": state.metrics_variables}
@@ -43,17 +47,23 @@ def training_variables(state: keras.Model | dict[str, Any]) -> dict[str, keras.V
                 groups[name] = [part.state]
             else:
                 groups[f"metrics/{name}" if isinstance(part, keras.metrics.Metric) else name] = part.variables
+    groups["averages"] = averages
     return {f"{group}/{i:04}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
 
 
-def read_variables(state: keras.Model | dict[str, Any]) -> dict[str, np.ndarray]:
+def read_variables(
+    state: keras.Model | dict[str, Any], averages: Sequence[keras.Variable] = ()
+) -> dict[str, np.ndarray]:
     """The values of `training_variables`, as NumPy arrays."""
-    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in training_variables(state).items()}
+    variables = training_variables(state, averages)
+    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in variables.items()}
 
 
-def assign_variables(state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Sets the variables that `arrays` names."""
-    variables = training_variables(state)
+def assign_variables(
+    state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray], averages: Sequence[keras.Variable] = ()
+) -> None:
+    """Sets those of `training_variables` that `arrays` names."""
+    variables = training_variables(state, averages)
     for name, array in arrays.items():
         variables[name].assign(array)
 

@@ -20,6 +20,7 @@ from shared.backends.runtime import seed_step, synchronize_state
 from shared.data.batches import SeededBatches
 from shared.errors import Interrupted, UsageError
 from shared.files import replacing
+from shared.training.averages import AveragedWeights
 from shared.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -41,6 +42,7 @@ class Recorder(keras.callbacks.Callback):
         stop_message: what to say after a stop.
         remedy: what to try where a loss is not a number.
         patience: stop after so many epochs without a lower validation loss; None: never.
+        averages: of the model's weights, which are validated, so also kept as the best; None where there are none.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Recorder(keras.callbacks.Callback):
         stop_message: str,
         remedy: str,
         patience: int | None = None,
+        averages: AveragedWeights | None = None,
     ):
         super().__init__()
         self.state = state
@@ -63,6 +66,8 @@ class Recorder(keras.callbacks.Callback):
         self.stop_message = stop_message
         self.remedy = remedy
         self.patience = patience
+        self.averages = averages
+        self.averaged_statistics = averages.averages if averages else ()
         self.stopping = False
         self.unread: tuple[int, int, dict[str, Any]] = (0, 0, {})
         """Epoch, batch and results of the last step."""
@@ -82,7 +87,8 @@ class Recorder(keras.callbacks.Callback):
         Returns:
             The epoch to go on with and the first batch of it that is still to be trained on; (0, 0) without checkpoint.
         """
-        shapes = {name: tuple(variable.shape) for name, variable in training_variables(self.state).items()}
+        variables = training_variables(self.state, self.averaged_statistics)
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         checkpoint = self.store.load({name: shape for name, shape in shapes.items() if not name.startswith("metrics")})
         if checkpoint is None:
             print("no checkpoint yet: starting from the beginning")
@@ -92,7 +98,8 @@ class Recorder(keras.callbacks.Callback):
         self.train_seconds = facts["train_seconds"]
         if facts["batch"] and isinstance(self.state, keras.Model):
             self.state.test_on_batch(*self.batches[0])  # makes Keras create the variables of the metrics
-        assign_variables(self.state, {name: array for name, array in checkpoint.arrays.items() if name in shapes})
+        known = {name: array for name, array in checkpoint.arrays.items() if name in shapes}
+        assign_variables(self.state, known, self.averaged_statistics)
         self.arrays = checkpoint.arrays
         print(f"going on at epoch {facts['epoch'] + 1}, batch {facts['batch'] + 1}")
         return facts["epoch"], facts["batch"]
@@ -112,7 +119,7 @@ class Recorder(keras.callbacks.Callback):
         self.saved = now
         if isinstance(self.state, keras.Model):
             synchronize_state(self.state)
-        self.arrays = read_variables(self.state)
+        self.arrays = read_variables(self.state, self.averaged_statistics)
         for name, variable in training_variables(self.state).items():
             if variable.trainable and not np.isfinite(self.arrays[name]).all():
                 self.stop_diverged(f"the weight {variable.path} is not finite")
@@ -206,7 +213,9 @@ class Recorder(keras.callbacks.Callback):
         """Saves the weights after the best epoch so far, before its checkpoint, which counts on them."""
         if self.best_epoch() == len(self.history) - 1:
             synchronize_state(self.model)
-            weights = {name: value for name, value in read_variables(self.state).items() if name.startswith("model/")}
+            with self.averages.in_place() if self.averages else contextlib.nullcontext():
+                variables = read_variables(self.state)
+            weights = {name: value for name, value in variables.items() if name.startswith("model/")}
             with replacing(self.store.directory / "best.npz") as path:
                 np.savez(path, **weights)
         self.model.stop_training |= self.out_of_patience()
