@@ -4,7 +4,6 @@ A checkpoint is a NumPy .npz archive (a zip, with a checksum for each member) wi
 """
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ import keras
 import numpy as np
 
 from shared.errors import UsageError
-from shared.files import replacing
+from shared.files import check_archive, replacing
 
-CHECKPOINT_FORMAT = "keras-recipes checkpoint 1"
+CHECKPOINT_FORMAT = "keras-recipes checkpoint 2"
 
 
 class Checkpoint(NamedTuple):
@@ -68,6 +67,17 @@ def assign_variables(
         variables[name].assign(array)
 
 
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in an .npz file.
+
+    Raises:
+        ValueError: it is missing or damaged, or holds other things than arrays.
+    """
+    check_archive(path)
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
 class CheckpointStore:
     """The checkpoints of one run, the newest `keep` of them.
 
@@ -92,7 +102,7 @@ class CheckpointStore:
         Raises:
             OSError: it could not be written; the earlier ones are untouched.
         """
-        facts = json.dumps({"identity": self.identity, "facts": checkpoint.facts})
+        facts = json.dumps({"identity": self.identity, "facts": checkpoint.facts, "names": list(checkpoint.arrays)})
         with replacing(self.directory / f"step-{step:09}.npz") as path:
             np.savez(path, facts=np.array(facts), **checkpoint.arrays)
         for path in self.paths()[: -self.keep]:
@@ -126,15 +136,16 @@ class CheckpointStore:
             ValueError: it is damaged, or of another run.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_archive(path)
             stored = json.loads(str(arrays.pop("facts")))
             identity, facts = stored["identity"], stored["facts"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"damaged or not a checkpoint ({error})") from None
         for name, expected in self.identity.items():
             if identity.get(name) != expected:
                 raise ValueError(f"its {name} is {identity.get(name)}, here it is {expected}")
+        if list(arrays) != stored["names"]:
+            raise ValueError("damaged: it does not hold all that was saved")
         if {name: array.shape for name, array in arrays.items() if not name.startswith("metrics/")} != shapes:
             raise ValueError("it holds the variables of another model")
         return Checkpoint(arrays, facts)

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +24,7 @@ from shared.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
     assign_variables,
+    read_archive,
     read_variables,
     training_variables,
 )
@@ -228,9 +228,12 @@ class Recorder(keras.callbacks.Callback):
         """
         path = self.store.directory / "best.npz"
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                assign_variables(self.state, dict(archive))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            weights = read_archive(path)
+            names = {name for name in training_variables(self.state) if name.startswith("model/")}
+            if weights.keys() != names:
+                raise ValueError("it does not hold all weights")
+            assign_variables(self.state, weights)
+        except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"{path} is damaged ({error}): start anew with another --out") from None
         print(f"the best weights are those of epoch {self.best_epoch() + 1}")
 

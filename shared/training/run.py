@@ -22,7 +22,7 @@ from shared.training.checkpoint import CheckpointStore, assign_variables
 from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.options import Options, read_config, write_config
 from shared.training.recorder import Recorder
-from shared.training.saving import load_initial_weights, save_model
+from shared.training.saving import load_initial_weights, read_model, save_model
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
 FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
@@ -200,10 +200,11 @@ class Run:
         """
         try:
             result = json.loads((self.directory / "result.json").read_text())
-            return keras.saving.load_model(self.directory / "model.keras"), result
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UsageError(f"{self.directory} holds no finished run ({reason}): let it end first") from None
+            if not isinstance(result, dict) or "metrics" not in result:
+                raise ValueError("result.json is damaged")
+            return read_model(self.directory / "model.keras"), result
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.directory} holds no finished run ({error}): let it end first") from None
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory."""
