@@ -165,7 +165,6 @@ def main(config: Config) -> dict[str, float]:
         data=f"{data.name} {data.fingerprint}",
         validation_data=(data.validation.images, np.eye(len(data.classes))[data.validation.labels]),
         validation_batch_size=250,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
     )
 
     images, labels = data.test

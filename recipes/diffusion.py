@@ -220,7 +220,6 @@ def main(config: Config) -> dict[str, float]:
         data=f"{data.name} {data.fingerprint}",
         validation_data=noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes),
         validation_batch_size=100,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
     )
     judge = judge or trained_judge(run, data, config.judge_epochs)
     metrics = make_and_measure(run, model, judge, data, untrained)

@@ -188,10 +188,7 @@ def main(config: Config) -> dict[str, float]:
     model.compile(build_optimizer(config), SequenceLoss(config.label_smoothing), metrics=[Perplexity()])
     model.summary()
     validation = HeldOutPairs(pairs["validation"], batches.shapes)
-    run.fit(
-        model, batches, data=identity, validation_data=validation,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
-    )  # fmt: skip
+    run.fit(model, batches, data=identity, validation_data=validation)
 
     test = SentencePairs(*(side[: config.test_examples] for side in data.test))
     translate = Translator(model, subwords, config.beams, config.length_penalty)

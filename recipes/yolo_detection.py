@@ -234,7 +234,6 @@ def main(config: Config) -> dict[str, float]:
         data=f"{data.name} {data.fingerprint}",
         validation_data=(validation.images, detection_targets(validation.boxes, validation.labels, config.max_boxes)),
         validation_batch_size=config.batch_size,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
     )
 
     found = detect(model, data.test.images, config.overlap)

@@ -30,7 +30,7 @@ from shared.schedules import WarmupCosine
 from shared.training.options import Options
 from shared.training.run import Run
 from shared.training.sample_plots import plot_neighbours, plot_samples
-from shared.training.saving import save_model
+from shared.training.saving import read_model, save_model
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -93,7 +93,7 @@ class Judge:
     def __init__(self, path: Path, data: ImageData):
         self.path = path
         try:
-            model = in_float32(keras.saving.load_model(path, compile=False))
+            model = in_float32(read_model(path, compile=False))
             self.sha256 = file_hash(path)
             dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
             found = (model.input_shape[1:], model.output_shape[-1])

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, numbers
 
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.cnn_cifar10 import build_model, build_optimizer
 from shared.backends.choice import installed_backends
-from shared.backends.runtime import matmul_precision, prepare_backend, synchronize_state
+from shared.backends.runtime import matmul_precision, prepare_backend, seed_step, synchronize_state
 from shared.data.batches import SeededBatches
 from shared.data.images import load_images
+from shared.data.randomness import random_stream
 from shared.errors import Interrupted, TargetMissed, UsageError
 from shared.training.options import Options
 from shared.training.recorder import Recorder
@@ -66,14 +67,18 @@ def make_model(config):
     return model
 
 
+def held_out_points():
+    x = np.random.default_rng(9).normal(size=(16, 4)).astype("float32")
+    return x, x.sum(axis=1, keepdims=True)
+
+
 def train(config, monkeypatch=None, stop_after=None, message="--resume"):
     """Runs `fit` as a recipe does; with `stop_after`, a signal arrives during that step."""
     run = Run("points", config)
     model = make_model(config)
-    x = np.random.default_rng(9).normal(size=(16, 4)).astype("float32")
 
     def fit():
-        run.fit(model, Points(config.seed), "points", validation_data=(x, x.sum(axis=1, keepdims=True)))
+        run.fit(model, Points(config.seed), "points", validation_data=held_out_points())
 
     if stop_after is None:
         fit()
@@ -144,8 +149,63 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, opti
     assert (tmp_path / "parts/history.csv").read_text() == (tmp_path / "whole/history.csv").read_text()
 
 
-def test_stopped_twice_with_mixed_precision(tmp_path, monkeypatch):
-    options = {"precision": "mixed_bfloat16"}
+def averaged_by_hand(config, epochs):
+    """The model of `train`, its weights and statistics averaged on the host; the losses validated on the averages."""
+    model, batches = make_model(config), Points(config.seed)
+    model.optimizer.build(model.trainable_variables)
+    moving = [variable for variable in model.variables if variable.path.endswith(MOVING)]
+    averages, raw, losses = None, None, []
+    for epoch in range(epochs):
+        batches.epoch = epoch
+        for index in range(len(batches)):
+            seed_step(random_stream(config.seed, "step", epoch, index))
+            model.train_on_batch(*batches[index])
+            raw = [np.array(numbers(variable)) for variable in moving]
+            averages = averages or raw
+            averages = [0.8 * average + 0.2 * value for average, value in zip(averages, raw, strict=True)]
+        for variable, average in zip(moving, averages, strict=True):
+            variable.assign(average)
+        losses.append(model.evaluate(*held_out_points(), verbose=0, return_dict=True)["loss"])
+        for variable, value in zip(moving, raw, strict=True):
+            variable.assign(value)
+    return averages, losses
+
+
+MOVING = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_averages_of_weights_and_statistics_are_validated_and_what_is_left(tmp_path, optimizer):
+    config = Config(out=tmp_path / "run", optimizer=optimizer)
+    run, model = train(config)
+    prepare_backend(config.seed, "float32")
+    averages, losses = averaged_by_hand(config, 3)
+    ours = [numbers(variable) for variable in model.variables if variable.path.endswith(MOVING)]
+    for average, expected in zip(ours, averages, strict=True):
+        np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose([row["val_loss"] for row in run.history], losses, rtol=1e-4)
+    assert model.evaluate(*held_out_points(), verbose=0, return_dict=True)["loss"] == pytest.approx(losses[-1])
+
+
+def test_patience_ends_with_the_averages_that_had_the_lowest_validation_loss(tmp_path):
+    def fit(config):
+        run, model = Run("points", config), make_model(config)
+        run.fit(model, Points(config.seed), "points", patience=2, validation_data=held_out_points())
+        return run, model
+
+    run, model = fit(Config(out=tmp_path / "run", epochs=12, learning_rate=0.1))
+    losses = [row["val_loss"] for row in run.history]
+    assert min(losses) < losses[-1]
+    left = model.evaluate(*held_out_points(), verbose=0, return_dict=True)["loss"]
+    assert left == pytest.approx(min(losses), rel=1e-5)
+    _, resumed = fit(Config(out=tmp_path / "run", resume=True, epochs=12, learning_rate=0.1))
+    for ours, there in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, there)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_stopped_twice_with_mixed_precision(tmp_path, monkeypatch, precision):
+    options = {"precision": precision}
     try:
         _, expected = train(Config(out=tmp_path / "whole", **options))
         train(Config(out=tmp_path / "parts", **options), monkeypatch, 3)

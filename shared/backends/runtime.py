@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,6 +115,13 @@ def synchronize_state(model: keras.Model) -> None:
     """Brings the variables of a model in the middle of `fit` up to date. JAX keeps them elsewhere while it trains."""
     if keras.config.backend() == "jax":
         model.jax_state_sync()
+
+
+def non_trainable_values(model: keras.Model) -> list[Any]:
+    """The values of a model's non-trainable variables after a step of `fit`. JAX keeps them elsewhere meanwhile."""
+    if keras.config.backend() == "jax":
+        return model._jax_state["non_trainable_variables"]
+    return [variable.value for variable in model.non_trainable_variables]
 
 
 def backend_version() -> str:

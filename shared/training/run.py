@@ -18,11 +18,12 @@ from shared.backends.runtime import backend_version, device_name, matmul_precisi
 from shared.data.batches import SeededBatches
 from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
+from shared.training.averages import AveragedWeights, averages_weights
 from shared.training.checkpoint import CheckpointStore, assign_variables
 from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.options import Options, read_config, write_config
 from shared.training.recorder import Recorder
-from shared.training.saving import load_initial_weights, save_model
+from shared.training.saving import load_initial_weights, read_model, save_model
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
 FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
@@ -79,6 +80,8 @@ class Run:
     ) -> None:
         """`model.fit` with checkpoints, `--resume`, `--initial-weights`, history.csv and a clean stop.
 
+        Where the optimizer averages the weights (`use_ema`), the averages are validated, and the model ends with them.
+
         Args:
             model: compiled.
             batches: the training data.
@@ -94,14 +97,15 @@ class Run:
             UsageError: there are checkpoints, but none that can be used; or a loss became NaN or infinite.
             Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
         """
-        recorder = self.open_recorder(model, batches, data, phase, patience)
+        prepare_optimizer(model)
+        averages = AveragedWeights(model) if averages_weights(model.optimizer) else None
+        recorder = self.open_recorder(model, batches, data, phase, patience, averages)
         arguments = arguments | {
-            "callbacks": [*arguments.get("callbacks", []), recorder],
+            "callbacks": [*([averages] if averages else []), *arguments.get("callbacks", []), recorder],
             "verbose": 1 if sys.stdout.isatty() else 2,
             "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
         }
         epochs = epochs or self.config.epochs
-        prepare_optimizer(model)
         epoch, first = recorder.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
@@ -112,16 +116,14 @@ class Run:
                 model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, **arguments)
                 batches.first = 0
                 epoch += 1
-                assign_variables(model, recorder.arrays)  # the end of `fit` put moving averages in their place
+                # The end of `fit` put the averages in place of the weights.
+                assign_variables(model, recorder.arrays, recorder.averaged_statistics)
             if epoch < epochs and not recorder.out_of_patience():
                 model.fit(batches, initial_epoch=epoch, epochs=epochs, **arguments)
-            else:
-                model.optimizer.finalize_variable_values(model.trainable_variables)
+            elif averages:
+                averages.finish()
         if patience is not None:
             recorder.restore_best()
-        for variable in model.optimizer.variables:
-            # On JAX the averages now share memory with the weights, and `predict` would take it from both.
-            variable.assign(np.array(keras.ops.convert_to_numpy(variable.value)))
 
     def train(
         self,
@@ -170,6 +172,7 @@ class Run:
         data: str,
         phase: str,
         patience: int | None = None,
+        averages: AveragedWeights | None = None,
     ) -> Recorder:
         """Opens the checkpoints and the history of a training; see `fit`."""
         identity = {"recipe": self.recipe, "data": data, **self.versions()}
@@ -186,6 +189,7 @@ class Run:
             f"interrupted, and saved; go on with  {self.resume_command()}",
             f"try a --learning-rate below {self.config.learning_rate:g}{precision} or clipping, and another --out",
             patience,
+            averages,
         )
         return self.recorders[phase]
 
@@ -197,10 +201,11 @@ class Run:
         """
         try:
             result = json.loads((self.directory / "result.json").read_text(encoding="utf-8"))
-            return keras.saving.load_model(self.directory / "model.keras"), result
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UsageError(f"{self.directory} holds no finished run ({reason}): let it end first") from None
+            if not isinstance(result, dict) or "metrics" not in result:
+                raise ValueError("result.json is damaged")
+            return read_model(self.directory / "model.keras"), result
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.directory} holds no finished run ({error}): let it end first") from None
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory."""

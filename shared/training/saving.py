@@ -11,7 +11,7 @@ import keras
 from shared.backends.initializers import HOST_INITIALIZERS
 from shared.backends.runtime import without_tensorflow
 from shared.errors import UsageError
-from shared.files import replacing
+from shared.files import check_archive, replacing
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -47,6 +47,24 @@ def with_public_classes(config: Any) -> Any:
     return config
 
 
+def read_model(path: Path, **arguments: Any) -> keras.Model:
+    """Reads a .keras file, as `keras.saving.load_model` does, whose `arguments` these are.
+
+    Raises:
+        ValueError: the file is missing or damaged, or Keras cannot read it.
+    """
+    check_archive(path)
+    try:
+        return keras.saving.load_model(path, **arguments)
+    except Exception as error:  # noqa: BLE001 - of a model of other code, or another Keras, it can be nearly anything
+        raise ValueError(first_line(error)) from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or what it is called."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def load_initial_weights(model: keras.Model, path: Path) -> None:
     """Sets the weights of a model, and not the state of its optimizer, from a .weights.h5 or .keras file.
 
@@ -57,10 +75,11 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
     optimizer_variables = optimizer.variables if optimizer else []
     optimizer_state = [keras.ops.convert_to_numpy(variable.value) for variable in optimizer_variables]
     try:
+        if path.suffix == ".keras":
+            check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # about an optimizer that does not fit
             model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"--initial-weights {path} cannot be used: {reason}") from None
+    except Exception as error:  # noqa: BLE001 - a damaged HDF5 file can make h5py and Keras raise nearly anything
+        raise UsageError(f"--initial-weights {path} cannot be used: {first_line(error)}") from None
     for variable, value in zip(optimizer_variables, optimizer_state, strict=True):
         variable.assign(value)
