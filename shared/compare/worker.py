@@ -330,4 +330,4 @@ def run_job(job: Job) -> NoReturn:
 
 if __name__ == "__main__":
     end_with_parent()
-    run_job(Job(**json.loads(Path(sys.argv[1]).read_text())))
+    run_job(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
