@@ -77,6 +77,7 @@ class Config(JudgedOptions):
     free_on_resume: ClassVar[tuple[str, ...]] = (
         *JudgedOptions.free_on_resume, "sampler", "steps", "guidance", "chain_samples",
     )  # fmt: skip
+    beside_result: ClassVar[tuple[str, ...]] = (*JudgedOptions.beside_result, "chain_samples")
 
     epochs: int = 6
     batch_size: int = 64

@@ -38,6 +38,7 @@ class JudgedOptions(Options):
     """Those of a recipe that makes images and has them judged."""
 
     free_on_resume: ClassVar[tuple[str, ...]] = ("samples", "sample_batch", "judge", "backbone")
+    beside_result: ClassVar[tuple[str, ...]] = ("sample_batch", "judge", "backbone")  # a result says by which judge
 
     samples: int = 10_000
     """Make and measure so many images."""

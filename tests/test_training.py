@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import dataclass
@@ -10,16 +12,18 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, numbers
+from conftest import PROJECT, numbers, refused_in_one_line
 
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.cnn_cifar10 import build_model, build_optimizer
 from shared.backends.choice import installed_backends
-from shared.backends.runtime import matmul_precision, prepare_backend, seed_step, synchronize_state
+from shared.backends.runtime import matmul_precision, prepare_backend, seed_step
 from shared.data.batches import SeededBatches
 from shared.data.images import load_images
 from shared.data.randomness import random_stream
 from shared.errors import Interrupted, TargetMissed, UsageError
+from shared.records import record_run
+from shared.training import directory, options
 from shared.training.options import Options
 from shared.training.recorder import Recorder
 from shared.training.run import Run
@@ -278,7 +282,7 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, disk, capsys):
     _, actual = train(Config(out=tmp_path / "run", checkpoint_seconds=0))
     message = capsys.readouterr().err
     assert "WARNING: no checkpoint written (No space left on device); the earlier" in message
-    kept = sorted(path.name for path in (tmp_path / "run/checkpoint").iterdir())
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoint").glob("*.npz"))
     assert kept == ["step-000000001.npz", "step-000000002.npz"]
     disk["room"] = 1000
     _, expected = train(Config(out=tmp_path / "whole"))
@@ -387,13 +391,17 @@ def test_time_is_not_lost_by_a_resume(tmp_path, monkeypatch):
 
 
 class Scripted(keras.callbacks.Callback):
-    """Makes up the validation losses, and keeps the weights after the second epoch."""
+    """Makes up the validation losses, and keeps the weights that are validated in the second epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_test_begin(self, logs=None):
+        if self.epoch == 1:
+            self.kept = [np.array(weight) for weight in self.model.get_weights()]
 
     def on_epoch_end(self, epoch, logs=None):
         logs["val_loss"] = [5.0, 3.0, float("nan"), 3.5, 1.0][epoch]
-        if epoch == 1:
-            synchronize_state(self.model)
-            self.kept = [np.array(weight) for weight in self.model.get_weights()]
 
 
 def test_a_phase_stops_without_progress_and_ends_with_the_best_weights(tmp_path):
@@ -421,3 +429,96 @@ def test_a_phase_stops_without_progress_and_ends_with_the_best_weights(tmp_path)
     (tmp_path / "run/checkpoint/head/best.npz").write_bytes(b"torn")
     with pytest.raises(UsageError, match=r"best\.npz is damaged"):
         head(Config(out=tmp_path / "run", resume=True))
+    np.savez(tmp_path / "run/checkpoint/head/best.npz")
+    with pytest.raises(UsageError, match=r"best\.npz is damaged"):
+        head(Config(out=tmp_path / "run", resume=True))
+
+
+TAKES = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1] + "/checkpoint/.lock")
+lock.acquire()
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.once
+def test_a_directory_belongs_to_the_process_that_trains_in_it(tmp_path):
+    train(Config(out=tmp_path / "run", epochs=1))[0].finish(make_model(Config()), "points", "score", {"score": 1.0})
+    other = subprocess.Popen(
+        [sys.executable, "-c", TAKES, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout.readline() == b"taken\n"
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        (tmp_path / "run/.unfinished-1-model.keras").touch()  # the other process is writing it
+        config = Config(out=tmp_path / "run", epochs=1, resume=True)
+        with refused_in_one_line("another process trains in"):
+            train(config)
+        assert (tmp_path / "run/.unfinished-1-model.keras").exists()
+        assert {path: path.read_bytes() for path in before} == before
+        assert Run("points", config).finished_model()  # reading is for everybody
+    finally:
+        other.kill()  # at which the system gives the lock back
+        other.communicate()
+    train(config)
+    assert not (tmp_path / "run/.unfinished-1-model.keras").exists()
+
+
+@pytest.mark.once
+def test_a_new_run_is_not_started_in_a_directory_that_was_just_taken(tmp_path):
+    (tmp_path / "run/checkpoint").mkdir(parents=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", TAKES, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        other.stdout.readline()
+        with refused_in_one_line("another process trains in"):
+            train(Config(out=tmp_path / "run"))
+    finally:
+        other.kill()
+        other.communicate()
+
+
+@pytest.mark.once
+def test_runs_that_start_in_the_same_second_have_directories_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [Run("points", Config(seed=seed)) for seed in range(3)]
+    assert len({run.directory for run in runs}) == 3
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(run.directory.name for run in runs)
+
+
+@pytest.mark.once
+def test_a_run_that_other_code_went_on_with_says_so(tmp_path, monkeypatch, capsys):
+    for module in (options, directory):
+        monkeypatch.setattr(module, "source_commit", lambda: "aaaa")
+    run, model = train(Config(out=tmp_path / "run", epochs=1))
+    run.finish(model, "points", "score", {"score": 1.0})
+    assert "commits" not in json.loads((tmp_path / "run/result.json").read_text())
+    for commit in ("aaaa", "bbbb", "aaaa"):  # also where it ends with the code that it began with
+        monkeypatch.setattr(directory, "source_commit", lambda commit=commit: commit)
+        run, model = train(Config(out=tmp_path / "run", epochs=1, resume=True))
+        assert ("the code is bbbb now, and was aaaa" in capsys.readouterr().err) == (commit == "bbbb")
+    run.finish(model, "points", "score", {"score": 1.0})
+    assert json.loads((tmp_path / "run/result.json").read_text())["commits"] == ["aaaa", "bbbb"]
+    with refused_in_one_line("trained by the code of aaaa and of bbbb"):
+        record_run(tmp_path / "run")
+
+
+@pytest.mark.once
+def test_options_beside_the_presets(tmp_path):
+    assert Config().beside_preset() == {}
+    config = Config(epochs=1, batch_size=8, seed=3, data="other", out=tmp_path, optimizer="adamw", target=0.5)
+    assert config.beside_preset() == {"epochs": "1", "optimizer": "adamw"}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"options": []}', '{"options": {}}', '{"options": {"what": 1}}', "\udcff"]
+)
+def test_a_damaged_config_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with refused_in_one_line("does not hold the options"):
+        Run("points", Config(out=tmp_path, resume=True))

@@ -21,6 +21,9 @@ from shared.errors import TargetMissed, UsageError
 from shared.files import replacing
 from shared.terminal import replace_what_cannot_be_shown
 
+# What may differ between a run and its continuation, because it changes nothing in the result.
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
+
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
@@ -29,6 +32,8 @@ class Options:
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "small": {}, "full": {}}
     free_on_resume: ClassVar[tuple[str, ...]] = ()
     """Options of the recipe's own that may change with `--resume`, because they change nothing in the training."""
+    beside_result: ClassVar[tuple[str, ...]] = ()
+    """Options of the recipe's own that change no number by which runs of its presets are compared."""
 
     preset: Literal["smoke", "small", "full"] = "small"
     """Size of the experiment: under a minute on two cores, minutes on a laptop, or the reference for one GPU."""
@@ -83,6 +88,12 @@ class Options:
     def is_of_preset(self, name: str) -> bool:
         """Whether an option has the value that the preset gives it, rather than another that was asked for."""
         return getattr(self, name) == getattr(self.for_preset(self.preset), name)
+
+    def beside_preset(self) -> dict[str, str]:
+        """The options that make this another experiment than the preset, by name; the data and the seed apart."""
+        preset, same = self.for_preset(self.preset), ("preset", "data", "seed", *FREE_ON_RESUME, *self.beside_result)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in same}
+        return {name: str(value) for name, value in values.items() if value != getattr(preset, name)}
 
 
 def parse_options(config_class: type[Options], arguments: list[str] | None = None) -> Options:
@@ -143,7 +154,7 @@ def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str,
         facts = json.loads(path.read_text(encoding="utf-8"))
         options = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["options"].items()}
         return facts["recipe"], facts["backend"], config_class(**options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not hold the options of this recipe ({error}): take another --out") from None
 
 
