@@ -105,12 +105,12 @@ def note_commit(directory: Path) -> list[str | None]:
         The commits of all code that trained it, that which started it first.
     """
     path = directory / "config.json"
-    facts = json.loads(path.read_text())
+    facts = json.loads(path.read_text(encoding="utf-8"))
     commits, here = facts.get("commits", [facts.get("commit")]), source_commit()
     if here != commits[-1]:
         print(f"WARNING: the code is {here} now, and was {commits[-1]}: the result will say so", file=sys.stderr)
     if here not in commits:
         commits.append(here)
         with replacing(path) as unfinished:
-            unfinished.write_text(json.dumps(facts | {"commits": commits}, indent=1) + "\n")
+            unfinished.write_text(json.dumps(facts | {"commits": commits}, indent=1) + "\n", encoding="utf-8")
     return commits
