@@ -289,7 +289,7 @@ def made_up(losses, **updates):
     course = {"loss": {"steps": list(range(1, len(losses) + 1)), "values": [[x] for x in losses], "sizes": losses}}
     for name, values in updates.items():
         steps = [2**i for i in range(len(values))]
-        course[name] = {"steps": steps, "values": [[x, 0.0] for x in values], "sizes": [1.0] * len(values)}
+        course[name] = {"steps": steps, "values": [[x] for x in values], "sizes": [1.0] * len(values)}
     return course
 
 
@@ -462,7 +462,7 @@ def test_updates_are_judged_too():
     assert agrees([1.0, 2.0], [1.0, 4.0]) == ("no", ["statistics"])
     assert agrees([1.0, 2.0], [0.0, 0.0]) == ("no", ["statistics"]), "nothing moved on one of them"
     assert agrees([0.0, 0.0], [0.0, 0.0]) == ("yes", [])
-    assert agrees([1e-5, 2e-5], [1e-5, 2.05e-5])[0] == "yes", "an update below the last places of the weights"
+    assert agrees([1e-6, 2e-6], [1e-6, 2.05e-6])[0] == "yes", "an update below the last places of the weights"
 
 
 def small_network(seed, plant):
@@ -821,7 +821,7 @@ def test_verdicts():
     assert failed(report)
 
     text = compared([1.0, 1.0, 1.0], **{"moving statistics": [1.0]})
-    assert "the updates of the moving statistics from step 1 on by up to 5.0e-01" in text
+    assert "the size of the updates of the moving statistics from step 1 on by up to 5.0e-01" in text
     assert "look at batch normalization" in text
 
     compared([1.0, 1.1, 1.0])

@@ -36,8 +36,7 @@ class Bounds(NamedTuple):
 
 
 LOSS_BOUNDS = Bounds(ROUNDING, tolerance=1e-4, largest_control=1e-3)
-UPDATE_BOUNDS = Bounds(3e-4, tolerance=1e-2, largest_control=1e-2)
-"""Where a unit stands just at the kink of its activation, rounding decides, which moves an update by up to 1e-3."""
+UPDATE_BOUNDS = Bounds(1e-4, tolerance=1e-2, largest_control=1e-2)
 
 
 def bounds_of(name: str) -> Bounds:
@@ -81,8 +80,10 @@ def compare_courses(
         controls = {}
         for row, (own, *others) in runs.items():
             apart = np.max([distances(own, other) for other in (own, *others)], axis=0)
-            rounded = np.maximum(ROUNDING * np.nan_to_num(rows[row]["sizes"]), bounds_of(name).smallest_control * scale)
-            controls[row] = (np.maximum(np.maximum.accumulate(apart), rounded) / scale).tolist()
+            # What is rounded points in all directions, and adds the square of its relative size to that of an update.
+            rounded = np.square(ROUNDING * np.nan_to_num(rows[row]["sizes"]) / scale)
+            control = np.maximum(np.maximum.accumulate(apart) / scale, bounds_of(name).smallest_control)
+            controls[row] = np.maximum(control, rounded).tolist()
         differences = []
         for one, other in itertools.combinations(rows, 2):
             nearest = np.min([distances(a, b) for a, b in itertools.product(runs[one], runs[other])], axis=0)

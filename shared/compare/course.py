@@ -21,6 +21,11 @@ def sketch(arrays: list[np.ndarray]) -> np.ndarray:
     return np.bincount(np.arange(entries.size) % SKETCH, entries, SKETCH)
 
 
+def length(arrays: list[np.ndarray]) -> float:
+    """The norm of all entries of arrays together."""
+    return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
+
+
 def variable_groups(state: keras.Model | dict[str, Any]) -> dict[str, list[keras.Variable]]:
     """The floating-point variables that training changes, metrics left out, by what they are.
 
@@ -59,8 +64,7 @@ def read_groups(state: keras.Model | dict[str, Any]) -> dict[str, list[np.ndarra
 def initial_course(model: keras.Model) -> dict[str, dict[str, list]]:
     """The weights that a backend draws for a model, as `training_course` has its series, to compare initializers."""
     arrays = [array for group in read_groups({"": model}).values() for array in group]
-    size = float(np.sqrt(sum(np.vdot(array, array) for array in arrays)))
-    return {"initial weights": {"steps": [0], "values": [sketch(arrays).tolist()], "sizes": [size]}}
+    return {"initial weights": {"steps": [0], "values": [sketch(arrays).tolist()], "sizes": [length(arrays)]}}
 
 
 def training_course(
@@ -74,8 +78,9 @@ def training_course(
         state: as for `training_variables`.
 
     Returns:
-        "loss", and each of `variable_groups`: `steps`, which count from 1, `values`, a sketch of the update since the
-        start for each of them (of a loss itself), and `sizes`, the norm of what they are computed from.
+        "loss", and each of `variable_groups`: `steps`, which count from 1; `values`, for each of them the loss, or the
+        norm of the update since the start, to which what rounding does at a few kinks adds next to nothing; and
+        `sizes`, the norm of what was rounded to give them.
     """
     course = {}
     start = read_groups(state)
@@ -85,7 +90,7 @@ def training_course(
         if step & (step - 1) == 0:
             for group, arrays in read_groups(state).items():
                 update = [array - before for array, before in zip(arrays, start[group], strict=True)]
-                found[group] = sketch(update).tolist(), float(np.sqrt(sum(np.vdot(array, array) for array in arrays)))
+                found[group] = [length(update)], length(arrays)
         for name, (values, size) in found.items():
             series = course.setdefault(name, {"steps": [], "values": [], "sizes": []})
             for key, value in (("steps", step), ("values", values), ("sizes", size)):

@@ -96,7 +96,7 @@ def finding_text(finding: dict[str, Any]) -> str:
     elif name == "initial weights":
         what = "the initial weights drawn from the same seed"
     else:
-        what = f"the updates of the {name} from step {step} on"
+        what = f"the size of the updates of the {name} from step {step} on"
     return (
         f"{one} differs from {other} in {what} by up to {finding['difference']:.1e}, {finding['ratio']:,.0f} times "
         f"what reordering explains: look at {look_at}."
