@@ -6,21 +6,24 @@ import hashlib
 import http.server
 import io
 import itertools
+import os
 import tarfile
 import threading
 import urllib.request
 
 import numpy as np
 import pytest
+from conftest import refused_in_one_line
 
 from shared.data import images as image_sets
-from shared.data.arrays import cached_arrays
+from shared.data.arrays import cached_arrays, write_arrays
 from shared.data.augment import mirror_index, random_crop, random_cutout, random_flip
 from shared.data.batches import ImageBatches, SeededBatches
 from shared.data.download import Download, fetch, verified
 from shared.data.images import LabelledImages, load_images
 from shared.data.randomness import RANDOM_PURPOSES, random_stream
 from shared.errors import UsageError
+from shared.files import cache_directory
 
 pytestmark = pytest.mark.once
 
@@ -164,9 +167,32 @@ def test_a_damaged_cache_is_refused_in_one_line_and_left_alone(tmp_path, damage)
 
 def test_a_failure_while_decoding_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError):
+    with refused_in_one_line("(No space left on device): make room there, or set KERAS_RECIPES_CACHE"):
         cached_arrays(tmp_path / "set", lambda: ({"numbers": np.arange(5)}, {}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_processes_that_fill_a_cache_both_succeed(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def after_the_other(source, target):
+        monkeypatch.setattr(os, "rename", rename)
+        write_arrays(tmp_path / "set", {"numbers": np.arange(5)}, {})
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", after_the_other)
+    arrays, _ = cached_arrays(tmp_path / "set", lambda: ({"numbers": np.arange(5)}, {}))
+    np.testing.assert_array_equal(arrays["numbers"], np.arange(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_cache_that_cannot_be_made_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "file" / "cache"))
+    with refused_in_one_line("set KERAS_RECIPES_CACHE to another directory"):
+        load_images("mnist5k", None, "cifar10", validation=0.25)
+    with refused_in_one_line("set KERAS_RECIPES_CACHE to another directory"):
+        cached_arrays(cache_directory() / "features" / "a", lambda: pytest.fail("must not be computed"))
 
 
 def test_embedded_digits(cache):

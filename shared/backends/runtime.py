@@ -28,6 +28,12 @@ def prepare_backend(seed: int, precision: str) -> None:
         seed: for initial weights and for whatever the backend draws.
         precision: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
     """
+    # The experiment is what the options say, not what is left in keras.json or in KERAS_MAX_EPOCHS.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
     keras.config.set_dtype_policy(precision)
     draw_weights_on_host()
     # Not keras.utils.set_random_seed, which imports TensorFlow wherever it is installed. Keras draws the seeds of

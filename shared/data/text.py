@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.data.arrays import cached_arrays
+from shared.data.arrays import cached_arrays, writing_to_cache
 from shared.data.batches import SeededBatches
 from shared.data.conversations import read_chitchat
 from shared.data.download import Download, fetch, verified
@@ -180,8 +180,9 @@ def encoded_text(name: str, blocks: Callable[[], Iterator[str]]) -> tuple[dict[s
     counts[ord(UNKNOWN_CHARACTER)] = 0
     frequent = np.argsort(-counts, kind="stable")[: LARGEST_ALPHABET - 1]
     alphabet = UNKNOWN_CHARACTER + "".join(chr(point) for point in sorted(frequent[counts[frequent] > 0]))
-    cache_directory().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache_directory()) as file:
+    with writing_to_cache():
+        cache_directory().mkdir(parents=True, exist_ok=True)
+    with writing_to_cache(), tempfile.TemporaryFile(dir=cache_directory()) as file:
         for block in blocks():
             character_codes(block, alphabet).tofile(file)
         file.flush()
