@@ -9,6 +9,7 @@ import tarfile
 import threading
 import urllib.request
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -142,6 +143,17 @@ def test_a_failure_while_decoding_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         cached_arrays(tmp_path / "set", lambda: ({"numbers": np.arange(5)}, {}))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "object"])
+def test_a_type_that_files_do_not_keep_is_refused(tmp_path, dtype):
+    """NumPy itself writes bfloat16 as bytes without a meaning."""
+    array = np.zeros(3, getattr(ml_dtypes, dtype, object))
+    with pytest.raises((TypeError, ValueError)):
+        cached_arrays(tmp_path / "set", lambda: ({"numbers": array}, {}))
+    assert list(tmp_path.iterdir()) == []
+    halves, _ = cached_arrays(tmp_path / "set", lambda: ({"numbers": np.zeros(3, "float16")}, {}))
+    assert halves["numbers"].dtype == np.float16
 
 
 def test_embedded_digits(cache):

@@ -19,7 +19,14 @@ def file_hash(path: Path) -> str:
 
 
 def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) -> None:
-    """Writes arrays and JSON facts to a new directory, which appears whole or not at all."""
+    """Writes arrays and JSON facts to a new directory, which appears whole or not at all.
+
+    Raises:
+        TypeError: an array is of a type that NumPy's files do not know, such as bfloat16: as float32 it could be kept.
+    """
+    for name, array in arrays.items():
+        if np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(array.dtype)) != array.dtype:
+            raise TypeError(f"{name} is of type {array.dtype}, which a .npy file does not keep: convert it to float32")
     unfinished = directory.with_name(f".unfinished-{os.getpid()}-{directory.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
