@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.heads = max(1, channels // 64)
+        self.heads = max(n for n in range(1, max(1, channels // 64) + 1) if channels % n == 0)
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.attention = nn.ModuleDict({
             "query": nn.Linear(channels, channels),

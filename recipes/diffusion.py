@@ -49,6 +49,7 @@ from shared.layers.unet import (
     NearestUpsampling,
     SpaceToDepth,
     TimeEmbedding,
+    attention_heads,
 )
 from shared.metrics.generation import frechet_distance
 from shared.schedules import WarmupCosine
@@ -155,7 +156,7 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
     def blocks(x, name, level):
         width = config.widths[level]
         x = ConditionedResidualBlock(width, dropout=config.dropout, name=name)(x, condition)
-        return ImageAttention(max(1, width // 64), name=f"{name}_attention")(x) if level >= attending else x
+        return ImageAttention(attention_heads(width), name=f"{name}_attention")(x) if level >= attending else x
 
     attending, lowest = len(config.widths) - config.attention, len(config.widths) - 1
     x = SpaceToDepth(config.patch)(image)

@@ -11,6 +11,7 @@ import tarfile
 import threading
 import urllib.request
 
+import ml_dtypes
 import numpy as np
 import pytest
 from conftest import refused_in_one_line
@@ -193,6 +194,17 @@ def test_a_cache_that_cannot_be_made_is_refused_before_the_work(tmp_path, monkey
         load_images("mnist5k", None, "cifar10", validation=0.25)
     with refused_in_one_line("set KERAS_RECIPES_CACHE to another directory"):
         cached_arrays(cache_directory() / "features" / "a", lambda: pytest.fail("must not be computed"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "object"])
+def test_a_type_that_files_do_not_keep_is_refused(tmp_path, dtype):
+    """NumPy itself writes bfloat16 as bytes without a meaning."""
+    array = np.zeros(3, getattr(ml_dtypes, dtype, object))
+    with pytest.raises((TypeError, ValueError)):
+        cached_arrays(tmp_path / "set", lambda: ({"numbers": array}, {}))
+    assert list(tmp_path.iterdir()) == []
+    halves, _ = cached_arrays(tmp_path / "set", lambda: ({"numbers": np.zeros(3, "float16")}, {}))
+    assert halves["numbers"].dtype == np.float16
 
 
 def test_embedded_digits(cache):

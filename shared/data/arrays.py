@@ -30,7 +30,13 @@ def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) ->
     """Writes arrays and JSON facts to a new directory, which appears whole or not at all.
 
     Of several processes that write it at once, on whatever machines, the first that is done makes it.
+
+    Raises:
+        TypeError: an array is of a type that NumPy's files do not know, such as bfloat16: as float32 it could be kept.
     """
+    for name, array in arrays.items():
+        if np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(array.dtype)) != array.dtype:
+            raise TypeError(f"{name} is of type {array.dtype}, which a .npy file does not keep: convert it to float32")
     unfinished = directory.with_name(f".unfinished-{uuid.uuid4().hex}-{directory.name}")
     try:
         unfinished.mkdir(parents=True)
