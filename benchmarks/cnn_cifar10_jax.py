@@ -1,6 +1,6 @@
-"""The image classifier written by hand in JAX, for `recipes compare cnn_cifar10 --native`.
+"""Native JAX baseline of recipes/cnn_cifar10.py, for `recipes compare --native`.
 
-The same shapes, optimizer and batches as recipes/cnn_cifar10.py; nothing of Keras takes part in a step.
+The same shapes, optimizer and batches; nothing of Keras takes part in a step.
 """
 
 import functools
@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from shared.errors import UsageError
+from benchmarks.native import require_options
+from benchmarks.native_jax import NativeTrainer
+from shared.schedules import warmup_cosine_rate
 
 
 def convolution(x, kernel):
@@ -31,48 +33,25 @@ def block(weights, x, pool):
 
 def network(parameters, averages, images, depth, mean, deviation):
     """Pixels (batch, height, width, channels) in uint8 to logits (batch, classes), and the new running averages."""
-    weights = iter([[*p, *a] for p, a in zip(parameters[:-1], averages, strict=True)])
+    *parameters, head = parameters
+    blocks = zip(parameters[::3], parameters[1::3], parameters[2::3], averages[::2], averages[1::2], strict=True)
     new_averages = []
 
     def apply(x, pool=False):
-        x, changed = block(next(weights), x, pool)
-        new_averages.append(changed)
+        x, changed = block(next(blocks), x, pool)
+        new_averages.extend(changed)
         return x
 
     x = apply((images.astype(jnp.float32) - mean) / deviation)
-    for _ in range((len(averages) - 1) // (1 + depth)):
+    for _ in range((len(averages) // 2 - 1) // (1 + depth)):
         x = entrance = apply(x, pool=True)
         for _ in range(depth):
             x = apply(x)
         x = entrance + x
-    return x.max(axis=(1, 2)) @ parameters[-1][0] / 8, new_averages
+    return x.max(axis=(1, 2)) @ head / 8, new_averages
 
 
-def loss_of(parameters, averages, images, labels, smoothing, **arguments):
-    """Cross-entropy with label smoothing."""
-    logits, averages = network(parameters, averages, images, **arguments)
-    labels = labels * (1 - smoothing) + smoothing / labels.shape[-1]
-    return -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean(), averages
-
-
-def train_step(state, images, labels, peak, rising, falling, decay, **arguments):
-    """One step of SGD with Nesterov momentum and decoupled decay of the kernels."""
-    parameters, averages, momenta, step = state
-    (loss, averages), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-        parameters, averages, images, labels, **arguments
-    )
-    done = jnp.clip((step - rising) / falling, 0, 1)
-    rate = peak * jnp.where(step < rising, step / rising, 0.5 * (1 + jnp.cos(jnp.pi * done)))
-    momenta = jax.tree.map(lambda m, g: 0.9 * m - rate * g, momenta, gradients)
-
-    def updated(parameter, momentum, gradient):
-        kept = 1 - rate * decay if parameter.ndim > 1 else 1.0
-        return parameter * kept + 0.9 * momentum - rate * gradient
-
-    return (jax.tree.map(updated, parameters, momenta, gradients), averages, momenta, step + 1), loss
-
-
-class Trainer:
+class Trainer(NativeTrainer):
     """Trains the network, from the weights of a Keras model.
 
     Args:
@@ -82,40 +61,16 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        if config.optimizer != "sgd" or config.ema or config.precision != "float32":
-            raise UsageError("the benchmark by hand trains with SGD in float32 and without --ema: leave those options")
-        *values, head = model.get_weights()
-        blocks = [values[i : i + 5] for i in range(0, len(values), 5)]
-        parameters = [b[:3] for b in blocks] + [[head]]
-        averages = [b[3:] for b in blocks]
-        # Copies: the step takes the memory of its state, and Keras may hold the same.
-        self.state = jax.tree.map(
-            lambda x: jnp.array(x, copy=True), (parameters, averages, jax.tree.map(np.zeros_like, parameters), 0)
-        )
+        require_options(config, optimizer="sgd", ema=0, precision="float32")
+        rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
+        super().__init__(model, rate, config.weight_decay)
         pixels = model.get_layer(index=1)
-        rising = max(1, round(steps * config.warmup))
-        self.step = jax.jit(
-            functools.partial(
-                train_step,
-                peak=config.learning_rate,
-                rising=rising,
-                falling=max(1, steps - rising),
-                decay=config.weight_decay,
-                smoothing=config.label_smoothing,
-                depth=config.depth,
-                mean=np.ravel(pixels.mean),
-                deviation=np.sqrt(np.ravel(pixels.variance)),
-            ),
-            donate_argnums=0,
-        )
+        self.scaling = {"mean": np.ravel(pixels.mean), "deviation": np.sqrt(np.ravel(pixels.variance))}
+        self.depth = config.depth
+        self.smoothing = config.label_smoothing
 
-    def train_on_batch(self, images, labels):
-        """One step; returns the loss."""
-        self.state, loss = self.step(self.state, images, labels)
-        return loss
-
-    def weights(self):
-        """The weights in the order and the shapes of the Keras model."""
-        parameters, averages, _, _ = self.state
-        blocks = [[*p, *a] for p, a in zip(parameters, [*averages, []], strict=True)]
-        return [np.asarray(value) for block in blocks for value in block]
+    def loss(self, parameters, averages, images, labels):
+        """Cross-entropy with label smoothing."""
+        logits, averages = network(parameters, averages, images, self.depth, **self.scaling)
+        labels = labels * (1 - self.smoothing) + self.smoothing / labels.shape[-1]
+        return -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean(), averages

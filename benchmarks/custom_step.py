@@ -106,7 +106,7 @@ def main(path: Path | None) -> None:
     if path:
         facts = {"backend": keras.config.backend(), "version": backend_version(), "keras": keras.__version__}
         facts |= {"machine": machine_name(), "commit": source_commit(), "milliseconds": found}
-        path.write_text(json.dumps(facts, indent=1) + "\n")
+        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

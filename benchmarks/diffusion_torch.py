@@ -1,17 +1,17 @@
-"""The diffusion model's training step written by hand in PyTorch, for `recipes compare diffusion --native`.
+"""Native PyTorch baseline of recipes/diffusion.py, for `recipes compare --native`.
 
-The same U-Net, optimizer and batches as recipes/diffusion.py; nothing of Keras takes part in a step.
+The same U-Net, optimizer and batches; nothing of Keras takes part in a step.
 """
 
-import math
+import functools
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from shared.errors import UsageError
+from benchmarks.native import require_options
+from benchmarks.native_torch import Adam, NativeTrainer, load_weights
+from shared.schedules import warmup_cosine_rate
 
 GROUPS = 8
 
@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.heads = max(1, channels // 64)
+        self.heads = max(n for n in range(1, max(1, channels // 64) + 1) if channels % n == 0)
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.attention = nn.ModuleDict({
             "query": nn.Linear(channels, channels),
@@ -144,7 +144,7 @@ def same_padding(x):
     return (width % 2, 1, height % 2, 1)
 
 
-class Trainer:
+class Trainer(NativeTrainer):
     """Trains the network, from the weights of a Keras model.
 
     Args:
@@ -154,71 +154,11 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        if config.precision != "float32" or config.dropout:
-            raise UsageError("the benchmark by hand trains in float32 without --dropout: leave those options")
-        self.config = config
-        self.rising = max(1, round(steps * config.warmup))
-        self.falling = max(1, steps - self.rising)
-        self.step = 0
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        labels = model.get_layer("label_embedding").input_dim
-        self.network = Network(config, model.output_shape[-1], labels)
-        self.names = [torch_name(weight.path) for weight in model.weights]
-        with torch.no_grad():
-            for name, value in zip(self.names, model.get_weights(), strict=True):
-                self.network.get_parameter(name).copy_(torch.tensor(to_torch(value, name)))
-        self.network.to(self.device, memory_format=torch.channels_last).train()
-        self.averages = (
-            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-        )
-        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
+        require_options(config, precision="float32", dropout=0)
+        network = Network(config, model.output_shape[-1], model.get_layer("label_embedding").input_dim)
+        load_weights(network.to(memory_format=torch.channels_last), model)
+        rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
+        super().__init__(network, Adam(network.parameters(), rate), clip=1.0, ema=config.ema)
 
-    def learning_rate(self):
-        """Warm-up, then half a cosine."""
-        if self.step < self.rising:
-            return self.config.learning_rate * self.step / self.rising
-        done = min(1.0, (self.step - self.rising) / self.falling)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-    def train_on_batch(self, inputs, targets):
-        """One step; returns the loss."""
-        image, time, label = (torch.from_numpy(inputs[name]).to(self.device) for name in ("image", "time", "label"))
-        targets = torch.from_numpy(targets).to(self.device)
-        loss = functional.mse_loss(self.network(image, time, label), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-            group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
-        self.optimizer.step()
-        if self.averages:
-            self.averages.update_parameters(self.network)
-        self.step += 1
-        return loss.detach()
-
-    def weights(self):
-        """The weights that are measured, averaged where that was asked for, as those of the Keras model."""
-        network = self.averages.module if self.averages else self.network
-        return [to_keras(network.get_parameter(name).detach().cpu().numpy(), name) for name in self.names]
-
-
-def torch_name(path):
-    """The name of a parameter here, from the path of the Keras model's weight."""
-    layer, _, name = path.rpartition("/")
-    names = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
-    return f"parts.{layer.replace('/', '.')}.{names.get(name, name)}"
-
-
-def to_torch(value, name):
-    """A weight of Keras in the shape that PyTorch gives it."""
-    if value.ndim == 4:
-        return value.transpose(3, 2, 0, 1)
-    return np.ascontiguousarray(value.T) if value.ndim == 2 and "label_embedding" not in name else value
-
-
-def to_keras(value, name):
-    """A weight of PyTorch in the shape that Keras gives it."""
-    if value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
-    return value.T if value.ndim == 2 and "label_embedding" not in name else value
+    def loss(self, inputs, targets):
+        return functional.mse_loss(self.network(**inputs), targets)

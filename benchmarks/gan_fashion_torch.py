@@ -1,17 +1,19 @@
-"""The GAN's training step written by hand in PyTorch, for `recipes compare gan_fashion --native`.
+"""Native PyTorch baseline of recipes/gan_fashion.py, for `recipes compare --native`.
 
-The same networks, optimizers and batches as recipes/gan_fashion.py; nothing of Keras takes part in a step.
+The same networks, optimizers and batches; nothing of Keras takes part in a step.
 """
 
 import copy
+import functools
 import math
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from shared.errors import UsageError
+from benchmarks.native import require_options
+from benchmarks.native_torch import Adam, keras_weights, load_weights, on_device
+from shared.schedules import warmup_cosine_rate
 
 
 class Generator(nn.Module):
@@ -44,27 +46,32 @@ class Generator(nn.Module):
         return x.tanh()
 
 
-class Kernel(nn.Module):
-    """A weight and a bias; the weight divided by its largest singular value where that is asked for."""
+class SpectralNormalized(nn.Module):
+    """A layer whose weight is divided by its largest singular value, if `normalized`; else it is as it was."""
 
-    def __init__(self, shape, limited, bias=True, embeds=False):
+    def __init__(self, layer, normalized):
         super().__init__()
-        self.embeds = embeds
-        self.weight = nn.Parameter(torch.zeros(shape))
-        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
-        self.register_buffer("direction", torch.zeros(shape[1 if embeds else 0]) if limited else None)
+        self.embeds = isinstance(layer, nn.Embedding)
+        length = layer.weight.shape[1 if self.embeds else 0]
+        self.register_buffer("direction", torch.zeros(length) if normalized else None)
+        self.layer = layer
 
-    def forward(self, learning):
+    @property
+    def bias(self):
+        return self.layer.bias
+
+    def weight(self, learning):
+        weight = self.layer.weight
         if self.direction is None:
-            return self.weight
-        matrix = self.weight.T if self.embeds else self.weight.flatten(1)
+            return weight
+        matrix = weight.T if self.embeds else weight.flatten(1)
         with torch.no_grad():
             right = functional.normalize(self.direction, dim=0)
             left = functional.normalize(right @ matrix, dim=0)
             if learning:
                 right = functional.normalize(matrix @ left, dim=0)
                 self.direction.copy_(right)
-        return self.weight / (right @ (matrix @ left))
+        return weight / (right @ (matrix @ left))
 
 
 class Critic(nn.Module):
@@ -73,27 +80,26 @@ class Critic(nn.Module):
     def __init__(self, config, shape, classes):
         super().__init__()
         height, width, channels = shape
-        kernels = {}
-        for level, filters in enumerate(config.critic_widths):
-            kernels[f"down_{level}"] = Kernel((filters, channels, 4, 4), config.spectral_norm)
+        self.downs = nn.ModuleList()
+        for filters in config.critic_widths:
+            convolution = nn.Conv2d(channels, filters, 4, stride=2, padding=1)
+            self.downs.append(SpectralNormalized(convolution, config.spectral_norm))
             height, width, channels = -(-height // 2), -(-width // 2), filters
         features = height * width * channels
-        kernels["score"] = Kernel((1, features), config.spectral_norm, bias=config.loss != "wgan_gp")
-        kernels["label_embedding"] = Kernel((classes, features), config.spectral_norm, bias=False, embeds=True)
-        self.kernels = nn.ModuleDict(kernels)
-        self.levels = len(config.critic_widths)
+        score = nn.Linear(features, 1, bias=config.loss != "wgan_gp")
+        self.label_embedding = SpectralNormalized(nn.Embedding(classes, features), config.spectral_norm)
+        self.score = SpectralNormalized(score, config.spectral_norm)
 
     def forward(self, image, label, learning=False):
         x = image.permute(0, 3, 1, 2)
-        for level in range(self.levels):
-            kernel = self.kernels[f"down_{level}"]
+        for down in self.downs:
             rows, columns = (length % 2 for length in x.shape[2:])  # one more behind an odd length, as Keras does
             x = functional.pad(x, (0, columns, 0, rows)) if rows or columns else x
-            x = functional.leaky_relu(functional.conv2d(x, kernel(learning), kernel.bias, stride=2, padding=1), 0.2)
+            x = functional.leaky_relu(functional.conv2d(x, down.weight(learning), down.bias, stride=2, padding=1), 0.2)
         x = x.permute(0, 2, 3, 1).flatten(1)
-        kernel = self.kernels["score"]
-        of_label = functional.embedding(label, self.kernels["label_embedding"](learning))
-        return functional.linear(x, kernel(learning), kernel.bias)[:, 0] + (x * of_label).sum(dim=1)
+        of_label = functional.embedding(label, self.label_embedding.weight(learning))
+        score = functional.linear(x, self.score.weight(learning), self.score.bias)
+        return score[:, 0] + (x * of_label).sum(dim=1)
 
 
 class Trainer:
@@ -106,42 +112,29 @@ class Trainer:
     """
 
     def __init__(self, config, state, steps):
-        if config.precision != "float32":
-            raise UsageError("the benchmark by hand trains in float32: leave --precision")
+        require_options(config, precision="float32")
         self.config = config
-        self.steps = {"generator": steps, "critic": steps * config.critic_steps}
-        self.done = {"generator": 0, "critic": 0}
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.models = [state[name] for name in ("generator", "critic", "average")]
-        shape, classes = self.models[0].output_shape[1:], self.models[0].get_layer("modulation_0").classes
+        models = [state[name] for name in ("generator", "critic", "average")]
+        shape, classes = models[0].output_shape[1:], models[0].get_layer("modulation_0").classes
         self.generator, self.critic = Generator(config, shape, classes), Critic(config, shape, classes)
         self.average = copy.deepcopy(self.generator)
-        self.networks = [self.generator, self.critic, self.average]
-        for model, network in zip(self.models, self.networks, strict=True):
-            tensors = network.state_dict()
-            for variable, value in zip(model.weights, model.get_weights(), strict=True):
-                name = torch_name(variable.path, tensors)
-                tensors[name].copy_(torch.tensor(to_torch(value, name)))
-            network.to(self.device, memory_format=torch.channels_last).train()
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), betas=(0.5, 0.99), fused=True)
-            for name, network in (("generator", self.generator), ("critic", self.critic))
-        }
+        self.networks = self.generator, self.critic, self.average
+        for model, network in zip(models, self.networks, strict=True):
+            load_weights(network.to(memory_format=torch.channels_last), model).train()
+        rate = functools.partial(warmup_cosine_rate, warmup=0.02)
+        learning_rate = functools.partial(rate, peak=config.learning_rate, steps=steps)
+        critic_rate = functools.partial(rate, peak=config.critic_learning_rate, steps=steps * config.critic_steps)
+        self.generator_optimizer = Adam(self.generator.parameters(), learning_rate, betas=(0.5, 0.99))
+        self.critic_optimizer = Adam(self.critic.parameters(), critic_rate, betas=(0.5, 0.99))
         own, others = self.generator.state_dict(), self.average.state_dict()
         moving = [name for name, tensor in own.items() if tensor.is_floating_point()]
         self.followed, self.following = ([tensors[name] for name in moving] for tensors in (own, others))
 
-    def minimize(self, name, loss):
+    def minimize(self, optimizer, loss):
         """One step of an optimizer."""
-        optimizer, done = self.optimizers[name], self.done[name]
         optimizer.zero_grad()
-        loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
-        peak = self.config.learning_rate if name == "generator" else self.config.critic_learning_rate
-        for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(peak, self.steps[name], done)
-            group["eps"] = 1e-7 / math.sqrt(1 - 0.99 ** (done + 1))  # Keras adds it before correcting the bias
+        loss.backward(inputs=optimizer.param_groups[0]["params"])
         optimizer.step()
-        self.done[name] += 1
         return loss.detach()
 
     def critic_loss(self, real, labels, noise, shares):
@@ -175,60 +168,18 @@ class Trainer:
 
     def train_on_batch(self, images, labels, noise, shares):
         """One step; returns the sum of both losses, that of the critic the mean over its steps."""
-        images, labels, noise, shares = (
-            None if each is None else torch.from_numpy(each).to(self.device) for each in (images, labels, noise, shares)
-        )
+        images, labels, noise, shares = on_device((images, labels, noise, shares))
         losses = []
         for part in range(self.config.critic_steps):
             some = None if shares is None else shares[part]
-            losses.append(self.minimize("critic", self.critic_loss(images[part], labels[part], noise[part], some)))
+            loss = self.critic_loss(images[part], labels[part], noise[part], some)
+            losses.append(self.minimize(self.critic_optimizer, loss))
         score = self.critic(self.generator(noise[-1], labels[-1]), labels[-1])
         loss = functional.softplus(-score).mean() if self.config.loss == "nonsaturating" else -score.mean()
-        loss = self.minimize("generator", loss)
+        loss = self.minimize(self.generator_optimizer, loss)
         torch._foreach_lerp_(self.following, self.followed, 1 - self.config.ema)
         return torch.stack(losses).mean() + loss
 
     def weights(self):
         """The weights of all networks, as those of the Keras models, one after the other."""
-        found = []
-        for model, network in zip(self.models, self.networks, strict=True):
-            tensors = network.state_dict()
-            names = [torch_name(variable.path, tensors) for variable in model.weights]
-            found += [to_keras(tensors[name].detach().cpu().numpy(), name) for name in names]
-        return found
-
-
-def warmup_cosine(peak, steps, done):
-    """The learning rate: rises over 2 % of the steps, then falls along half a cosine."""
-    rising = max(1, round(0.02 * steps))
-    if done < rising:
-        return peak * done / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - rising) / max(1, steps - rising))))
-
-
-def torch_name(path, tensors):
-    """Which of the tensors of a network it is, from the path of the Keras model's weight."""
-    *_, layer, name = path.split("/")
-    names = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight",
-             "moving_mean": "running_mean", "moving_variance": "running_var"}  # fmt: skip
-    end = f".{layer.removeprefix('limited_')}.{names.get(name, name)}"
-    return next(each for each in tensors if each.endswith(end))
-
-
-def to_torch(value, name):
-    """A weight of Keras in the shape that PyTorch gives it."""
-    if value.ndim == 4:
-        return value.transpose(3, 2, 0, 1)
-    return np.ascontiguousarray(value.T) if value.ndim == 2 and not is_table(name) else value
-
-
-def to_keras(value, name):
-    """A weight of PyTorch in the shape that Keras gives it."""
-    if value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
-    return value.T if value.ndim == 2 and not is_table(name) else value
-
-
-def is_table(name):
-    """Whether a weight holds a row a class, which both keep alike."""
-    return "label_embedding" in name or "modulation" in name
+        return [value for network in self.networks for value in keras_weights(network)]

@@ -1,6 +1,6 @@
-"""The character model written by hand in PyTorch, for `recipes compare lstm_text --native`.
+"""Native PyTorch baseline of recipes/lstm_text.py, for `recipes compare --native`.
 
-The same shapes, optimizer and batches as recipes/lstm_text.py; nothing of Keras takes part in a step.
+The same shapes, optimizer and batches; nothing of Keras takes part in a step.
 """
 
 import functools
@@ -11,36 +11,33 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.native import dropout_rate, require_options
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, kernels_and_others, load_weights
+from shared.data.randomness import random_stream
 from shared.data.text import character_codes
 from shared.errors import UsageError
 from shared.schedules import warmup_cosine_rate
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
 REPLACED = ("write_characters",)
-"""What of the recipe is by hand here too, under the same name."""
+"""What of the recipe is native here too, under the same name."""
 
 
 class Network(nn.Module):
     """Codes of characters (batch, steps) to logits (batch, steps, characters), and the states then.
 
     Args:
-        weights: of the Keras model.
-        dropout: share of the outputs of each recurrent layer left out.
+        characters: number of different codes.
+        embedding: embedding size.
+        recurrent: the recurrent layers.
+        dropout: dropout rate after each recurrent layer.
     """
 
-    def __init__(self, weights, dropout=0.0):
+    def __init__(self, characters, embedding, recurrent, dropout):
         super().__init__()
-        embedding, *recurrent, kernel, _ = weights
-        self.embedding = nn.Embedding(*embedding.shape)
-        self.recurrent = nn.ModuleList()
-        for kernel_in, kernel_again in zip(recurrent[::3], recurrent[1::3], strict=True):
-            units, gates = kernel_again.shape
-            kind = nn.LSTM if gates == 4 * units else nn.GRU
-            self.recurrent.append(kind(kernel_in.shape[0], units, batch_first=True))
+        self.embedding = nn.Embedding(characters, embedding)
+        self.recurrent = nn.ModuleList(recurrent)
         self.dropout = dropout
-        self.head = nn.Linear(*kernel.shape)
-        self.set_weights(weights)
+        self.head = nn.Linear(recurrent[-1].hidden_size, characters)
 
     def forward(self, codes, states=None):
         x, after = self.embedding(codes), []
@@ -50,43 +47,18 @@ class Network(nn.Module):
             x = functional.dropout(x, self.dropout, self.training)
         return self.head(x), after
 
-    def set_weights(self, weights):
-        """Takes the weights of the Keras model."""
-        embedding, *recurrent, kernel, bias = (torch.tensor(value) for value in weights)
-        with torch.no_grad():
-            self.embedding.weight.copy_(embedding)
-            self.head.weight.copy_(kernel.T)
-            self.head.bias.copy_(bias)
-            for index, layer in enumerate(self.recurrent):
-                kernel, recurrent_kernel, bias = (
-                    reordered(layer, value) for value in recurrent[3 * index : 3 * index + 3]
-                )
-                layer.weight_ih_l0.copy_(kernel.T)
-                layer.weight_hh_l0.copy_(recurrent_kernel.T)
-                layer.bias_ih_l0.copy_(bias if bias.ndim == 1 else bias[0])
-                layer.bias_hh_l0.copy_(torch.zeros_like(bias) if bias.ndim == 1 else bias[1])
-                layer.bias_hh_l0.requires_grad = bias.ndim == 2  # of an LSTM, Keras has only one
 
-    def weights(self):
-        """The weights in the order and the shapes of the Keras model."""
-        values = [self.embedding.weight]
-        for layer in self.recurrent:
-            biases = [layer.bias_ih_l0, layer.bias_hh_l0]
-            bias = torch.stack(biases) if isinstance(layer, nn.GRU) else biases[0]
-            values += [reordered(layer, value) for value in (layer.weight_ih_l0.T, layer.weight_hh_l0.T, bias)]
-        values += [self.head.weight.T, self.head.bias]
-        return [value.detach().cpu().numpy() for value in values]
+def native_network(model):
+    """The network of a Keras model, with its weights."""
+    embedding, *recurrent, _, _ = model.get_weights()
+    layers = []
+    for kernel, recurrent_kernel in zip(recurrent[::3], recurrent[1::3], strict=True):
+        units, gates = recurrent_kernel.shape
+        layers.append((nn.LSTM if gates == 4 * units else nn.GRU)(kernel.shape[0], units, batch_first=True))
+    return load_weights(Network(*embedding.shape, layers, dropout_rate(model)), model)
 
 
-def reordered(layer, weight):
-    """A weight with the gates in the other order: of a GRU, Keras has update before reset, PyTorch reset first."""
-    if isinstance(layer, nn.LSTM):
-        return weight
-    first, second, candidate = weight.chunk(3, dim=-1)
-    return torch.cat([second, first, candidate], dim=-1)
-
-
-class Trainer:
+class Trainer(NativeTrainer):
     """Trains the network, from the weights of a Keras model.
 
     Args:
@@ -96,52 +68,24 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        if config.precision != "float32":
-            raise UsageError("the benchmark by hand trains in float32: leave out --precision")
-        if config.temperature == 0 or config.top_k or config.top_p < 1:
-            raise UsageError("the benchmark by hand draws among all characters: leave --temperature, --top-k, --top-p")
-        self.config = config
-        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
-        self.step = 0
-        dropout = next(layer.rate for layer in model.layers if hasattr(layer, "rate"))  # a comparison may have it 0
-        self.network = Network(model.get_weights(), dropout).to(DEVICE).train()
-        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        require_options(config, precision="float32", top_k=0, top_p=1)
+        if config.temperature == 0:
+            raise UsageError("the native baseline samples each character: say --temperature 1, or leave out --native")
+        network = native_network(model)
+        rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
+        optimizer = Adam(kernels_and_others(network), rate, weight_decay=config.weight_decay)
+        super().__init__(network, optimizer, clip=config.clip)
 
-    def train_on_batch(self, codes, targets):
-        """One step of AdamW with the gradients clipped together; returns the loss.
-
-        Not torch.optim.AdamW, which adds its epsilon in another place.
-        """
-        codes, targets = (torch.from_numpy(each.copy()).long().to(DEVICE) for each in (codes, targets))
+    def loss(self, codes, targets):
         logits, _ = self.network(codes)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        gradients = torch.autograd.grad(loss, self.parameters)
-        rate = self.rate(self.step)
-        self.step += 1
-        size = rate * math.sqrt(1 - 0.999**self.step) / (1 - 0.9**self.step)
-        with torch.no_grad():
-            length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-            scale = self.config.clip / length.clamp(min=self.config.clip)
-            for parameter, gradient, (mean, square) in zip(self.parameters, gradients, self.moments, strict=True):
-                gradient = gradient * scale
-                if parameter.ndim > 1:
-                    parameter.mul_(1 - rate * self.config.weight_decay)
-                mean.lerp_(gradient, 0.1)
-                square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-                parameter.addcdiv_(mean, square.sqrt().add_(1e-7), value=-size)
-        return loss.detach()
-
-    def weights(self):
-        """The weights in the order and the shapes of the Keras model."""
-        return self.network.weights()
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten().long())
 
 
 @torch.inference_mode()
 def write_characters(model, alphabet, prompt, length, seed, temperature, top_k, top_p):
-    """What the recipe's writes, with the network by hand and the same random numbers, among all characters."""
-    network = Network(model.get_weights()).to(DEVICE).eval()
-    rng, states = np.random.default_rng(seed), None
+    """What the recipe's writes, with this network and the same random numbers, among all characters."""
+    network = native_network(model).eval()
+    rng, states = random_stream(seed, "tokens"), None
     codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
     given = len(codes)
     for index in range(given + length - 1):

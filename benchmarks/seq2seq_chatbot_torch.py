@@ -1,26 +1,24 @@
-"""The chatbot written by hand in PyTorch, for `recipes compare seq2seq_chatbot --native`.
+"""Native PyTorch baseline of recipes/seq2seq_chatbot.py, for `recipes compare --native`.
 
-The same shapes, optimizer and batches as recipes/seq2seq_chatbot.py; nothing of Keras takes part in a step.
+The same shapes, optimizer and batches; nothing of Keras takes part in a step.
 """
 
 import functools
 import math
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from benchmarks.native import dropout_rate, require_options
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
 from shared import answering
 from shared.data.subwords import END, PAD, START, UNKNOWN
-from shared.errors import UsageError
 from shared.schedules import warmup_cosine_rate
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
 REPLACED = ("Answerer",)
-"""What of the recipe is by hand here too, under the same name."""
+"""What of the recipe is native here too, under the same name."""
 
 
 class Network(nn.Module):
@@ -33,14 +31,9 @@ class Network(nn.Module):
 
     def __init__(self, config, model):
         super().__init__()
-        if config.attention != "general" or config.precision != "float32":
-            raise UsageError("the benchmark by hand has the general attention in float32: leave those options")
-        if config.beams > 1 or config.no_repeat or config.temperature:
-            raise UsageError("the benchmark by hand writes the likeliest tokens: say --beams 1 --no-repeat 0")
         width, units, vocabulary = config.width, config.units, model.output_shape[-1]
-        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
         self.embedding = nn.Embedding(vocabulary, width)
-        self.dropout = nn.Dropout(next(x.rate for x in encoder.layers if hasattr(x, "rate")))  # 0 where noise is off
+        self.dropout = nn.Dropout(dropout_rate(model.get_layer("encoder")))
         kind = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
         self.reader = kind(width, units // 2, batch_first=True, bidirectional=True)
         self.bridges = nn.ModuleList([nn.Linear(units, units) for _ in range(2 if config.cell == "lstm" else 1)])
@@ -48,20 +41,7 @@ class Network(nn.Module):
         self.query = nn.Linear(units, units, bias=False)
         self.hidden = nn.Linear(2 * units, width)
         self.norm = nn.LayerNorm(width, eps=1e-3)
-        self.places = [
-            (model.get_layer("embedding"), self.embedding, ""),
-            (encoder.get_layer("forward"), self.reader, "_l0"),
-            (encoder.get_layer("backward"), self.reader, "_l0_reverse"),
-            *((encoder.get_layer(f"bridge_{i}"), bridge, "") for i, bridge in enumerate(self.bridges)),
-            (decoder.get_layer("writer"), self.writer, "_l0"),
-            (decoder.get_layer("attention"), self.query, ""),
-            (decoder.get_layer("hidden"), self.hidden, ""),
-            (decoder.get_layer("norm"), self.norm, ""),
-        ]
-        with torch.no_grad():
-            for layer, module, suffix in self.places:
-                for name, value in to_torch(layer.get_weights(), module, suffix).items():
-                    getattr(module, name).copy_(torch.tensor(value))
+        load_weights(self, model)
 
     def forward(self, source, target):
         memory, mask, states = self.read(source)
@@ -91,7 +71,7 @@ class Network(nn.Module):
         return functional.linear(self.dropout(x), self.embedding.weight), states
 
 
-class Trainer:
+class Trainer(NativeTrainer):
     """Trains the network, from the weights of a Keras model.
 
     Args:
@@ -101,52 +81,24 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        self.config = config
-        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
-        self.step = 0
-        self.network = Network(config, model).to(DEVICE).train()
-        self.order = [weight.path for weight in model.weights]
-        for name, parameter in self.network.named_parameters():
-            if config.cell == "lstm" and "bias_hh" in name:
-                parameter.requires_grad_(False)  # Keras's LSTM has one bias
-        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, weight_decay=1e-4)
+        require_options(config, attention="general", precision="float32", beams=1, no_repeat=0, temperature=0)
+        network = Network(config, model)
+        rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
+        super().__init__(network, Adam(network.parameters(), rate, weight_decay=1e-4), clip=1.0)
+        self.smoothing = config.label_smoothing
 
-    def train_on_batch(self, inputs, labels):
-        """One step; returns the loss."""
-        source, target, labels = (
-            torch.from_numpy(ids).long().to(DEVICE) for ids in (inputs["source"], inputs["target"], labels)
-        )
-        logits = self.network(source, target)
-        smoothing = self.config.label_smoothing
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, label_smoothing=smoothing
-        )
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        group = self.optimizer.param_groups[0]
-        group["lr"] = self.rate(self.step)
-        group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
-        self.optimizer.step()
-        self.step += 1
-        return loss.detach()
-
-    def weights(self):
-        """The weights in the order and the shapes of the Keras model."""
-        found = {}
-        for layer, module, suffix in self.network.places:
-            values = to_keras(module, suffix)
-            found |= {weight.path: value for weight, value in zip(layer.weights, values, strict=True)}
-        return [found[path] for path in self.order]
+    def loss(self, inputs, labels):
+        logits = self.network(**inputs).flatten(0, 1)
+        labels = labels.flatten().long()
+        return functional.cross_entropy(logits, labels, ignore_index=PAD, label_smoothing=self.smoothing)
 
 
 class Answerer(answering.Answerer):
-    """The recipe's, but the network and the search are by hand: the likeliest token at each step."""
+    """The recipe's, but the network and the search are native: the likeliest token at each step."""
 
     def __init__(self, model, subwords, options, *sizes):
         super().__init__(model, subwords, options, *sizes)
-        self.network = Network(options, model).to(DEVICE).eval()
+        self.network = Network(options, model).eval()
         self.encode = self.read
 
     @torch.inference_mode()
@@ -165,39 +117,3 @@ class Answerer(answering.Answerer):
             ended = ended | (tokens == END)
             written.append(tokens)
         return [[token for token in row if token != END] for row in torch.stack(written, dim=1).tolist()]
-
-
-def regated(value):
-    """The gates of a GRU in the other framework's order: update, reset, candidate and reset, update, candidate."""
-    first, second, candidate = np.split(value, 3)
-    return np.concatenate([second, first, candidate])
-
-
-def to_torch(weights, module, suffix):
-    """The weights of a Keras layer, in PyTorch's names and shapes."""
-    if isinstance(module, nn.Embedding):
-        return {"weight": weights[0]}
-    if isinstance(module, nn.LayerNorm):
-        return {"weight": weights[0], "bias": weights[1]}
-    if isinstance(module, nn.Linear):
-        return {"weight": weights[0].T} | ({"bias": weights[1]} if len(weights) > 1 else {})
-    kernel, recurrent_kernel, bias = weights
-    if isinstance(module, nn.GRU):
-        values = [regated(each) for each in (kernel.T, recurrent_kernel.T, *bias)]
-    else:
-        values = [kernel.T, recurrent_kernel.T, bias, np.zeros_like(bias)]
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    return {name + suffix: value for name, value in zip(names, values, strict=True)}
-
-
-def to_keras(module, suffix):
-    """The weights of a PyTorch module, in Keras's order and shapes."""
-    if isinstance(module, nn.Embedding | nn.LayerNorm | nn.Linear):
-        values = [each.detach().cpu().numpy() for each in module.parameters()]
-        return [each.T if each.ndim == 2 and isinstance(module, nn.Linear) else each for each in values]
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    values = [getattr(module, name + suffix).detach().cpu().numpy() for name in names]
-    if isinstance(module, nn.GRU):
-        kernel, recurrent_kernel, *biases = map(regated, values)
-        return [kernel.T, recurrent_kernel.T, np.stack(biases)]
-    return [values[0].T, values[1].T, values[2]]

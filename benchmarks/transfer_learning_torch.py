@@ -1,25 +1,17 @@
-"""Fine-tuning written by hand in PyTorch, for `recipes compare transfer_learning --native`.
+"""Native PyTorch baseline of recipes/transfer_learning.py, for `recipes compare --native`.
 
-The same shapes, frozen layers, optimizer and batches as recipes/transfer_learning.py; nothing of Keras takes part in a
-step.
+The same shapes, frozen layers, optimizer and batches; nothing of Keras takes part in a step.
 """
 
 import functools
-import math
 
-import numpy as np
-import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.native import dropout_rate, require_options
+from benchmarks.native_torch import Adam, NativeTrainer, load_weights
 from shared.backbones.efficientnet_lite import LITE0_STAGES
-from shared.errors import UsageError
 from shared.schedules import warmup_cosine_rate
-
-NAMES = {
-    "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}  # fmt: skip
 
 
 class Convolution(nn.Conv2d):
@@ -39,7 +31,7 @@ class Convolution(nn.Conv2d):
 class Network(nn.Module):
     """Pixels (batch, height, width, channels) in uint8 to logits (batch, classes), through EfficientNet-Lite0.
 
-    The layers are called as in the Keras model.
+    The layers are made in the order of the Keras model.
     """
 
     def __init__(self, image_size, dropout, classes):
@@ -85,7 +77,7 @@ class Network(nn.Module):
         return self.parts["logits"](self.dropout(x.mean(dim=(2, 3))))
 
 
-class Trainer:
+class Trainer(NativeTrainer):
     """Fine-tunes the network, from the weights of a Keras model.
 
     Args:
@@ -95,59 +87,14 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        if config.backbone != "efficientnet_lite0" or config.precision != "float32":
-            raise UsageError("the benchmark by hand fine-tunes efficientnet_lite0 in float32: leave those options")
-        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
-        self.step = 0
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        dropout = next(layer.rate for layer in model.get_layer("classifier").layers if hasattr(layer, "rate"))
-        self.network = Network(config.image_size, dropout, model.output_shape[-1])
-        self.places = [self.place(weight.path) for weight in model.weights]
-        learned = {weight.path for weight in model.trainable_weights}
-        with torch.no_grad():
-            for (module, name), weight, value in zip(self.places, model.weights, model.get_weights(), strict=True):
-                getattr(module, name).copy_(torch.tensor(to_torch(value, module)))
-                getattr(module, name).requires_grad_(weight.path in learned)
-        self.network.to(self.device).train()
-        for module in self.network.modules():
+        require_options(config, backbone="efficientnet_lite0", precision="float32")
+        network = Network(config.image_size, dropout_rate(model.get_layer("classifier")), model.output_shape[-1])
+        load_weights(network, model)
+        rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
+        super().__init__(network, Adam(network.parameters(), rate, weight_decay=1e-4))
+        for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, weight_decay=1e-4)
 
-    def place(self, path):
-        """The module that holds a weight of the Keras model, and its name there."""
-        *block, part, name = path.removeprefix("classifier/").split("/")
-        return self.network.parts["_".join([*block, part])], NAMES[name]
-
-    def train_on_batch(self, images, labels):
-        """One step; returns the loss."""
-        images = torch.from_numpy(images).to(self.device)
-        labels = torch.from_numpy(labels).to(self.device)
-        loss = functional.cross_entropy(self.network(images), labels, label_smoothing=0.1)
-        self.optimizer.zero_grad()
-        loss.backward()
-        group = self.optimizer.param_groups[0]
-        group["lr"] = self.rate(self.step)
-        group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
-        self.optimizer.step()
-        self.step += 1
-        return loss.detach()
-
-    def weights(self):
-        """The weights in the order and the shapes of the Keras model."""
-        return [to_keras(getattr(module, name).detach().cpu().numpy(), module) for module, name in self.places]
-
-
-def to_torch(value, module):
-    """A weight of Keras in the shape that PyTorch gives it."""
-    if value.ndim == 4:
-        return value.transpose((2, 3, 0, 1) if module.groups > 1 else (3, 2, 0, 1))
-    return np.ascontiguousarray(value.T)
-
-
-def to_keras(value, module):
-    """A weight of PyTorch in the shape that Keras gives it."""
-    if value.ndim == 4:
-        return value.transpose((2, 3, 0, 1) if module.groups > 1 else (2, 3, 1, 0))
-    return value.T
+    def loss(self, images, labels):
+        return functional.cross_entropy(self.network(images), labels, label_smoothing=0.1)

@@ -1,23 +1,22 @@
-"""The Transformer written by hand in PyTorch, for `recipes compare transformer_translation --native`.
+"""Native PyTorch baseline of recipes/transformer_translation.py, for `recipes compare --native`.
 
-The same shapes, loss, optimizer and batches as recipes/transformer_translation.py; nothing of Keras takes part in a
-step.
+The same shapes, loss, optimizer and batches; nothing of Keras takes part in a step.
 """
 
+import functools
 import math
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.native import require_options
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
 from shared import translation
 from shared.data.subwords import END, PAD, START, UNKNOWN
-from shared.errors import UsageError
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 REPLACED = ("Translator",)
-"""What of the recipe is by hand here too, under the same name."""
+"""What of the recipe is native here too, under the same name."""
 
 
 class Attention(nn.Module):
@@ -85,8 +84,6 @@ class Transformer(nn.Module):
     def __init__(self, model):
         super().__init__()
         table, options = model.get_layer("embedding"), model.get_layer("decoder").options
-        if options["rotary"] or model.dtype_policy.name != "float32":
-            raise UsageError("the benchmark by hand has sinusoidal positions in float32: leave those options")
         dropout = model.get_layer("dropout").rate  # 0 where a comparison wants it
         shape = (table.output_dim, options["heads"], options["hidden"], dropout)
         self.embedding = nn.Embedding(table.input_dim, table.output_dim)
@@ -95,18 +92,7 @@ class Transformer(nn.Module):
         self.decoder = nn.ModuleList(Block(*shape, cross=True) for _ in range(options["depth"]))
         self.decoder_norm = nn.LayerNorm(table.output_dim)
         self.dropout = nn.Dropout(dropout)
-        weights = iter(model.get_weights())
-        with torch.no_grad():
-            for module, parameter in self.parameters_in_order():
-                value = torch.tensor(next(weights))
-                parameter.copy_(value.T if isinstance(module, nn.Linear) and value.ndim == 2 else value)
-
-    def parameters_in_order(self):
-        """Each module with weights and each of its parameters, in the order of the Keras model."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.LayerNorm | nn.Embedding):
-                for parameter in module.parameters(recurse=False):
-                    yield module, parameter
+        load_weights(self, model)
 
     def embed(self, ids, start=0):
         width = self.embedding.embedding_dim
@@ -135,7 +121,7 @@ class Transformer(nn.Module):
         return self.logits(x)
 
 
-class Trainer:
+class Trainer(NativeTrainer):
     """Trains the network, from the weights of a Keras model.
 
     Args:
@@ -145,56 +131,30 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        if config.beams > 1:  # said before the training, and not after it
-            raise UsageError("the benchmark by hand writes the likeliest tokens: say --beams 1")
-        self.config = config
-        self.network = Transformer(model).to(DEVICE).train()
-        self.parameters = list(self.network.parameters())
-        self.averages = [parameter.detach().clone() for parameter in self.parameters] if config.ema else []
-        self.optimizer = torch.optim.Adam(self.parameters, betas=(0.9, 0.98), eps=1e-9, fused=True)
-        self.step = 0
+        require_options(config, positions="sinusoidal", precision="float32", beams=1)
+        network = Transformer(model)
+        rate = functools.partial(inverse_square_root_rate, peak=config.learning_rate, warmup_steps=config.warmup_steps)
+        optimizer = Adam(network.parameters(), rate, betas=(0.9, 0.98), epsilon=1e-9)
+        super().__init__(network, optimizer, ema=config.ema)
+        self.smoothing = config.label_smoothing
 
-    def learning_rate(self):
-        """Linear warm-up, then the inverse square root."""
-        step = self.step + 1
-        return self.config.learning_rate * min(
-            step / self.config.warmup_steps, math.sqrt(self.config.warmup_steps / step)
-        )
+    def loss(self, inputs, labels):
+        logits = self.network(**inputs).flatten(0, 1)
+        labels = labels.flatten().long()
+        return functional.cross_entropy(logits, labels, ignore_index=PAD, label_smoothing=self.smoothing)
 
-    def train_on_batch(self, inputs, labels):
-        """One step of Adam; returns the loss."""
-        source, target = (torch.from_numpy(inputs[name]).to(DEVICE) for name in ("source", "target"))
-        labels = torch.from_numpy(labels).to(DEVICE).long()
-        logits = self.network(source, target)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, label_smoothing=self.config.label_smoothing
-        )
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        if self.averages:
-            with torch.no_grad():  # the first step sets the average to the weights, as Keras does
-                torch._foreach_lerp_(self.averages, self.parameters, 1 - self.config.ema if self.step else 1.0)
-        self.step += 1
-        return loss.detach()
 
-    def weights(self):
-        """The weights, averaged where the options say so, in the order and the shapes of the Keras model."""
-        trained = dict(zip(self.parameters, self.averages or self.parameters, strict=True))
-        values = []
-        for module, parameter in self.network.parameters_in_order():
-            value = trained[parameter]
-            values.append(value.T if isinstance(module, nn.Linear) and value.ndim == 2 else value)
-        return [value.detach().cpu().numpy() for value in values]
+def inverse_square_root_rate(step, peak, warmup_steps):
+    """Learning rate: linear warmup, then the inverse square root of the step."""
+    return peak * min((step + 1) / warmup_steps, math.sqrt(warmup_steps / (step + 1)))
 
 
 class Translator(translation.Translator):
-    """The recipe's, but the network and the search are by hand: the likeliest token at each step."""
+    """The recipe's, but the network and the search are native: the likeliest token at each step."""
 
     def __init__(self, model, subwords, beams, length_penalty):
         super().__init__(model, subwords, beams, length_penalty)
-        self.network = Transformer(model).to(DEVICE).eval()
+        self.network = Transformer(model).eval()
 
     @torch.inference_mode()
     def search(self, source):

@@ -1,7 +1,6 @@
-"""The detector written by hand in PyTorch, for `recipes compare yolo_detection --native`.
+"""Native PyTorch baseline of recipes/yolo_detection.py, for `recipes compare --native`.
 
-The same network, assignment, loss, optimizer and batches as recipes/yolo_detection.py; nothing of Keras takes part in a
-step.
+The same network, assignment, loss, optimizer and batches; nothing of Keras takes part in a step.
 """
 
 import functools
@@ -10,13 +9,13 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from benchmarks.native import require_options
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, kernels_and_others, load_weights
 from recipes.yolo_detection import SIZES
 from shared.detection.assignment import LEAST_ALIGNMENT
 from shared.detection.boxes import LEAST_AREA, STRIDES
 from shared.detection.decoding import BINS
-from shared.errors import UsageError
 from shared.schedules import warmup_cosine_rate
 
 
@@ -249,7 +248,7 @@ class Loss:
         return truth.gather(1, owner[..., None].expand(-1, -1, 4)), target_scores
 
 
-class Trainer:
+class Trainer(NativeTrainer):
     """Trains the network, from the weights of a Keras model.
 
     Args:
@@ -259,60 +258,14 @@ class Trainer:
     """
 
     def __init__(self, config, model, steps):
-        if config.precision != "float32":
-            raise UsageError("the benchmark by hand trains in float32: leave out --precision")
-        self.config = config
-        self.rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
-        self.step = 0
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.network = Network(config.size, model.output_shape[-1] - 4 * BINS)
-        names, values = self.weight_names(self.network), map(to_torch, model.get_weights())
-        self.network.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
-        self.network.to(self.device, memory_format=torch.channels_last).train()
-        self.averages = (
-            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-        )
+        require_options(config, precision="float32")
+        network = Network(config.size, model.output_shape[-1] - 4 * BINS)
+        load_weights(network.to(memory_format=torch.channels_last), model)
+        rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
+        optimizer = Adam(kernels_and_others(network), rate, weight_decay=config.weight_decay)
+        super().__init__(network, optimizer, clip=10.0, ema=config.ema)
         gains = model.loss.box_gain, model.loss.distribution_gain, model.loss.class_gain
-        self.loss = Loss(config.image_size, gains, self.device)
-        kernels = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in self.network.parameters() if parameter.ndim == 1]
-        groups = [{"params": kernels}, {"params": others, "weight_decay": 0}]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+        self.detection_loss = Loss(config.image_size, gains, DEVICE)
 
-    @staticmethod
-    def weight_names(network):
-        """What is a weight in Keras, in its order."""
-        return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-
-    def train_on_batch(self, images, targets):
-        """One step; returns the loss."""
-        images = torch.from_numpy(images).to(self.device)
-        targets = torch.from_numpy(targets).to(self.device)
-        loss = self.loss(*self.network(images), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
-            group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (self.step + 1))  # Keras adds it before correcting the bias
-        self.optimizer.step()
-        if self.averages:
-            self.averages.update_parameters(self.network)
-        self.step += 1
-        return loss.detach()
-
-    def weights(self):
-        """The weights that are measured, averaged where that was asked for, as those of the Keras model."""
-        network = self.averages.module if self.averages else self.network
-        state = network.state_dict()
-        return [to_keras(state[name].cpu().numpy()) for name in self.weight_names(network)]
-
-
-def to_torch(value):
-    """A weight of Keras in the shape that PyTorch gives it."""
-    return torch.tensor(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value)
-
-
-def to_keras(value):
-    """A weight of PyTorch in the shape that Keras gives it."""
-    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+    def loss(self, images, targets):
+        return self.detection_loss(*self.network(images), targets)

@@ -52,7 +52,6 @@ class Config(Options):
             "cutout": 8,
         },
     }  # fmt: skip
-    agreement_tolerance: ClassVar[float] = 1e-5
 
     epochs: int = 12
     batch_size: int = 128
@@ -124,7 +123,7 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
         x = ConvolutionBlock(width, pool=True)(x)
         x = ResidualBlock(config.depth)(x)
     x = layers.GlobalMaxPooling2D()(x)
-    x = layers.Dense(len(data.classes), use_bias=False)(x)
+    x = layers.Dense(len(data.classes), use_bias=False, dtype="float32")(x)
     logits = layers.Rescaling(1 / 8, dtype="float32")(x)  # maxima are large: without this, so are the first losses
     return keras.Model(inputs, logits, name="residual_network")
 
@@ -174,7 +173,6 @@ def main(config: Config) -> dict[str, float]:
         data=f"{data.name} {data.fingerprint}",
         validation_data=(data.validation.images, np.eye(len(data.classes))[data.validation.labels]),
         validation_batch_size=250,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
     )
 
     images, labels = data.test

@@ -33,6 +33,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from shared.backends.initializers import RandomNormal
 from shared.backends.optimizers import grouped_updates
 from shared.data.diffusion import NoisyImageBatches, noisy_examples
 from shared.data.images import ImageData
@@ -49,6 +50,7 @@ from shared.layers.unet import (
     NearestUpsampling,
     SpaceToDepth,
     TimeEmbedding,
+    attention_heads,
 )
 from shared.metrics.generation import frechet_distance
 from shared.schedules import WarmupCosine
@@ -77,6 +79,7 @@ class Config(JudgedOptions):
     free_on_resume: ClassVar[tuple[str, ...]] = (
         *JudgedOptions.free_on_resume, "sampler", "steps", "guidance", "chain_samples",
     )  # fmt: skip
+    beside_result: ClassVar[tuple[str, ...]] = (*JudgedOptions.beside_result, "chain_samples")
 
     epochs: int = 6
     batch_size: int = 64
@@ -144,14 +147,14 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
     time = keras.Input((), name="time")
     label = keras.Input((), dtype="int32", name="label")
     features = 4 * config.widths[0]
-    wide = keras.initializers.RandomNormal(stddev=1.0)  # so that labels count from the first step
+    wide = RandomNormal(stddev=1.0)  # so that labels count from the first step
     of_label = layers.Embedding(len(data.classes) + 1, features, wide, name="label_embedding")(label)
     condition = layers.Add()([TimeEmbedding(features, name="time_embedding")(time), of_label])
 
     def blocks(x, name, level):
         width = config.widths[level]
         x = ConditionedResidualBlock(width, dropout=config.dropout, name=name)(x, condition)
-        return ImageAttention(max(1, width // 64), name=f"{name}_attention")(x) if level >= attending else x
+        return ImageAttention(attention_heads(width), name=f"{name}_attention")(x) if level >= attending else x
 
     attending, lowest = len(config.widths) - config.attention, len(config.widths) - 1
     x = SpaceToDepth(config.patch)(image)
@@ -217,7 +220,6 @@ def main(config: Config) -> dict[str, float]:
         data=f"{data.name} {data.fingerprint}",
         validation_data=noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes),
         validation_batch_size=100,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
     )
     judge = judge or trained_judge(run, data, config.judge_epochs)
     metrics = make_and_measure(run, model, judge, data, untrained)

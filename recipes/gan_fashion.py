@@ -135,8 +135,7 @@ def build_model(config: Config, data: ImageData) -> Networks:
 
 
 def build_generator(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    *size, channels = image_shape
-    rows, columns = (length >> len(config.widths) for length in size)
+    rows, columns = (length >> len(config.widths) for length in image_shape[:2])
     noise = keras.Input((config.latent,), name="noise")
     label = keras.Input((), dtype="int32", name="label")
     x = layers.Dense(rows * columns * config.widths[-1], use_bias=False, name="first")(noise)
@@ -144,9 +143,10 @@ def build_generator(config: Config, image_shape: tuple[int, int, int], classes: 
     for level in reversed(range(len(config.widths))):
         x = BatchNormalization(momentum=0.9, name=f"norm_{level}")(x)
         x = layers.ReLU()(ClassModulation(classes, name=f"modulation_{level}")(x, label))
-        filters = config.widths[level - 1] if level else channels
-        x = Convolution(4 * filters, 3, use_bias=level == 0, name=f"up_{level}")(x)
-        x = DepthToSpace(2)(x)
+        filters = config.widths[level - 1] if level else image_shape[2]
+        dtype = None if level else "float32"
+        x = Convolution(4 * filters, 3, use_bias=level == 0, dtype=dtype, name=f"up_{level}")(x)
+        x = DepthToSpace(2, dtype=dtype)(x)
     x = layers.Activation("tanh", dtype="float32")(x)
     return keras.Model({"noise": noise, "label": label}, x, name="generator")
 

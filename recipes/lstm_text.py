@@ -5,7 +5,7 @@ Reads a text character by character and says at each how likely every character 
 as Zaremba et al. 2014 (https://arxiv.org/abs/1409.2329) place it.
 
     KERAS_BACKEND=jax python recipes/lstm_text.py                        tiny Shakespeare, on two CPU cores
-    KERAS_BACKEND=jax python recipes/lstm_text.py --data book.txt        any text in UTF-8, of any size
+    KERAS_BACKEND=jax python recipes/lstm_text.py --data book.txt        any text in UTF-8, or a folder of texts
     KERAS_BACKEND=jax python recipes/lstm_text.py --cell gru
     KERAS_BACKEND=jax python recipes/lstm_text.py --preset full          tiny Shakespeare, on one GPU
     KERAS_BACKEND=jax python recipes/lstm_text.py --out RUN --resume --prompt "ROMEO:"
@@ -18,7 +18,6 @@ Expect 1.41 nats on the validation part of tiny Shakespeare and 1.53 on the test
 and 15 on TensorFlow (two cores of an AMD EPYC). The recorded runs are under results/lstm_text.
 """
 
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -123,13 +122,16 @@ class Config(Options):
     def load(self) -> TextData:
         """The text to learn from and to measure on."""
         data = load_text(self.data, self.data_dir)
-        data = data._replace(
-            train=data.train[: self.train_characters],
-            validation=data.validation[: self.test_characters],
-            test=data.test[: self.test_characters],
-        )
+        limits = {"train": self.train_characters, "validation": self.test_characters, "test": self.test_characters}
+        parts = {name: getattr(data, name)[:limit] for name, limit in limits.items()}
+        fewer = [f"{len(part):,} of {name}" for name, part in parts.items() if len(part) < len(getattr(data, name))]
+        used = f"; used are {', '.join(fewer)}" if fewer else ""
+        data = data._replace(**parts, found=f"{data.name}: {data.found}{used}")
         longest = min(len(data.validation), len(data.test)) - 1
-        self.require("window", self.window <= longest, f"must be at most {longest} for this text")
+        rule = f"must be at most {longest} for this text"
+        if self.batch_size > (most := len(data.train) // longest - 1):
+            rule += f" (and then --batch-size at most {most})"
+        self.require("window", self.window <= longest, rule)
         most = len(data.train) // self.window - 1
         self.require("batch_size", self.batch_size <= most, f"must be at most the {most} windows of the training text")
         return data
@@ -190,11 +192,10 @@ def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
 
 def main(config: Config) -> dict[str, float]:
     run = Run("lstm_text", config)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may lack some of the characters
     if config.prompt is not None:
         return write_on(run)
     data = config.load()
+    print(data.found)
     batches = TextBatches(data.train, config.window, config.batch_size, config.seed)
 
     model = build_model(config, len(data.alphabet))

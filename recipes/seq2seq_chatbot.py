@@ -8,7 +8,7 @@ https://arxiv.org/abs/1608.05859). The same model without attention shows what a
 
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py                          DailyDialog, on two CPU cores
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data chitchat          the package chitchat-dataset
-    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data talks.jsonl       a JSON list of turns in each line
+    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data talks.jsonl       conversations in JSON, CSV, tabs …
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --no-baseline            without that comparison
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --out RUN --resume --chat --temperature 0.7
 
@@ -35,7 +35,7 @@ import keras
 from keras import layers, ops
 
 from shared.answering import Answerer
-from shared.data.conversations import answer_pairs, evenly_spread, load_conversations, spoken_context
+from shared.data.conversations import answer_pairs, answers_used, evenly_spread, load_conversations, spoken_context
 from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
 from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.files import replacing
@@ -217,9 +217,11 @@ def main(config: Config) -> dict[str, float]:
     if config.chat:
         return chat(run)
     data = load_conversations(config.data, config.data_dir, config.train_conversations)
-    subwords = kept_subwords(run.directory / "subwords.model", itertools.chain(*data.train), config.vocabulary)
+    lines, identity = itertools.chain(*data.train), f"{data.name} {data.fingerprint}"
+    exactly = not config.is_of_preset("vocabulary")
+    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly, identity)
     parts = answer_pairs(data, subwords, config.turns, config.context, config.answer, config.held_out)
-    identity = f"{data.name} {data.fingerprint}"
+    print(f"{data.name}: {data.found}; {answers_used(data, parts)}")
     model = build_model(config, len(subwords))
     model.summary()
     metrics = {"perplexity": train(run, model, parts, identity)}
@@ -229,7 +231,8 @@ def main(config: Config) -> dict[str, float]:
     if config.baseline:
         plain = build_model(config, len(subwords), attend=False)
         metrics["plain_perplexity"] = train(run, plain, parts, identity, phase="plain")
-    facts |= {"tokens_per_example": round(parts["train"].lengths()[:, 1].mean(), 2), "repeated": data.repeated}
+    facts |= {"subwords": len(subwords), "repeated": data.repeated}
+    facts |= {"tokens_per_example": round(parts["train"].lengths()[:, 1].mean(), 2)}
     return run.finish(model, data.name, "perplexity", metrics | written, higher_is_better=False, **facts)
 
 

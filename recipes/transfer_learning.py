@@ -128,8 +128,9 @@ def build_model(config: Config, data: ImageData, backbone: keras.Model) -> keras
     inputs = keras.Input(data.train.images.shape[1:], dtype="uint8")
     x = layers.Rescaling(1.0)(inputs)  # to floats, which Resizing does not round
     x = layers.Concatenate()([x] * 3) if x.shape[-1] == 1 else x
-    x = layers.Resizing(config.image_size, config.image_size, name="resizing")(x)
-    x = layers.GlobalAveragePooling2D(name="pooling")(backbone(x))
+    # Left to itself, Keras 3.15's Resizing makes the layers behind it run as in training when the model is called.
+    x = layers.Resizing(config.image_size, config.image_size, name="resizing")(x, training=False)
+    x = layers.GlobalAveragePooling2D(dtype="float32", name="pooling")(backbone(x))
     classifier = keras.Sequential(
         [
             keras.Input((x.shape[-1],)),
@@ -178,7 +179,8 @@ def train_head(run: Run, model: keras.Model, data: ImageData, weights: str) -> N
     """Trains the classifier alone, on features that are computed once and kept."""
     config, classes = run.config, np.eye(len(data.classes), dtype="float32")
     trunk = keras.Model(model.input, model.get_layer("pooling").output)
-    name = f"{data.name}-{data.fingerprint}-{weights}-{config.image_size}-{config.per_class}-{config.validation}"
+    facts = (weights, config.image_size, config.per_class, config.validation, config.precision)
+    name = "-".join(map(str, (data.name, data.fingerprint, *facts)))
 
     def compute():
         parts = {"train": data.train.images, "validation": data.validation.images}

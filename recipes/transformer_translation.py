@@ -8,6 +8,7 @@ checkpoints does, and is in each checkpoint already. Search is by beams, with ke
     KERAS_BACKEND=jax python recipes/transformer_translation.py                          Multi30k, on two CPU cores
     KERAS_BACKEND=jax python recipes/transformer_translation.py --preset full            Multi30k, on one GPU
     KERAS_BACKEND=jax python recipes/transformer_translation.py --data text.de,text.en   any two files of aligned lines
+    KERAS_BACKEND=jax python recipes/transformer_translation.py --data deu.txt           or one file: tabs, CSV, JSON
     KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate "Ein Hund läuft."
     KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate - < german.txt
 
@@ -30,9 +31,11 @@ require_backend()
 import keras
 from keras import layers, ops
 
-from shared.data.parallel import SentencePairs, load_parallel
+from shared.data.encoding import text_lines
+from shared.data.parallel import ParallelText, SentencePairs, load_parallel
 from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
 from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.errors import UsageError
 from shared.files import replacing
 from shared.layers.positions import SinusoidalPositions
 from shared.layers.transformer import TokenEmbedding, TransformerDecoder, TransformerEncoder
@@ -48,7 +51,7 @@ from shared.translation import LONGEST, Translator
 
 @dataclass(kw_only=True)
 class Config(Options):
-    """Trains a Transformer on sentence pairs: Multi30k, ted_hrlr_translate, two aligned files, or dates and names."""
+    """Trains a Transformer on sentence pairs: Multi30k, ted_hrlr_translate, files of one's own, or dates and names."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {
@@ -146,14 +149,25 @@ def encoded_pairs(subwords: Subwords, pairs: SentencePairs) -> SequencePairs:
     return SequencePairs(*([subwords.encode(line) for line in side] for side in pairs))
 
 
+def short_pairs(subwords: Subwords, data: ParallelText) -> dict[str, SequencePairs]:
+    """The pairs to train on and to validate, without those that are too long; says how many pairs there are."""
+    parts = {part: encoded_pairs(subwords, getattr(data, part)) for part in ("train", "validation")}
+    short = {part: pairs.within(LONGEST - 1, LONGEST - 1) for part, pairs in parts.items()}
+    too_long = sum(len(parts[part].sources) - len(short[part].sources) for part in parts)
+    print(f"{data.name}: {data.found}; {too_long:,} pairs of more than {LONGEST - 1} subwords left out")
+    if not all(pairs.sources for pairs in short.values()):
+        raise UsageError(f"{data.name}: nearly all pairs have more than {LONGEST - 1} subwords: put a sentence a line")
+    return short
+
+
 def translate_text(config: Config) -> dict[str, float]:
     """Prints the translation of what `--translate` names."""
     run = Run("transformer_translation", config)
     model, result = run.finished_model()
     subwords = read_subwords(run.directory / "subwords.model")
     translate = Translator(model, subwords, config.beams, config.length_penalty)
-    for line in sys.stdin.buffer if config.translate == "-" else [config.translate.encode("utf-8", "replace")]:
-        print(translate([line.decode("utf-8", "replace").strip()])[0], flush=True)
+    for line in text_lines(sys.stdin.buffer) if config.translate == "-" else [config.translate]:
+        print(translate([line.strip()])[0], flush=True)
     return result["metrics"]
 
 
@@ -162,20 +176,19 @@ def main(config: Config) -> dict[str, float]:
         return translate_text(config)
     run = Run("transformer_translation", config)
     data = load_parallel(config.data, config.data_dir, config.train_examples)
-    lines = [*data.train.sources, *data.train.targets]
-    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary)
-    pairs = encoded_pairs(subwords, data.train).within(LONGEST - 1, LONGEST - 1)
-    config.require("batch_size", config.batch_size <= len(pairs.sources), f"must be at most {len(pairs.sources)} pairs")
-    batches = PairBatches(pairs, config.batch_size, config.seed, config.shapes)
+    lines, identity = [*data.train.sources, *data.train.targets], f"{data.name} {data.fingerprint}"
+    exactly = not config.is_of_preset("vocabulary")
+    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly, identity)
+    pairs = short_pairs(subwords, data)
+    most = len(pairs["train"].sources)
+    config.require("batch_size", config.batch_size <= most, f"must be at most the {most} pairs to train on")
+    batches = PairBatches(pairs["train"], config.batch_size, config.seed, config.shapes)
 
     model = build_model(config, len(subwords))
     model.compile(build_optimizer(config), SequenceLoss(config.label_smoothing), metrics=[Perplexity()])
     model.summary()
-    validation = HeldOutPairs(encoded_pairs(subwords, data.validation), batches.shapes)
-    run.fit(
-        model, batches, data=f"{data.name} {data.fingerprint}", validation_data=validation,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
-    )  # fmt: skip
+    validation = HeldOutPairs(pairs["validation"], batches.shapes)
+    run.fit(model, batches, data=identity, validation_data=validation)
 
     test = SentencePairs(*(side[: config.test_examples] for side in data.test))
     translate = Translator(model, subwords, config.beams, config.length_penalty)
@@ -189,8 +202,8 @@ def main(config: Config) -> dict[str, float]:
         path.write_text("\n\n".join("\n".join(row) for row in rows) + "\n", encoding="utf-8")
     return run.finish(
         model, data.name, "bleu", {"bleu": bleu.score, "perplexity": perplexity},
-        signature=bleu.signature, tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
-        generated_tokens_per_second=translate.tokens_per_second(),
+        signature=bleu.signature, subwords=len(subwords), generated_tokens_per_second=translate.tokens_per_second(),
+        tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
     )  # fmt: skip
 
 

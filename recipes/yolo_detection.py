@@ -7,7 +7,7 @@ from scratch.
 
     KERAS_BACKEND=jax python recipes/yolo_detection.py                        blood cells (BCCD), on two CPU cores
     KERAS_BACKEND=jax python recipes/yolo_detection.py --data digit_scenes    digits on photographs, made on the spot
-    KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder in YOLO's or COCO's format
+    KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder of your own, see docs/data.md
     KERAS_BACKEND=jax python recipes/yolo_detection.py --preset full          blood cells, on one GPU
     KERAS_BACKEND=jax python recipes/yolo_detection.py --out RUN --resume --predict new.jpg
 
@@ -33,8 +33,8 @@ from keras import layers
 
 from shared.backends.optimizers import grouped_updates
 from shared.data.boxes import DetectionData, detection_targets, letterbox, unletterbox_boxes
+from shared.data.chosen_pictures import chosen_pictures, refuse_unread
 from shared.data.detection import DetectionBatches, load_detection
-from shared.data.pictures import open_pictures
 from shared.detection.decoding import DetectionDecoder, Detections
 from shared.detection.losses import DetectionLoss
 from shared.files import replacing
@@ -111,7 +111,7 @@ class Config(Options):
     test_examples: int | None = None
     """Validate and measure on only so many images each."""
     predict: tuple[Path, ...] = ()
-    """With --resume and --out of a finished run: find objects in these image files, and draw them on copies."""
+    """With --resume and --out of a finished run: find and draw objects in these image files, or folders of them."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -188,20 +188,20 @@ def detect_in_files(run: Run) -> dict[str, float]:
     """Draws what is found in the image files of `--predict` on copies, and writes it to predictions.json."""
     config = run.config
     model, result = run.finished_model()
-    pictures = open_pictures(config.predict)
-    squares = [letterbox(picture, model.input_shape[1]) for picture in pictures]
+    pictures, unread = chosen_pictures(config.predict)
+    squares = [letterbox(picture, model.input_shape[1]) for picture in pictures.values()]
     found = detect(model, np.stack([square.pixels for square in squares]), config.overlap, config.confidence)
     (run.directory / "predictions").mkdir(exist_ok=True)
     report = []
-    for index, (path, picture, square) in enumerate(zip(config.predict, pictures, squares, strict=True)):
+    for index, ((path, picture), square) in enumerate(zip(pictures.items(), squares, strict=True)):
         boxes, scores, labels = (each[index][found.labels[index] >= 0] for each in found)
         boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture.size)
         copy = run.directory / "predictions" / f"{index:03}-{path.stem}.png"
-        facts = draw_objects(copy, picture, boxes, scores, labels, result["classes"])
-        report.append({"file": str(path), **facts})
+        report.append({"file": str(path)} | draw_objects(copy, picture, boxes, scores, labels, result["classes"]))
         print(f"{path}: {len(labels)} objects, drawn in {copy}")
     with replacing(run.directory / "predictions.json") as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n")
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    refuse_unread(unread)
     return result["metrics"]
 
 
@@ -234,7 +234,6 @@ def main(config: Config) -> dict[str, float]:
         data=f"{data.name} {data.fingerprint}",
         validation_data=(validation.images, detection_targets(validation.boxes, validation.labels, config.max_boxes)),
         validation_batch_size=config.batch_size,
-        callbacks=[keras.callbacks.SwapEMAWeights()] if config.ema else [],
     )
 
     found = detect(model, data.test.images, config.overlap)

@@ -33,6 +33,7 @@ from shared.records import (
     task_of,
     with_tables,
 )
+from shared.terminal import replace_what_cannot_be_shown
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Tables:
             return 0
         readme = PROJECT / "README.md"
         with replacing(readme) as path:
-            path.write_text(with_tables(readme.read_text()))
+            path.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
 
 
@@ -132,7 +133,7 @@ class Copy:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with replacing(path) as unfinished:
-                unfinished.write_text(text)
+                unfinished.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot write {path} ({error.strerror}): name another directory") from None
         print(path)
@@ -158,7 +159,7 @@ class Compare:
     layers: bool = False
     """Compare each layer by itself too, forward and back."""
     native: bool = False
-    """Run the same model written by hand too, where benchmarks/ holds it."""
+    """Run the native baselines too, the same model in plain PyTorch or JAX, where benchmarks/ has one."""
     out: Path | None = None
     """Directory of the report (default: runs/compare-RECIPE-TIME)."""
     recipe_options: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -179,13 +180,14 @@ class Compare:
         report = {"command": command, "date": f"{now:%Y-%m-%d}", **comparison.report()}
         for name, text in (("report.json", json.dumps(report, indent=1)), ("report.html", report_html(report))):
             with replacing(directory / name) as path:
-                path.write_text(text + "\n")
+                path.write_text(text + "\n", encoding="utf-8")
         print(f"\n{report_text(report)}\n\n{directory / 'report.html'}")
         return 130 if comparison.interrupted else int(failed(report))
 
 
 def main() -> None:
     """Runs the command `recipes`. Exit codes: 0 done, 1 not all is well, 2 wrong use."""
+    replace_what_cannot_be_shown()
     commands = List | Compare | Copy | Doctor | Record | Tables
     try:
         command, further = parse_command_line(

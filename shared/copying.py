@@ -158,7 +158,7 @@ class Collection:
         self.wanted: dict[str, set[str]] = {}
         self.order: list[str] = []
         self.imports: dict[str, set[str]] = {}
-        self.recipe = SourceFile(recipe, recipe.read_text())
+        self.recipe = SourceFile(recipe, recipe.read_text(encoding="utf-8"))
         self.problems = self.recipe.problems
         for name in sorted(names_used("\n".join(self.recipe.statements))):
             self.resolve(self.recipe, name)
@@ -190,7 +190,7 @@ class Collection:
             if not path.exists():
                 where[0].problem(where[1], f"there is no {module}")
                 return
-            self.files[module] = SourceFile(path, path.read_text())
+            self.files[module] = SourceFile(path, path.read_text(encoding="utf-8"))
             self.problems.extend(self.files[module].problems)
         file = self.files[module]
         if name not in file.definitions:
@@ -315,7 +315,7 @@ def ruff(command: str, text: str, *options: str) -> str:
     """A text after `ruff COMMAND`, with ruff's own defaults, whatever settings lie about."""
     process = subprocess.run(
         [sys.executable, "-m", "ruff", command, "--isolated", "--quiet", "--target-version", "py311", *options, "-"],
-        input=text, capture_output=True, text=True,
+        input=text, capture_output=True, encoding="utf-8",
     )  # fmt: skip
     if process.returncode:
         raise UsageError(f"ruff {command} failed: {process.stderr.strip()}: mend: pip install ruff")
@@ -363,7 +363,7 @@ def check_copy(path: Path) -> list[str]:
         UsageError: the file cannot be read, or is no copy of a recipe.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path} ({error}): give a file that  recipes copy  wrote") from None
     header, blocks = split_blocks(text)

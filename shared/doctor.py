@@ -28,7 +28,9 @@ def report_backends() -> bool:
             print(f'  {name:<11} not installed     mend: pip install -c constraints.txt -e ".[{name}]"')
             continue
         environment = os.environ | {"KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        probe = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True)
+        probe = subprocess.run(
+            [sys.executable, "-c", PROBE], env=environment, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if probe.returncode:
             reason = (probe.stderr.strip().splitlines() or ["it died"])[-1]
             print(f'  {name:<11} broken: {reason}     mend: pip install --force-reinstall "{name}" -c constraints.txt')

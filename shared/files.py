@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def check_archive(path: Path) -> None:
+    """Reads a zip archive, such as .npz and .keras files are, and compares the checksums of its members.
+
+    Raises:
+        ValueError: it is missing, no archive, or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # noqa: BLE001 - a damaged header can make `zipfile` raise nearly anything
+        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from None
+    if damaged:
+        raise ValueError(f"{damaged} in it is not what was written")
 
 
 def remove_unfinished(directory: Path) -> None:

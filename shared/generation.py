@@ -11,6 +11,7 @@ from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.beam_search import IMPOSSIBLE, beam_search, repeating_tokens, search_step
+from shared.data.randomness import random_stream
 from shared.data.sequences import encoder_inputs
 from shared.data.subwords import END, PAD, START, UNKNOWN
 from shared.sampling import sample_tokens
@@ -114,7 +115,7 @@ class SequenceWriter:
         self.compiled = False
         self.tokens = 0
         self.seconds = 0.0
-        self.rng = np.random.default_rng(options.seed)
+        self.rng = random_stream(options.seed, "tokens")
         self.sampling = options.temperature > 0
         self.beams = beams = 1 if self.sampling else options.beams
 

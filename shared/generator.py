@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.data.images import ImageData
 from shared.data.pixels import shown_image
+from shared.data.randomness import random_stream
 from shared.metrics.generation import COLLAPSED, diversity
 from shared.training.run import Run
 from shared.training.sample_plots import animate_sheets, image_grid, save_sheet
@@ -33,7 +34,7 @@ class NoiseSampler:
 
     def noise(self, count: int) -> np.ndarray:
         """Noise (count, latent), always the same."""
-        return np.random.default_rng(self.seed).standard_normal((count, self.latent), np.float32)
+        return random_stream(self.seed, "noise").standard_normal((count, self.latent), np.float32)
 
     def images(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Images (examples, height, width, channels) in uint8, of noise (examples, latent) and labels (examples,)."""
@@ -105,7 +106,7 @@ class EpochSheets:
     def animate(self) -> None:
         """Writes training.gif, the sheets one after the other."""
         sheets = sorted((self.run.directory / "epochs").glob("[0-9]*.png"))
-        if sheets:  # the benchmark by hand leaves none
+        if sheets:  # the native baseline leaves none
             animate_sheets(self.run.directory / "training.gif", sheets)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from keras import layers
 
 from shared.backbones.choice import load_backbone
-from shared.backends.runtime import prepare_backend
+from shared.backends.runtime import dtype_policy, prepare_backend
 from shared.data.batches import ImageBatches
 from shared.data.images import ImageData, LabelledImages, load_images
 from shared.data.places import file_hash
+from shared.data.randomness import random_stream
 from shared.errors import UsageError
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.metrics.classification import top_k_accuracy
@@ -29,7 +30,7 @@ from shared.schedules import WarmupCosine
 from shared.training.options import Options
 from shared.training.run import Run
 from shared.training.sample_plots import plot_neighbours, plot_samples
-from shared.training.saving import check_initial_classes, save_model
+from shared.training.saving import check_initial_classes, read_model, save_model
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -37,6 +38,7 @@ class JudgedOptions(Options):
     """Those of a recipe that makes images and has them judged."""
 
     free_on_resume: ClassVar[tuple[str, ...]] = ("samples", "sample_batch", "judge", "backbone")
+    beside_result: ClassVar[tuple[str, ...]] = ("sample_batch", "judge", "backbone")  # a result says by which judge
 
     image_size: int | None = None
     """Cut images to squares of so many pixels (default: as they are)."""
@@ -92,8 +94,19 @@ class Opinion(NamedTuple):
     logits: np.ndarray
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """A copy that computes in float32, whatever the precision of the model was."""
+
+    def remade(layer):
+        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=remade, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 class Judge:
-    """A classifier of images in uint8. Its features are what its last dense layer is given.
+    """A classifier of images in uint8. Its features are what its last dense layer is given, computed in float32.
 
     Args:
         path: a .keras file, such as the one that the recipe cnn_cifar10 writes.
@@ -106,7 +119,7 @@ class Judge:
     def __init__(self, path: Path, data: ImageData):
         self.path = path
         try:
-            model = keras.saving.load_model(path, compile=False)
+            model = in_float32(read_model(path, compile=False))
             self.sha256 = file_hash(path)
             dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
             found = (model.input_shape[1:], model.output_shape[-1])
@@ -172,6 +185,8 @@ def judge_model(data: ImageData) -> keras.Model:
 class ImageNetFeatures:
     """The features that a network trained on ImageNet gives: those before its classifier, their mean over the image.
 
+    They are computed in float32, whatever the precision of the run.
+
     Distances in those of "inceptionv3" are of the usual kind, but not to be compared with published ones, which are in
     the features of another Inception, on other sizes of sets.
 
@@ -185,11 +200,13 @@ class ImageNetFeatures:
 
     def __init__(self, backbone: str, image_shape: tuple[int, int, int]):
         size = 299 if backbone == "inceptionv3" else 224
-        network, _ = load_backbone(backbone, size)
-        pixels = keras.Input(image_shape)
-        x = layers.Concatenate()([pixels] * 3) if image_shape[-1] == 1 else pixels
-        x = network(layers.Resizing(size, size)(x))
-        self.model = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
+        with dtype_policy("float32"):
+            network, _ = load_backbone(backbone, size)
+            pixels = keras.Input(image_shape)
+            x = layers.Concatenate()([pixels] * 3) if image_shape[-1] == 1 else pixels
+            # Left to itself, Keras 3.15's Resizing makes the layers behind it run as in training.
+            x = network(layers.Resizing(size, size)(x, training=False))
+            self.model = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
 
     def look(self, images: np.ndarray) -> np.ndarray:
         """The features (examples, features) of images (examples, height, width, channels) in uint8."""
@@ -203,7 +220,7 @@ def copied_weights(model: keras.Model) -> list[np.ndarray]:
 
 def labels_like_test(data: ImageData, count: int, seed: int) -> np.ndarray:
     """Labels (count,) to make images of, each class as frequent as in the test images."""
-    return np.resize(np.random.default_rng(seed).permutation(data.test.labels), count)
+    return np.resize(random_stream(seed, "labels").permutation(data.test.labels), count)
 
 
 def judged_images(

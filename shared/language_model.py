@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from shared.backends.compiling import compiled_inference
+from shared.data.randomness import random_stream
 from shared.data.text import character_codes
 from shared.sampling import sample_tokens
 
@@ -93,7 +94,7 @@ def write_characters(
         return sample_tokens(logits, uniform, temperature, top_k, top_p), states
 
     follow = compiled_inference(follow, [model])
-    rng, states = np.random.default_rng(seed), first_states(model)
+    rng, states = random_stream(seed, "tokens"), first_states(model)
     codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
     given = len(codes)
     for index in range(given + length - 1):

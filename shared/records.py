@@ -1,8 +1,10 @@
 """Recorded results, and the tables of the README that are made of them."""
 
 import ast
+import hashlib
 import json
 import re
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any
@@ -34,20 +36,35 @@ def recipe_path(name: str) -> Path:
 
 def task_of(recipe: Path) -> str:
     """What a recipe does: the first line of its docstring, without the full stop."""
-    return ast.get_docstring(ast.parse(recipe.read_text())).partition("\n")[0].rstrip(".")
+    return ast.get_docstring(ast.parse(recipe.read_text(encoding="utf-8"))).partition("\n")[0].rstrip(".")
 
 
 def read_records(recipe: str) -> list[dict[str, Any]]:
     """The recorded results of a recipe, by preset, data and backend."""
-    records = [json.loads(path.read_text()) for path in (PROJECT / "results" / recipe).glob("*.json")]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (PROJECT / "results" / recipe).glob("*.json")]
     order = ("smoke", "small", "full")
-    return sorted(records, key=lambda r: (order.index(r["preset"]), r["data"], r["backend"], r["seed"]))
+
+    def place(record: dict[str, Any]) -> tuple:
+        options = sorted(record.get("options", {}).items())
+        return order.index(record["preset"]), record["data"], options, record["backend"], record["seed"]
+
+    return sorted(records, key=place)
+
+
+def is_preset(record: dict[str, Any]) -> bool:
+    """Whether a record is of the very experiment that its preset is, on whatever data."""
+    return not record.get("options")  # records of runs up to November 2026, all of them of presets, do not name them
+
+
+def on_own_data(record: dict[str, Any]) -> bool:
+    """Whether a record is of the data that the preset of its recipe has."""
+    return "--data" not in command_options(record["command"])
 
 
 def headline_records(recipe: str) -> list[dict[str, Any]]:
     """The records that stand for a recipe: the preset `small` on the data that it is made for, the quickest first."""
-    records = [record for record in read_records(recipe) if record["preset"] == "small"]
-    own = [record for record in records if "--data" not in record["command"]]
+    records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
+    own = [record for record in records if on_own_data(record)]
     return sorted(own or records, key=lambda record: record["train_seconds"])
 
 
@@ -75,7 +92,7 @@ def record_comparison(directory: Path) -> Path:
         UsageError: the report cannot be read, is not whole, or its code was not committed.
     """
     try:
-        report = json.loads((directory / "report.json").read_text())
+        report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
         path = PROJECT / "results" / "comparisons" / f"{report['recipe']}.json"
         whole = not report["interrupted"] and not any(row["problem"] for row in report["rows"])
         commit = report["commit"]
@@ -86,7 +103,7 @@ def record_comparison(directory: Path) -> Path:
     check_committed(directory, commit)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n")
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -103,28 +120,43 @@ def record_run(directory: Path) -> Path:
         The path of the record.
 
     Raises:
-        UsageError: there is no finished run in the directory, its code was not committed, or it was finished with other
-            options than its command has.
+        UsageError: there is no finished run in the directory, its code was not committed or was changed before it
+            finished, or it was finished with other options than its command has.
     """
     try:
-        result = json.loads((directory / "result.json").read_text())
-        config = json.loads((directory / "config.json").read_text())
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         facts = {name: config[name] for name in ("command", "commit", "machine")}
-        name = "-".join(str(result[key]) for key in ("preset", "data", "backend", "seed"))
-        path = PROJECT / "results" / result["recipe"] / f"{name}.json"
-    except (OSError, ValueError, KeyError) as error:
+        path = PROJECT / "results" / result["recipe"] / f"{record_name(result)}.json"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{directory} holds no finished run ({error}): run the recipe to its end first") from None
     check_committed(directory, facts["commit"])
+    if commits := result.get("commits"):
+        raise UsageError(f"{directory} was trained by the code of {' and of '.join(map(str, commits))}: run it anew")
     if changed := result.get("changed_on_resume"):
         options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
         raise UsageError(
             f"{directory} was finished with {options}, which its command does not say: "
             "go on with it with --resume and no other option, or run it anew"
         )
+    facts["command"] = public_command(facts["command"])
+    record = {name: public_path(value) if isinstance(value, str) else value for name, value in result.items()} | facts
+    record.pop("out", None)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(result | facts, indent=1) + "\n")
+        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def record_name(result: dict[str, Any]) -> str:
+    """The name of a record, which tells the experiment: preset, data, backend, seed, and options beside the preset's.
+
+    Where there are so many options that a file system would refuse the name, a hash stands for the last of them.
+    """
+    options = (f"{name}-{value.strip('()')}" for name, value in sorted(result.get("options", {}).items()))
+    words = [*(str(result[key]) for key in ("preset", "data", "backend", "seed")), *options]
+    name = re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-")
+    return name if len(name) <= 120 else f"{name[:103]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def recipes_table() -> str:
@@ -159,7 +191,7 @@ def results_table(recipe: str) -> str:
             f"`{public_command(record['command'])}`",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    measured = {(record["preset"], record["backend"]) for record in records if "--data" not in record["command"]}
+    measured = {(each["preset"], each["backend"]) for each in records if is_preset(each) and on_own_data(each)}
     missing = [("small", backend) for backend in BACKENDS if ("small", backend) not in measured]
     if not any(preset == "full" for preset, _ in measured):
         missing.append(("full", "jax"))
@@ -172,7 +204,7 @@ def results_table(recipe: str) -> str:
 def steps_table() -> str:
     """What benchmarks/custom_step.py measured on each backend, in Markdown."""
     directory = PROJECT / "results" / "custom_step"
-    records = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
     if not records:
         return "Not yet measured."
     ways = dict.fromkeys(way for record in records for way in record["milliseconds"])
@@ -194,7 +226,7 @@ def bounds_table(recipe: str) -> str:
 
     Where there are several runs on the same data, their mean and standard deviation stand below them.
     """
-    records = [record for record in read_records(recipe) if record["preset"] == "small"]
+    records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
     if not records:
         return "Not yet measured."
     first = records[0]["metrics"]
@@ -215,8 +247,34 @@ def bounds_table(recipe: str) -> str:
 
 
 def public_command(command: str) -> str:
-    """The command of a record without the directory that it wrote to."""
-    return re.sub(r" --out \S+", "", command)
+    """The command of a record without the directories of whoever ran it."""
+    words = iter(with_values_apart(command))
+    kept = []
+    for word in words:
+        if word in ("--out", "--data-dir"):
+            next(words, None)
+        else:
+            kept.append(public_path(word))
+    return shlex.join(kept)
+
+
+def with_values_apart(command: str) -> list[str]:
+    """The words of a command, --OPTION=VALUE as two of them."""
+    split = (word.split("=", 1) if word.startswith("--") else [word] for word in shlex.split(command))
+    return [word.replace("_", "-") if word.startswith("--") else word for words in split for word in words]
+
+
+def command_options(command: str) -> set[str]:
+    """The options that a command names, such as "--data"."""
+    return {word for word in with_values_apart(command) if word.startswith("--")}
+
+
+def public_path(word: str) -> str:
+    """A path from the root or the home directory as one from the project, or its last name alone; else the word."""
+    if not word.startswith(("/", "~")) and not Path(word).is_absolute():
+        return word
+    path = Path(word)
+    return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
 
 
 def with_tables(text: str) -> str:
@@ -229,7 +287,11 @@ def with_tables(text: str) -> str:
         kind, name = match.groups()
         if kind == "comparison":
             path = PROJECT / "results" / "comparisons" / f"{name}.json"
-            body = comparison_markdown(json.loads(path.read_text())) if path.exists() else "Not yet measured."
+            body = (
+                comparison_markdown(json.loads(path.read_text(encoding="utf-8")))
+                if path.exists()
+                else "Not yet measured."
+            )
         elif kind == "steps":
             body = steps_table()
         elif kind == "bounds":

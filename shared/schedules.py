@@ -7,9 +7,10 @@ import keras
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0 to `peak`, then falls to 0 along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
+    """Rises linearly to `peak`, then falls along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983).
 
-    As Keras's CosineDecay, which on PyTorch waits for the device in each step, to see on which side of the peak it is.
+    The rate is above 0 in every step: it would be 0 in the step before the first and in the one after the last. As
+    Keras's CosineDecay, which on PyTorch waits for the device in each step, to see on which side of the peak it is.
 
     Args:
         peak: the highest learning rate.
@@ -24,8 +25,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         rising = max(1, round(self.steps * self.warmup))
-        step = keras.ops.cast(step, "float32")
-        fallen = keras.ops.clip((step - rising) / max(1, self.steps - rising), 0.0, 1.0)
+        step = keras.ops.cast(step, "float32") + 1
+        fallen = keras.ops.clip((step - rising) / (self.steps + 1 - rising), 0.0, 1.0)
         return self.peak * keras.ops.minimum(step / rising, 0.5 * (1 + keras.ops.cos(math.pi * fallen)))
 
     def get_config(self):
@@ -35,9 +36,10 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 def warmup_cosine_rate(step: int, peak: float, steps: int, warmup: float) -> float:
     """What `WarmupCosine` gives at a step, counted from 0, for training without Keras."""
     rising = max(1, round(steps * warmup))
+    step += 1
     if step < rising:
         return peak * step / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / (steps + 1 - rising))))
 
 
 @keras.saving.register_keras_serializable("keras_recipes")

@@ -1,29 +1,41 @@
-"""Talking with a person, or with a pipe, line by line."""
+"""What a person at a terminal, or a pipe, gives and gets, line by line."""
 
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from shared.data.encoding import text_lines
+
+
+def replace_what_cannot_be_shown() -> None:
+    """Has what is printed show a question mark for a character that the encoding of the terminal lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def talk(answer: Callable[[list[str]], str]) -> None:
     """Reads turns from standard input, a line each, and prints an answer to each, until Ctrl-D or the end of a file.
 
-    Blank lines are passed over. What is no text in the encoding of the terminal is replaced, not refused.
+    Blank lines are passed over. A pipe or a file is read by `text_lines`; what a terminal cannot decode is replaced.
 
     Args:
         answer: gives the answer to the turns so far, the last of which was just read.
     """
+    turns: list[str] = []
+    for line in map(str.strip, typed_lines("you: ") if sys.stdin.isatty() else text_lines(sys.stdin.buffer)):
+        if line:
+            turns += [line, " ".join(answer([*turns, line]).split())]
+            print(f"bot: {turns[-1]}", flush=True)
+    print()
+
+
+def typed_lines(prompt: str) -> Iterator[str]:
+    """The lines that a person types, until Ctrl-D."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` the keys that edit a line and fetch earlier ones
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    prompt = "you: " if sys.stdin.isatty() else ""
-    turns: list[str] = []
+    sys.stdin.reconfigure(errors="replace")
     with contextlib.suppress(EOFError):
         while True:
-            if line := input(prompt).strip():
-                turns += [line, " ".join(answer([*turns, line]).split())]
-                print(f"bot: {turns[-1]}", flush=True)
-    print()
+            yield input(prompt)

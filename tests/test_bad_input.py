@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT, refused_in_one_line
 
 from recipes.cnn_cifar10 import Config, main
-from shared.backends.choice import installed_backends
+from shared.backends.choice import installed_backends, require_backend
 from shared.errors import UsageError
 from shared.training.options import parse_options
 from shared.training.run import Run
@@ -99,6 +99,46 @@ def test_backend_unset_and_tensorflow_not_installed(run_recipe, hiding, tmp_path
     assert "Keras's choice where KERAS_BACKEND is not set" in line
     assert f"installed here: {first}" in line
     assert f": set KERAS_BACKEND={first}, or run  pip install" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"backend": "jax",}', "keras.json cannot be read"),
+        ("[]", "keras.json holds no settings by name"),
+        ('{"floatx": "float8"}', "must be one of float16, float32, float64, not 'float8'"),
+        ('{"image_data_format": "NCHW"}', "must be one of channels_last, channels_first, not 'NCHW'"),
+        ('{"epsilon": "small"}', "must be a number such as 1e-7"),
+        ('{"backend": "caffe"}', "backend caffe in "),
+    ],
+)
+def test_settings_of_keras_that_cannot_be_used(tmp_path, monkeypatch, capsys, settings, message):
+    (tmp_path / "keras.json").write_text(settings)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND")
+    with pytest.raises(SystemExit) as caught:
+        require_backend()
+    line = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert line.count("\n") == 1
+    assert message in line
+    assert str(tmp_path / "keras.json") in line
+    assert "KERAS_BACKEND" not in line
+
+
+def test_settings_of_keras_do_not_change_an_experiment(run_recipe, tmp_path):
+    settings = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "tensorflow"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    options = ("--preset", "smoke", "--data", "mnist5k", "--epochs", "2", "--train-examples", "100")
+    losses = []
+    for name, environment in (
+        ("plain", {}),
+        ("other", {"KERAS_HOME": str(tmp_path), "KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}),
+    ):
+        run_recipe("cnn_cifar10", *options, "--out", name, check=0, **environment)
+        losses.append((tmp_path / name / "history.csv").read_text())
+    assert losses[0] == losses[1]
+    assert len(losses[0].splitlines()) == 3
 
 
 def test_no_backend_at_all(run_recipe, run_python, hiding):

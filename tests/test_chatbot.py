@@ -177,9 +177,9 @@ def test_metrics_of_answers():
     assert drawable("▁ä$🤖b") == "·ä··b"
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_by_hand_in_pytorch_the_losses_are_the_same(cell):
+def test_the_native_baseline_trains_as_keras_does(cell):
     trainer_class = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")["Trainer"]
     options = config(cell=cell, dropout=0.0, learning_rate=0.05, beams=1, no_repeat=0)
     model = build_model(options, VOCABULARY)
@@ -195,17 +195,17 @@ def test_by_hand_in_pytorch_the_losses_are_the_same(cell):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="the benchmark is in PyTorch")
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_by_hand_in_pytorch_the_answers_are_the_same(cell):
-    by_hand = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")["Answerer"]
+def test_the_native_baseline_writes_the_same_answers(cell):
+    native = runpy.run_path(PROJECT / "benchmarks/seq2seq_chatbot_torch.py")
     model, sizes = random_model(cell=cell), (2, 8, 9, 2)
     greedy = config(cell=cell, beams=1, no_repeat=0)
-    ours, theirs = (kind(model, None, greedy, *sizes)(PAIRS.sources) for kind in (Answerer, by_hand))
+    ours, theirs = (kind(model, None, greedy, *sizes)(PAIRS.sources) for kind in (Answerer, native["Answerer"]))
     assert ours == theirs
     assert len(ours) == 3 and all(ours)
-    with pytest.raises(UsageError, match="say --beams 1 --no-repeat 0"):
-        by_hand(model, None, config(cell=cell), *sizes)
+    with pytest.raises(UsageError, match="the native baseline needs --beams 1 --no-repeat 0"):
+        native["Trainer"](config(cell=cell), model, 10)
 
 
 @pytest.mark.once
@@ -254,7 +254,7 @@ def test_a_run(trained):
     directory, process = trained
     result = json.loads(process.stdout.decode().splitlines()[-1].removeprefix("result "))
     assert result == json.loads((directory / "run/result.json").read_text())
-    assert result["data"] == "talks.jsonl"
+    assert (result["data"], result["subwords"]) == ("talks.jsonl", 300)
     assert result["metric"] == "perplexity"
     metrics = result["metrics"]
     assert set(metrics) == {"perplexity", "word_perplexity", "plain_perplexity", "bleu", "distinct_1", "distinct_2"}
@@ -265,7 +265,7 @@ def test_a_run(trained):
     assert result["signature"].startswith("nrefs:1|case:mixed")
     files = {path.name for path in (directory / "run").iterdir()}
     assert files == {
-        *("checkpoint", "config.json", "result.json", "model.keras", "subwords.model"),
+        *("checkpoint", "config.json", "result.json", "model.keras", "subwords.model", "subwords.json"),
         *("history.csv", "history-plain.csv", "curves.png", "attention.png", "samples.txt"),
     }
     with Image.open(directory / "run/attention.png") as image:
@@ -346,7 +346,7 @@ def test_options(changes, message):
 
 def test_what_cannot_be_trained_on_is_said_in_a_line(tmp_path):
     write_talks(tmp_path / "talks.jsonl")
-    with pytest.raises(UsageError, match="a vocabulary of 9000 subwords is more than this text allows: take at most"):
+    with pytest.raises(UsageError, match="--vocabulary 9000 is more than this text allows: take at most"):
         main(Config.for_preset("smoke", data=str(tmp_path / "talks.jsonl"), vocabulary=9000, out=tmp_path / "a"))
     with pytest.raises(UsageError, match="holds no finished run"):
         main(Config.for_preset("smoke", chat=True, resume=True, out=tmp_path / "b"))

@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import UsageError
 from shared.training.checkpoint import Checkpoint, CheckpointStore, read_variables
+from shared.training.saving import load_initial_weights, read_model, save_model
 
 pytestmark = pytest.mark.once
 
@@ -53,6 +54,75 @@ def test_the_one_before_a_damaged_one_is_used(store, damage, capsys):
     message = capsys.readouterr().out
     assert message.startswith(f"refused {path}: damaged")
     assert message.count("\n") == 1
+
+
+def damaged_copies(path, flips=None):
+    """Puts each single-bit flip of a file in its place, or a sample of so many, then some truncations of it."""
+    content = path.read_bytes()
+    count = 8 * len(content)
+    for flip in range(count) if flips is None else np.random.default_rng(0).choice(count, flips, replace=False):
+        place, bit = divmod(int(flip), 8)
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        yield f"bit {bit} of byte {place}"
+    for length in range(0, len(content), 7 if flips is None else len(content) // 9):
+        path.write_bytes(content[:length])
+        yield f"cut to {length} bytes"
+
+
+def test_any_damage_is_found_or_changes_nothing(tmp_path):
+    store = CheckpointStore(tmp_path, {"recipe": "some"})
+    whole = Checkpoint({"model/0000": np.full(2, 0.5), "metrics/0000": np.array(7)}, {"epoch": 1})
+    store.save(1, whole)
+    path, harmless = store.paths()[0], 0
+    for damage in damaged_copies(path):
+        try:
+            found = store.read(path, {"model/0000": (2,)})
+        except ValueError as error:
+            assert "\n" not in str(error), damage
+            continue
+        assert found.facts == whole.facts, damage
+        assert found.arrays.keys() == whole.arrays.keys(), damage
+        for name, array in whole.arrays.items():
+            np.testing.assert_array_equal(found.arrays[name], array, err_msg=damage)
+            assert found.arrays[name].dtype == array.dtype, damage
+        harmless += 1
+    assert 0 < harmless < 4000  # such as the time in the archive's directory
+
+
+def small_model():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+
+
+def test_a_damaged_model_is_refused(tmp_path):
+    save_model(model := small_model(), path := tmp_path / "model.keras")
+    refused = 0
+    for damage in damaged_copies(path, flips=60):
+        try:
+            found = read_model(path)
+        except ValueError as error:
+            assert "\n" not in str(error), damage
+            refused += 1
+            continue
+        for ours, there in zip(model.get_weights(), found.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, there, err_msg=damage)
+    assert refused > 30
+
+
+@pytest.mark.parametrize("name", ["start.keras", "start.weights.h5"])
+def test_damaged_initial_weights_are_refused_in_one_line(tmp_path, name):
+    path = tmp_path / name
+    small_model().save(path) if name == "start.keras" else small_model().save_weights(path)
+    refused, model = 0, small_model()
+    for damage in damaged_copies(path, flips=60):
+        try:
+            load_initial_weights(model, path)
+        except UsageError as error:
+            assert "--initial-weights" in str(error), damage
+            assert "\n" not in str(error), damage
+            refused += 1
+    assert refused > 8  # HDF5 has no checksums: not every flip can be seen
 
 
 @pytest.mark.parametrize(("name", "value"), [("recipe", "other"), ("keras", "2.0"), ("format", "other checkpoint 9")])

@@ -91,6 +91,49 @@ def test_record(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
+def test_records_of_other_experiments_stand_beside_the_presets(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PROJECT", tmp_path)
+    run = finished_run(tmp_path / "run", "0123456789ab")
+    result = json.loads((run / "result.json").read_text()) | {"train_seconds": 60.0, "metric": "score", "parameters": 3}
+    for options in ({}, {"cell": "gru"}, {"epochs": "1", "widths": "(8, 16)"}, {f"o{i}": "x" * 9 for i in range(40)}):
+        (run / "result.json").write_text(json.dumps(result | {"options": options}))
+        record_run(run)
+    names = {path.name for path in (tmp_path / "results/some").iterdir()}
+    assert len(names) == 4
+    assert names >= {
+        "small-mnist5k-jax-0.json", "small-mnist5k-jax-0-cell-gru.json", "small-mnist5k-jax-0-epochs-1-widths-8-16.json"
+    }  # fmt: skip
+    assert max(map(len, names)) < 130
+    assert [record["options"] for record in records.headline_records("some")] == [{}]
+    (run / "result.json").write_text(json.dumps(result | {"options": {}, "data": "../../etc/own pictures"}))
+    assert record_run(run).parent == tmp_path / "results/some"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("command", "public"),
+    [
+        ("python recipes/a.py --out runs/x --seed 1", "python recipes/a.py --seed 1"),
+        ("python recipes/a.py --out 'my dir' --seed 1", "python recipes/a.py --seed 1"),
+        ("python recipes/a.py --out=/home/x --seed=1", "python recipes/a.py --seed 1"),
+        ("python recipes/a.py --data-dir /home/me --data_dir='~/a b'", "python recipes/a.py"),
+        ("python recipes/a.py --judge /home/me/model.keras", "python recipes/a.py --judge model.keras"),
+        (f"python {PROJECT}/recipes/a.py --judge={PROJECT}/b.keras", "python recipes/a.py --judge b.keras"),
+        ("KERAS_BACKEND=jax python recipes/a.py --widths 8 16", "KERAS_BACKEND=jax python recipes/a.py --widths 8 16"),
+        ("python a.py --prompt 'two words'", "python a.py --prompt 'two words'"),
+    ],
+)
+def test_published_commands_tell_no_paths_of_whoever_ran_them(command, public):
+    assert public_command(command) == public
+
+
+@pytest.mark.once
+def test_data_and_the_data_directory_are_told_apart():
+    assert records.on_own_data({"command": "python recipes/a.py --data-dir /tmp/--data"})
+    assert not records.on_own_data({"command": "python recipes/a.py --data=mnist5k"})
+
+
+@pytest.mark.once
 def test_the_tables_of_the_readme_are_those_of_the_records():
     readme = (PROJECT / "README.md").read_text()
     assert with_tables(readme) == readme, "run  recipes tables --write"

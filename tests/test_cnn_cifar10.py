@@ -37,6 +37,7 @@ def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
     assert result["metrics"]["top5"] >= 0.75
     fields = "recipe backend preset data metric value metrics epochs examples_per_second train_seconds parameters seed"
     assert set(result) >= {*fields.split(), "versions", "device", "out"}
+    assert (result["precision"], result["matmul_precision"]) == ("float32", "float32")
     assert "WARNING: no cifar10" not in process.stderr
 
     files = {path.name for path in (tmp_path / "run").iterdir()}

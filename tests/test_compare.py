@@ -11,18 +11,21 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 import pytest
 from conftest import PROJECT, smallest_options
 
 from recipes.cnn_cifar10 import Config, build_model, build_optimizer
 from shared.backends.choice import installed_backends
 from shared.backends.gradients import value_and_grad
-from shared.compare.agreement import compare_layers, loss_agreement, relative_difference
-from shared.compare.comparison import Comparison, Row
+from shared.cli import Compare
+from shared.compare.agreement import compare_courses, compare_layers, judge, read_layers, relative_difference
+from shared.compare.comparison import Comparison, Row, WorkerFailed, interrupted_by_signals
+from shared.compare.course import initial_course, sketch, training_course, variable_groups
 from shared.compare.layers import layer_arrays
 from shared.compare.report import report_html
 from shared.compare.summary import failed, measures_table, report_text, verdict
-from shared.compare.worker import silence
+from shared.compare.worker import REORDERINGS, reordered, silence
 from shared.data.images import load_images
 from shared.records import recipe_paths
 
@@ -65,12 +68,14 @@ def test_every_backend_agrees(compared, recipe):
     for row in report["rows"]:
         assert row["problem"] is None
         assert len(row["losses"]) == 20
-    agreement = report["agreement"]
-    assert len(agreement["differences"]) == 20
-    assert agreement["agrees"] == "yes"
-    assert agreement["largest"] <= agreement["tolerance"] <= 1e-4
-    assert 0 < agreement["largest_reordered"] < 1e-4
-    assert "The losses AGREE: largest relative difference" in process.stdout
+        assert [len(losses) for losses in row["reordered"]] == [20] * REORDERINGS
+    found = judge(report["compared"])
+    assert (found["agrees"], found["findings"]) == ("yes", []), verdict(report)
+    assert set(found["judged"].values()) == {20}
+    names = [series["name"] for series in report["compared"]]
+    assert {"loss", "initial weights"} < set(names)
+    assert any(name.endswith("weights") for name in names)
+    assert "The losses and updates agree within rounding" in process.stdout
     assert process.stdout.splitlines()[-1] == "report/report.html"
 
 
@@ -93,7 +98,6 @@ def test_every_backend_is_measured(compared):
         assert measures["median_step_seconds"]["median"] <= measures["slow_step_seconds"]["median"]
         assert measures["value"]["lowest"] == measures["value"]["highest"], "two runs alike gave two results"
     assert set(report["by_hand"]) == set(by_hand)
-    assert report["agreement"]["tolerance"] == 1e-5
     assert len(report["layers"]) > 3 * (len(installed_backends()) - 1)
     assert [row for row in report["layers"] if not row["agrees"]] == []
     for line in measures_table(report):
@@ -280,48 +284,306 @@ def test_wrong_use(run_python, tmp_path, arguments, message):
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_curves_that_agree_and_that_do_not():
-    curve = np.linspace(2, 1, 10)
-    found = loss_agreement({"a": curve.tolist(), "b": (curve * (1 + 1e-7)).tolist()}, 1e-5, {})
+def made_up(losses, **updates):
+    """The course of a training whose losses, and updates after 1, 2, 4, … steps, are made up."""
+    course = {"loss": {"steps": list(range(1, len(losses) + 1)), "values": [[x] for x in losses], "sizes": losses}}
+    for name, values in updates.items():
+        steps = [2**i for i in range(len(values))]
+        course[name] = {"steps": steps, "values": [[x] for x in values], "sizes": [1.0] * len(values)}
+    return course
+
+
+def judged(courses, reordered=None):
+    reordered = {name: [made_up(losses) for losses in curves] for name, curves in (reordered or {}).items()}
+    courses = {name: made_up(course) if isinstance(course, list) else course for name, course in courses.items()}
+    return judge(compare_courses(courses, reordered))
+
+
+FALLING = np.linspace(2, 1, 10)
+GROWING = 10.0 ** np.arange(-8, 2)  # as rounding grows: 1e-8, 1e-7, …
+
+
+def parted(*differences):
+    """The losses of `FALLING`, parted from them by relative differences, the last ones not at all."""
+    return (FALLING * (1 + np.array([*differences, *[0] * (10 - len(differences))]))).tolist()
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch):
+    """A function that makes a comparison whose jobs are a given function, and the command's report of it."""
+
+    def compare(answer_of):
+        monkeypatch.setattr(Comparison, "answer_of", answer_of)
+        monkeypatch.setattr(sys, "argv", ["recipes", "compare", "cnn_cifar10"])
+        code = Compare("cnn_cifar10", native=True, layers=True, out=tmp_path / "report").run()
+        return code, *report_of(tmp_path), (tmp_path / "report/report.html").read_text()
+
+    return compare
+
+
+@pytest.mark.once
+def test_a_failure_on_every_backend_is_a_report(in_process, capsys):
+    def fail(self, row, *arguments, **keywords):
+        raise WorkerFailed("no space left")
+
+    code, report, rows, page = in_process(fail)
+    assert code == 1
+    assert {row["problem"] for row in rows.values() if not row["by_hand"]} == {"no space left"}
+    assert rows["torch by hand"]["problem"] == "no backend of Keras made the initial weights"
+    assert report["compared"] == report["layers"] == []
+    out = capsys.readouterr().out
+    assert "Agreement: not judged" in out
+    for text in (out, page):
+        assert "no space left" in text
+
+
+@pytest.mark.once
+def test_an_interrupt_while_preparing_is_a_report(in_process, capsys):
+    def interrupt(self, row, *arguments, **keywords):
+        raise KeyboardInterrupt
+
+    code, report, _, page = in_process(interrupt)
+    assert code == 130
+    assert report["interrupted"]
+    assert "Interrupted" in capsys.readouterr().out and "Interrupted" in page
+
+
+WATCHING = """
+import sys
+from pathlib import Path
+from shared.compare.comparison import interrupted_by_signals, run_watched
+with interrupted_by_signals():
+    run_watched([sys.executable, "-c", Path("worker.py").read_text()], None, Path("log.txt"), "toy")
+"""
+WORKING = """
+import os, subprocess, sys, time
+from pathlib import Path
+from shared.compare.job import end_with_parent
+end_with_parent()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path("unfinished").write_text(f"{os.getpid()} {child.pid}")
+os.rename("unfinished", "started")
+time.sleep(600)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_nothing_goes_on_when_the_comparison_is_ended(tmp_path, number):
+    (tmp_path / "worker.py").write_text(WORKING)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHING], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = [psutil.Process(int(pid)) for pid in (tmp_path / "started").read_text().split()]
+    process.send_signal(getattr(signal, number))
+    process.wait(60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.once
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_rounding_agrees():
+    assert judged({"a": parted(), "b": parted(1e-7, 2e-7, 1e-6, 2e-6)})["agrees"] == "yes", "a control of exactly 0"
+    found = judged(
+        {"a": parted(), "b": parted(*(5 * GROWING))}, {"a": [parted(*GROWING)], "b": [parted(*(6 * GROWING))]}
+    )
     assert found["agrees"] == "yes"
-    assert found["drift"] is None
-    assert found["largest"] == pytest.approx(1e-7, rel=0.1)
+    assert judged({"a": [0.0], "b": [0.0]})["agrees"] == "yes"
+    assert judged({"a": [1.0]})["agrees"] is None
+    assert judged({})["agrees"] is None
 
-    apart = curve.copy()
-    apart[4] *= 1 + 3e-6
-    apart[7] *= 1 + 1e-3
-    found = loss_agreement({"a": curve.tolist(), "b": curve.tolist(), "c": apart.tolist()}, 1e-5, {})
+
+def test_what_reordering_does_not_explain_is_named_within_the_tolerance_too():
+    found = judged({"a": parted(), "b": parted(), "c": parted(0, 0, 2e-5, 4e-5)})
+    assert found["agrees"] == "unexplained"
+    (finding,) = found["findings"]
+    assert (finding["series"], finding["step"], finding["rows"][0]) == ("loss", 3, "c")
+    assert finding["difference"] == pytest.approx(4e-5, rel=1e-3)
+    assert finding["ratio"] == pytest.approx(4e-5 / 2**-22, rel=0.1)
+    assert judged({"a": parted(), "b": parted(0, 0, 2e-4)})["agrees"] == "no"
+    assert judged({"a": parted(), "b": parted(2e-4)})["findings"][0]["step"] == 1
+    nan = [*parted()[:3], float("nan"), *parted()[4:]]
+    found = judged({"a": nan, "b": parted()}, {"a": [nan]})
+    assert (found["agrees"], found["findings"][0]["step"]) == ("no", 4), "one backend has no losses any more"
+
+
+def test_judging_ends_where_reordering_moves_the_loss_too_far():
+    control = {"a": [parted(*GROWING)]}
+    late = parted(*GROWING[:6], 0.9)
+    found = judged({"a": parted(), "b": late}, control | {"b": [late]})
+    assert found["agrees"] == "yes"
+    assert found["judged"] == {"a": 6, "b": 10}
+    early = parted(*GROWING[:5], 0.9)
+    assert judged({"a": parted(), "b": early}, control | {"b": [early]})["agrees"] == "no"
+
+
+def test_each_backend_has_its_own_control():
+    loose = {"c": [parted(1e-5, 1e-5, 1e-4, 9e-4, 9e-4, 9e-4, 9e-4, 9e-4, 9e-4, 9e-4)]}
+    found = judged({"a": parted(), "b": parted(0, 0, 0, 5e-4), "c": parted()}, loose)
     assert found["agrees"] == "no"
-    assert (found["drift"], found["step"]) == (5, 8)
-    assert found["largest"] == pytest.approx(1e-3, rel=0.01)
-
-    assert loss_agreement({"a": [1.0, float("nan")], "b": [1.0, 1.0]}, 1e-5, {})["agrees"] == "no"
-    assert loss_agreement({"a": [1.0]}, 1e-5, {})["agrees"] is None
-    assert loss_agreement({"a": [0.0], "b": [0.0]}, 1e-5, {})["agrees"] == "yes"
+    assert set(found["findings"][0]["rows"]) == {"a", "b"}, "what c does explains nothing of the other two"
 
 
-def test_curves_that_rounding_parts():
-    curve = np.ones(6)
-    growing = curve + np.array([0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
-    faster = curve + np.array([0, 5e-7, 5e-6, 5e-5, 5e-4, 5e-3])
-    early = curve + np.array([0, 1e-3, 0, 0, 0, 0])
-    late = curve + np.array([0, 0, 0, 0, 0, 1.1e-2])
+def test_a_kink_where_rounding_decides_is_no_difference():
+    other_way = parted(0, 0, 2e-5, 2e-5)
+    assert judged({"a": parted(), "b": other_way}, {"b": [parted()]})["agrees"] == "yes"
 
-    def agrees(other):
-        return loss_agreement({"a": curve.tolist(), "b": other.tolist()}, 1e-5, {"a": [growing.tolist()]})["agrees"]
 
-    assert agrees(faster) == "rounding"
-    assert agrees(growing) == "rounding"
-    assert agrees(early) == "no", "before rounding can have grown so far"
-    assert agrees(late) == "no"
+def test_a_loss_that_depends_on_the_order_of_the_examples_is_named():
+    found = judged({"a": parted(), "b": parted()}, {"b": [parted(0.01)]})
+    assert found["agrees"] == "no"
+    assert found["order"] == {"b": pytest.approx(0.01, rel=1e-3)}
 
-    def agrees_at_first(difference):
-        moved = (curve + np.array([1e-4, 0, 0, 0, 0, 0])).tolist()
-        other = (curve + np.array([difference, 0, 0, 0, 0, 0])).tolist()
-        return loss_agreement({"a": curve.tolist(), "b": other}, 1e-5, {"a": [moved]})["agrees"]
 
-    assert agrees_at_first(9e-6) == "yes"
-    assert agrees_at_first(2e-5) == "no", "the same weights give another loss"
+def test_updates_are_judged_too():
+    def agrees(ours, theirs):
+        found = judged({"a": made_up(parted(), statistics=ours), "b": made_up(parted(), statistics=theirs)})
+        return found["agrees"], [finding["series"] for finding in found["findings"]]
+
+    assert agrees([1.0, 2.0], [1.0, 2.001]) == ("yes", [])
+    assert agrees([1.0, 2.0], [1.0, 2.01]) == ("unexplained", ["statistics"])
+    assert agrees([1.0, 2.0], [1.0, 4.0]) == ("no", ["statistics"])
+    assert agrees([1.0, 2.0], [0.0, 0.0]) == ("no", ["statistics"]), "nothing moved on one of them"
+    assert agrees([0.0, 0.0], [0.0, 0.0]) == ("yes", [])
+    assert agrees([1e-6, 2e-6], [1e-6, 2.05e-6])[0] == "yes", "an update below the last places of the weights"
+
+
+def small_network(seed, plant):
+    """A small network that is trained for some steps, with a fault where one is planted; its course."""
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    settings = {
+        "momentum": 0.9, "epsilon": 1e-7, "smoothing": 0.1, "averaging": 0.99, "clip": 0.5, "masked": True,
+        "initializer": "glorot_uniform", "weighted": False,
+    } | plant  # fmt: skip
+    inputs = keras.Input((12,), dtype="int32")
+    x = keras.layers.Embedding(20, 16, mask_zero=True, embeddings_initializer="glorot_uniform")(inputs)
+    x = keras.layers.Dense(24, kernel_initializer=settings["initializer"])(x)
+    x = keras.layers.BatchNormalization(momentum=settings["averaging"])(keras.ops.tanh(x))
+    mask = keras.ops.cast(inputs != 0, "float32") if settings["masked"] else keras.ops.ones_like(inputs, "float32")
+    x = keras.ops.sum(x * mask[..., None], axis=1)
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    drawn = initial_course(model)
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1:
+            variable.assign(0.3 * rng.normal(size=variable.shape))
+
+    def loss(y_true, y_pred):
+        losses = keras.losses.categorical_crossentropy(
+            y_true, y_pred, from_logits=True, label_smoothing=settings["smoothing"]
+        )
+        return losses[:1] if settings["weighted"] else losses
+
+    optimizer = keras.optimizers.Adam(
+        1e-3, beta_1=settings["momentum"], epsilon=settings["epsilon"], global_clipnorm=settings["clip"]
+    )
+    model.compile(optimizer, loss)
+    optimizer.build(model.trainable_variables)
+    texts = rng.integers(0, 20, (8, 16, 12)).astype("int32")
+    targets = np.eye(4, dtype="float32")[texts.sum(axis=2) % 4]
+    return model, drawn, list(zip(texts, targets, strict=True))
+
+
+def small_course(seed=0, order=None, **plant):
+    model, drawn, batches = small_network(seed, plant)
+    if order is not None:
+        batches = [reordered(batch, 0, order) for batch in batches]
+
+    def loss_on(*batch):
+        model.reset_metrics()
+        return model.train_on_batch(*batch, return_dict=True)["loss"]
+
+    return training_course(loss_on, batches, model) | drawn
+
+
+PLANTS = {
+    "masked": (False, "loss"),
+    "momentum": (0.89, "weights"),
+    "epsilon": (1e-8, "weights"),
+    "initializer": ("he_normal", "initial weights"),
+    "smoothing": (0.0, "loss"),
+    "averaging": (0.98, "moving statistics"),
+    "clip": (0.515, "optimizer momentum"),
+}
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    """A course and its control, of a small network without a fault."""
+    return small_course(), [small_course(order=order) for order in range(2)]
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_difference_is_named(untouched, name):
+    course, control = untouched
+    value, series = PLANTS[name]
+    found = judge(compare_courses({"a": course, "b": small_course(**{name: value})}, {"a": control}))
+    assert found["agrees"] != "yes"
+    assert found["order"] == {}
+    assert series in [finding["series"] for finding in found["findings"]]
+    if name in ("averaging", "initializer"):
+        assert [finding["series"] for finding in found["findings"]] == [series]
+
+
+def test_a_planted_dependence_on_the_order_is_named(untouched):
+    first_only = small_course(weighted=True), [small_course(order=0, weighted=True)]
+    found = judge(compare_courses({"a": first_only[0], "b": first_only[0]}, {"b": first_only[1]}))
+    assert found["agrees"] == "no"
+    assert found["order"]["b"] > 0.01
+    course, control = untouched
+    assert judge(compare_courses({"a": course, "b": course}, {"a": control, "b": control}))["order"] == {}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_reordering_is_no_difference(seed):
+    courses = [small_course(seed, order=order) for order in (None, 0, 1)]
+    compared = compare_courses({"a": courses[0], "b": courses[1]}, {"a": courses[2:]})
+    found = judge(compared)
+    assert (found["agrees"], found["findings"]) == ("yes", [])
+    assert set(found["judged"].values()) == {8}
+    assert {series["name"] for series in compared} == {
+        "loss", "weights", "moving statistics", "optimizer momentum", "optimizer velocity", "initial weights",
+    }  # fmt: skip
+
+
+def test_the_variables_of_several_models_are_grouped():
+    generator, critic = small_model(), small_model()
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(critic.trainable_variables)
+    state = {
+        "generator": generator, "critic": critic, "critic_optimizer": optimizer, "loss": keras.metrics.Mean(),
+        "seeds": keras.random.SeedGenerator(0), "scale": keras.Variable(1.0),
+    }  # fmt: skip
+    groups = variable_groups(state)
+    assert set(groups) == {
+        "generator weights", "generator moving statistics", "critic weights", "critic moving statistics",
+        "critic_optimizer rate", "critic_optimizer momentum", "critic_optimizer velocity", "scale",
+    }  # fmt: skip
+    assert len(groups["critic_optimizer momentum"]) == len(groups["critic weights"]) == 6
+
+
+def test_a_sketch_keeps_norms():
+    one, other = random((300, 70)), random((300, 70), seed=1)
+    ratio = np.linalg.norm(sketch([one]) - sketch([other])) / np.linalg.norm(one - other)
+    assert 0.5 < ratio < 1.5
+    np.testing.assert_array_equal(sketch([one]), sketch([one[:100], one[100:]]))
 
 
 def test_relative_difference():
@@ -376,6 +638,44 @@ def test_the_layer_that_differs_is_found(tmp_path, monkeypatch, fault):
     if fault == "gradient_factor":
         assert rows["suspect"]["gradient"] == pytest.approx(1e-3, rel=0.1)
         assert rows["suspect"]["gradient_of"] == "input 0"
+
+
+def test_a_layer_that_was_not_compared_says_so(tmp_path):
+    class Looping(keras.Model):
+        """Calls one layer as usual, one inside of what a backend may trace, and one never."""
+
+        def __init__(self):
+            super().__init__(name="looping")
+            self.usual, self.inside, self.unused = (
+                keras.layers.Dense(6, name=x) for x in ("usual", "inside", "unused")
+            )
+            for layer in (self.usual, self.inside, self.unused):
+                layer.build((None, 6))
+
+        def call(self, inputs):
+            return self.inside(self.usual(inputs))
+
+    folders = {name: tmp_path / name for name in ("one", "other")}
+    for folder in folders.values():
+        folder.mkdir()
+        layer_arrays(Looping(), (random((8, 6)), random((8, 6))), folder, None)
+    arrays, facts = read_layers(folders["other"])
+    del facts["missing"]["002 unused"], facts["kinds"]["002 unused"]
+    facts["missing"]["001 inside"] = "runs inside a loop of the backend"
+    kept = {name: array for name, array in arrays.items() if "001 inside" not in name and "bias" not in name}
+    np.savez(folders["other"] / "layers.npz", facts=np.array(json.dumps(facts)), **kept)
+    layer_arrays(Looping(), (random((8, 6)), random((8, 6))), folders["one"], folders["other"])
+
+    rows = {row["layer"]: row for row in compare_layers(folders)}
+    assert {name: row["not_compared"] for name, row in rows.items()} == {
+        "usual": "gradient of 02 bias only on one of one and other",
+        "inside": "runs inside a loop of the backend on other",
+        "unused": "is not called in training on one; is not in the model on other",
+    }
+    assert [row["forward"] for row in rows.values()][1:] == [None, None]
+    report = finished(layers=list(rows.values()))
+    assert "not compared: is not called in training on one" in report_text(report)
+    assert "not compared: is not called in training on one" in report_html(report)
 
 
 def test_layers_are_as_before_afterwards(tmp_path):
@@ -453,24 +753,23 @@ def test_the_benchmark_by_hand_trains_as_keras_does(depth):
             assert np.abs(ours - theirs).max() < 1e-2 * moved, weight.path
 
 
-def finished(**changes):
-    """A comparison whose numbers are made up."""
+def finished(**further):
+    """The report of a comparison whose numbers are made up."""
     comparison = Comparison.__new__(Comparison)
     measured = {"median_step_seconds": 0.02, "slow_step_seconds": 0.03, "value": 0.5, "first_step_seconds": 1.0}
     faster = measured | {"median_step_seconds": 0.01}
     facts = {"metric": "top1", "data": "mnist5k"}
     rows = [
-        Row("jax", "jax", facts=facts, losses=[1.0, 0.5], measured=[measured, measured | {"value": 0.6}]),
-        Row("jax by hand", "jax", native=Path("x"), losses=[1.0, 0.5], measured=[faster]),
+        Row("jax", "jax", facts=facts, course=made_up([1.0, 0.5]), measured=[measured, measured | {"value": 0.6}]),
+        Row("jax by hand", "jax", native=Path("x"), course=made_up([1.0, 0.5]), measured=[faster]),
         Row("torch", "torch", problem="killed <by> SIGKILL"),
     ]  # fmt: skip
     comparison.__dict__ |= {
-        "recipe": "x", "options": [], "repeats": 2, "steps": 2, "interrupted": False, "rows": rows,
-        "facts": {"tolerance": 1e-5, "precision": "float32", "preset": "smoke", "machine": "box", "commit": None,
+        "layers": False, "recipe": "x", "options": [], "repeats": 2, "steps": 2, "interrupted": False, "rows": rows,
+        "facts": {"precision": "float32", "preset": "smoke", "machine": "box", "commit": None,
                   "batch_size": 5, "parameters": 10},
-        **changes,
     }  # fmt: skip
-    return {"command": "recipes compare x", "date": "2026-11-21", **comparison.report()}
+    return {"command": "recipes compare x", "date": "2026-11-21", **comparison.report(), **further}
 
 
 def test_the_report_says_what_failed_and_what_was_measured():
@@ -490,10 +789,54 @@ def test_verdicts():
     report = finished()
     report["rows"] = report["rows"][:2]
     assert not failed(report)
-    assert verdict(report).startswith("The losses AGREE: largest relative difference 0.0e+00")
-    report["agreement"] = loss_agreement({"a": [1.0, 1.0], "b": [1.0, 1.1]}, 1e-5, {})
-    assert verdict(report).startswith("The losses DO NOT AGREE")
-    assert failed(report)
-    report["precision"] = "mixed_bfloat16"
-    assert verdict(report).startswith("Agreement is judged in float32 only; in mixed_bfloat16: largest")
+    assert verdict(report).startswith("The losses agree within rounding (reordering a batch")
+    assert "Judged over all 2 steps: largest relative difference of the losses 0.0e+00" in verdict(report)
+
+    def compared(losses, reordered=(), **updates):
+        courses = {"a": made_up([1.0, 1.0, 1.0], **updates), "b": made_up(losses, **{name: [2.0] for name in updates})}
+        report["compared"] = compare_courses(courses, {"b": [made_up(each) for each in reordered]})
+        return verdict(report)
+
+    text = compared([1.0, 1.0, 1.00005])
+    assert text.startswith("The losses agree within the tolerance, but not within rounding. ")
+    assert "in the losses from step 3 on by up to 5.0e-05, 210 times what reordering explains: look at" in text
     assert not failed(report)
+    assert 'class="verdict bad"' in report_html(report)
+
+    text = compared([1.1, 1.0, 1.0])
+    assert text.startswith("The losses DO NOT AGREE. ")
+    assert "from step 1 on by up to 9.1e-02" in text and "look at the loss, masks" in text
+    assert failed(report)
+
+    text = compared([1.0, 1.0, 1.0], [[1.0, 1.0, 1.1]])
+    assert "Judged over the first 2 of 3 steps" in text
+    assert "Beyond, reordering alone moves the loss by up to 1.0e-01." in text
+    assert not failed(report)
+    assert "end of what is judged" in report_html(report)
+
+    text = compared([1.0, 1.0, 1.0], [[1.5, 1.0, 1.0]])
+    assert (
+        "The loss on b depends on the order of the examples: in another order, the first one differs by 5.0e-01" in text
+    )
+    assert failed(report)
+
+    text = compared([1.0, 1.0, 1.0], **{"moving statistics": [1.0]})
+    assert "the size of the updates of the moving statistics from step 1 on by up to 5.0e-01" in text
+    assert "look at batch normalization" in text
+
+    compared([1.0, 1.1, 1.0])
+    report["precision"] = "mixed_bfloat16"
+    assert verdict(report).startswith("Agreement is judged in float32 only; in mixed_bfloat16 the largest")
+    assert not failed(report)
+
+
+@pytest.mark.once
+def test_an_older_record_is_judged_by_its_losses():
+    rows = [{"name": name, "losses": parted(0, 0, difference), "problem": None} for name, difference in
+            (("jax", 0), ("torch", 0), ("tensorflow", 5e-5))]  # fmt: skip
+    report = {"rows": rows, "precision": "float32", "agreement": {"agrees": "yes", "reordered": [1e-7] * 10}}
+    assert verdict(report).startswith(
+        "The losses agree within the tolerance, but not within rounding. tensorflow differs"
+    )
+    report["agreement"]["reordered"] = [0, 0, *[1e-5] * 8]
+    assert verdict(report).startswith("The losses agree within rounding")

@@ -57,3 +57,13 @@ def test_weights_are_those_at_the_call_and_nothing_is_compiled_twice(model):
 def test_no_gradients_are_kept(model):
     x = compiled_inference(steps(model), [model])({"x": np.ones((2, 3), "float32"), "nothing": None}, 1)["x"]
     assert not getattr(x, "requires_grad", False)
+
+
+def test_outputs_stay_when_variables_change(model):
+    kernel, bias = model.layers[0].weights
+    function = compiled_inference(lambda x, y: (kernel.value, x, y), [model])
+    before = keras.ops.convert_to_numpy(kernel.value).copy()
+    outputs = function(kernel, bias.value)
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    for output, expected in zip(outputs, [before, before, np.zeros(3)], strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(output), expected)

@@ -196,7 +196,7 @@ GOOD = '"""Does something."""\n\nfrom shared.schedules import WarmupCosine\n\npr
         ("def main():\n    from shared.schedules import WarmupCosine\n", 2, "inside a function"),
         ("from shared.nothing import a\nprint(a)\n", 1, "there is no shared.nothing"),
         ("from shared.training.run import UsageError\nprint(UsageError)\n", 1, "import it from where it is defined"),
-        ("from shared.data.places import data_directory\ndef file_hash(): data_directory\n", 2,
+        ("from shared.data.places import fingerprint_of\ndef file_hash(): fingerprint_of\n", 2,
          "file_hash would mean two things: recipes/bad.py, shared.data.places"),
         ("from time import time as np\nfrom shared.metrics.classification import softmax\nprint(np, softmax)\n", 1,
          "np would mean two things: from time import time as np, import numpy as np"),

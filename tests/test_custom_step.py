@@ -20,6 +20,7 @@ from keras import layers, ops
 
 from shared.backends.gradients import apply_gradients, minimize, substituted, value_and_grad
 from shared.backends.optimizers import grouped_updates
+from shared.backends.runtime import seed_step
 from shared.backends.steps import compiled_step
 from shared.data.batches import SeededBatches
 from shared.errors import Interrupted, UsageError
@@ -365,18 +366,45 @@ def test_a_step_whose_course_depends_on_values_changes_nothing_twice(read):
     assert float(numbers(count.value)) == 4
 
 
-@pytest.mark.skipif(keras.config.backend() == "jax", reason="a step on JAX takes over the memory of its variables")
-def test_the_value_of_a_variable_may_be_an_argument():
-    variable = keras.Variable([1.0, 2.0])
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the others keep the state of Dropout in a variable")
+@pytest.mark.parametrize("seeds", [[3, 4, 5, 6], [3, None, None, None]], ids=["each step", "the first"])
+def test_recording_draws_no_random_numbers(seeds):
+    def trained(jit_compile):
+        model = keras.Sequential([layers.Dropout(0.5)])
+        model.build((4, 8))
+        step = compiled_step(lambda x: model(x, training=True), jit_compile)
+        outputs = []
+        for batch, seed in enumerate(seeds):
+            if seed is not None:
+                seed_step(np.random.default_rng([seed, batch]))
+            outputs.append(numbers(step(np.ones((4, 8)))))
+        return outputs
+
+    recorded, plain = trained(None), trained(False)
+    np.testing.assert_array_equal(recorded, plain)
+    assert all((recorded[0] != each).any() for each in recorded[1:])
+
+
+@pytest.mark.parametrize("given", ["the variable", "its value", "in a structure"])
+def test_the_value_of_a_variable_may_be_an_argument(given):
+    variable, untouched = keras.Variable([1.0, 2.0]), keras.Variable([5.0])
 
     @compiled_step
-    def step(x):
+    def step(inputs):
         variable.assign(2 * variable)
-        return ops.sum(x)
+        return ops.sum(inputs["x"][0]), inputs["x"][0], untouched
 
-    for _ in range(3):
-        step(variable.value)
-    assert float(step(np.ones(2, "float32"))) == 2
+    def argument():
+        value = variable if given == "the variable" else variable.value
+        return {"x": [value, None, value if given == "in a structure" else None]}
+
+    results = [step(argument()) for _ in range(4)]
+    untouched.assign([6.0])
+    # The values at the time of each call, whatever came after it.
+    assert [float(total) for total, *_ in results] == [3, 6, 12, 24]
+    for index, (_, values, other) in enumerate(results):
+        np.testing.assert_array_equal(numbers(values), np.array([1.0, 2.0]) * 2**index)
+        np.testing.assert_array_equal(numbers(other), [5])
     np.testing.assert_array_equal(numbers(variable.value), [16, 32])
 
 
@@ -537,10 +565,25 @@ def adversaries(config):
     }
 
 
-def train(config, number=None, event=None, bad=None):
+def regression(config):
+    """A step that PyTorch records, with a Dropout that draws from PyTorch's own random numbers there, and its state."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "tanh"), layers.Dropout(0.5), layers.Dense(3)])
+    optimizer = built(keras.optimizers.Adam(config.learning_rate), model)
+
+    @compiled_step
+    def step(points, noise):
+        def loss():
+            return ops.mean(ops.square(points - model(noise, training=True)))
+
+        return {"loss": minimize(optimizer, loss, model.trainable_variables)}
+
+    return step, {"model": model, "optimizer": optimizer}
+
+
+def train(config, number=None, event=None, bad=None, build=adversaries):
     """Trains as a recipe does; the event comes with step `number`."""
-    run = Run("adversaries", config)
-    step, state = adversaries(config)
+    run = Run(build.__name__, config)
+    step, state = build(config)
     batches, calls = Points(config.seed), itertools.count(1)
     batches.bad = bad
 
@@ -591,6 +634,16 @@ def test_stopped_or_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_pyt
         assert (tmp_path / name / "history.csv").read_text() == (tmp_path / "whole/history.csv").read_text()
     _, state = train(Config(out=tmp_path / "whole", resume=True))
     assert_same_bits(state, expected)
+
+
+def test_resumed_after_any_step_dropout_draws_the_same(tmp_path):
+    _, expected = train(Config(out=tmp_path / "whole"), build=regression)
+    for number in (1, 2, 6):
+        out = tmp_path / str(number)
+        with pytest.raises(Interrupted):
+            train(Config(out=out), number, lambda: signal.raise_signal(signal.SIGTERM), build=regression)
+        _, state = train(Config(out=out, resume=True), build=regression)
+        assert_same_bits(state, expected)
 
 
 @pytest.mark.parametrize("seconds", [0, 60])

@@ -5,20 +5,26 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
+import os
 import tarfile
 import threading
 import urllib.request
 
+import ml_dtypes
 import numpy as np
 import pytest
+from conftest import refused_in_one_line
 
 from shared.data import images as image_sets
-from shared.data.arrays import cached_arrays
+from shared.data.arrays import cached_arrays, write_arrays
 from shared.data.augment import mirror_index, random_crop, random_cutout, random_flip
-from shared.data.batches import ImageBatches
+from shared.data.batches import ImageBatches, SeededBatches
 from shared.data.download import Download, fetch, verified
 from shared.data.images import LabelledImages, load_images
+from shared.data.randomness import RANDOM_PURPOSES, random_stream
 from shared.errors import UsageError
+from shared.files import cache_directory
 
 pytestmark = pytest.mark.once
 
@@ -93,6 +99,29 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
     assert not np.array_equal(one[2][0], reseeded[2][0])
 
 
+class Drawn(SeededBatches):
+    """What the order of the examples and what a batch is drawn from."""
+
+    def make_batch(self, index, rng):
+        return self.shuffled(100, self.epoch), rng.permutation(100)
+
+
+def test_the_order_and_the_batches_are_independent():
+    batches, drawn = Drawn(0), []
+    for batches.epoch in range(3):
+        drawn += [batches[0][0], *(batches[index][1] for index in range(3))]
+    assert len({tuple(each) for each in drawn}) == len(drawn)
+
+
+def test_no_two_purposes_or_places_share_random_numbers():
+    places = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
+    streams = list(itertools.product((0, 1, 2**32 - 1), RANDOM_PURPOSES, places))
+    first = {int(random_stream(seed, purpose, *place).integers(2**63)) for seed, purpose, place in streams}
+    assert len(first) == len(streams)
+    with pytest.raises(ValueError, match="index"):
+        random_stream(0, "weather")
+
+
 def test_an_epoch_shows_each_image_at_most_once():
     data = LabelledImages(np.arange(70, dtype=np.uint8)[:, None, None, None], np.arange(70))
     batches = ImageBatches(data, 70, 16, 0)
@@ -139,9 +168,43 @@ def test_a_damaged_cache_is_refused_in_one_line_and_left_alone(tmp_path, damage)
 
 def test_a_failure_while_decoding_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError):
+    with refused_in_one_line("(No space left on device): make room there, or set KERAS_RECIPES_CACHE"):
         cached_arrays(tmp_path / "set", lambda: ({"numbers": np.arange(5)}, {}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_processes_that_fill_a_cache_both_succeed(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def after_the_other(source, target):
+        monkeypatch.setattr(os, "rename", rename)
+        write_arrays(tmp_path / "set", {"numbers": np.arange(5)}, {})
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", after_the_other)
+    arrays, _ = cached_arrays(tmp_path / "set", lambda: ({"numbers": np.arange(5)}, {}))
+    np.testing.assert_array_equal(arrays["numbers"], np.arange(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_cache_that_cannot_be_made_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "file" / "cache"))
+    with refused_in_one_line("set KERAS_RECIPES_CACHE to another directory"):
+        load_images("mnist5k", None, "cifar10", validation=0.25)
+    with refused_in_one_line("set KERAS_RECIPES_CACHE to another directory"):
+        cached_arrays(cache_directory() / "features" / "a", lambda: pytest.fail("must not be computed"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "object"])
+def test_a_type_that_files_do_not_keep_is_refused(tmp_path, dtype):
+    """NumPy itself writes bfloat16 as bytes without a meaning."""
+    array = np.zeros(3, getattr(ml_dtypes, dtype, object))
+    with pytest.raises((TypeError, ValueError)):
+        cached_arrays(tmp_path / "set", lambda: ({"numbers": array}, {}))
+    assert list(tmp_path.iterdir()) == []
+    halves, _ = cached_arrays(tmp_path / "set", lambda: ({"numbers": np.zeros(3, "float16")}, {}))
+    assert halves["numbers"].dtype == np.float16
 
 
 def test_embedded_digits(cache):

@@ -521,7 +521,7 @@ def truth(*boxes):
 
 def found(*boxes):
     """One image a list of (score, class, left, top, right, bottom)."""
-    _, places, labels = truth(*[[row[1:] for row in rows] for rows in boxes])
+    _, places, labels, *_ = truth(*[[row[1:] for row in rows] for rows in boxes])
     scores = np.array([[row[0] for row in rows] + [0] * (labels.shape[1] - len(rows)) for rows in boxes])
     return Detections(places, scores, labels)
 
@@ -558,6 +558,39 @@ def test_average_precision_by_hand(there, seen, map50, map_, capfd):
     assert measured.precision.shape == (3, 101)
     assert [bool(np.isnan(row).all()) for row in measured.precision] == [i not in present for i in range(3)]
     assert capfd.readouterr().out == ""
+
+
+IN_A = (10, 10, 30, 30)
+"""A quarter of `A`: it lies in a crowd there wholly, and overlaps a difficult object by an IoU of 0.25."""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("ignored", "seen", "map50"),
+    [
+        ("crowds", [(0.9, 0, *A), (0.8, 0, *B)], 1),
+        ("crowds", [(0.9, 0, *IN_A), (0.85, 0, *IN_A), (0.8, 0, *B)], 1),
+        ("crowds", [(0.9, 0, *C), (0.8, 0, *B)], 0.5),  # elsewhere it is false
+        ("crowds", [(0.9, 0, *B), (0.8, 0, *A)], 1),
+        ("crowds", [(0.9, 0, *A)], 0),  # and an ignored one is never right
+        ("difficult", [(0.9, 0, *A), (0.85, 0, *A), (0.8, 0, *B)], 1),
+        ("difficult", [(0.9, 0, *IN_A), (0.8, 0, *B)], 0.5),
+    ],
+)
+def test_detections_of_what_is_ignored_are_neither_right_nor_wrong(ignored, seen, map50):
+    there = truth([(0, *A), (0, *B)], [(0, *C)])
+    marked = np.array([[0, -1], [-1, -1]])
+    there = there._replace(labels=np.array([[-1, 0], [-1, -1]]), **{ignored: marked})
+    measured = detection_metrics(there, found(seen, []), ["a"])
+    assert measured.values["map50"] == pytest.approx(map50, abs=1e-6)
+
+
+@pytest.mark.once
+def test_a_class_of_which_all_is_ignored_is_not_measured():
+    there = truth([(0, *A), (1, *B)])._replace(labels=np.array([[0, -1]]), crowds=np.array([[-1, 1]]))
+    measured = detection_metrics(there, found([(0.9, 0, *A), (0.8, 1, *B)]), ["a", "b"])
+    assert measured.values == {"map": pytest.approx(1), "map50": pytest.approx(1), "ap50_a": pytest.approx(1)}
+    assert np.isnan(measured.precision[1]).all()
 
 
 @pytest.mark.once

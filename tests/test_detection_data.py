@@ -8,8 +8,12 @@ from PIL import Image
 import shared.data.scenes
 from shared.data.box_augment import composed, content_area, flipped, random_affine, random_colour, random_mosaic
 from shared.data.boxes import (
+    CROWD,
+    DIFFICULT,
+    OBJECT,
     BoxedImage,
     BoxedImages,
+    LabelledBoxes,
     box_areas,
     boxed_images,
     detection_targets,
@@ -19,6 +23,7 @@ from shared.data.boxes import (
     unletterbox_boxes,
 )  # fmt: skip
 from shared.data.detection import DetectionBatches, all_parts, load_detection, tfds_example
+from shared.data.remarks import Remarks
 from shared.data.scenes import MOST_HIDDEN, SCENE_PHOTOGRAPHS, contrasting_colour, make_scene, make_scenes
 from shared.errors import UsageError
 
@@ -86,16 +91,18 @@ def test_letterbox_of_a_line():
     assert letterbox(Image.new("L", (1000, 1)), 64).pixels.shape == (64, 64, 3)
 
 
-def test_boxes_that_cannot_be_used(capsys):
+def test_boxes_that_cannot_be_used():
     boxes = np.array([
         [10, 10, 30, 30], [-20, -5, 20, 20], [-9, 5, -1, 9], [50, 110, 60, 120], [5, 5, 5, 9], [9, 9, 5, 5],
         [np.nan, 1, 2, 3], [0, 0, 100, 100],
     ])  # fmt: skip
-    data = boxed_images([(Image.new("RGB", (100, 100)), boxes, np.arange(8))], 1, 50, "some set")
+    remarks = Remarks()
+    annotated = LabelledBoxes(boxes, np.arange(8), np.zeros(8, np.uint8))
+    data = boxed_images([(Image.new("RGB", (100, 100)), annotated)], 1, 50, remarks)
     np.testing.assert_allclose(data.boxes, [[[5, 5, 15, 15], [0, 0, 10, 10], [0, 0, 50, 50]]])
     assert data.labels.tolist() == [[0, 1, 7]]
-    assert capsys.readouterr().err == (
-        "some set: clipped 1 boxes that reach outside their image, dropped 5 of no area inside it\n"
+    assert str(remarks) == (
+        "1 boxes clipped to their image; passed over 5: 5 boxes of no area inside their image (-9 5 -1 9, …)"
     )
 
 
@@ -406,14 +413,32 @@ def test_parts_that_a_set_does_not_have():
 
 def test_an_example_of_tfds():
     objects = {"bbox": [np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 0, 1, 1])], "label": [2, 0]}
-    picture, boxes, labels = tfds_example({"image": np.zeros((50, 200, 1), np.uint8), "objects": objects})
+    picture, (boxes, labels, kinds) = tfds_example({"image": np.zeros((50, 200, 1), np.uint8), "objects": objects})
     assert picture.size == (200, 50)
     np.testing.assert_allclose(boxes, [[40, 5, 80, 15], [0, 0, 200, 50]])
-    assert labels.tolist() == [2, 0]
-    marked = objects | {"is_crowd": [False, False], "is_difficult": [True, False]}
-    assert tfds_example({"image": np.zeros((9, 9, 3), np.uint8), "objects": marked})[2].tolist() == [0]
+    assert (labels.tolist(), kinds.tolist()) == ([2, 0], [OBJECT, OBJECT])
+    marked = objects | {"is_crowd": [False, True], "is_difficult": [True, False]}
+    _, marked = tfds_example({"image": np.zeros((9, 9, 3), np.uint8), "objects": marked})
+    assert (marked.labels.tolist(), marked.kinds.tolist()) == ([2, 0], [DIFFICULT, CROWD])
     none = {"bbox": [], "label": []}
-    assert tfds_example({"image": np.zeros((9, 9, 3), np.uint8), "objects": none})[1].shape == (0, 4)
+    assert tfds_example({"image": np.zeros((9, 9, 3), np.uint8), "objects": none})[1].boxes.shape == (0, 4)
+
+
+def test_crowds_and_difficult_objects_are_kept_apart_from_targets():
+    boxes = np.array([[0, 0, 9, 9], [10, 0, 19, 9], [20, 0, 29, 9]], np.float64)
+    annotated = LabelledBoxes(boxes, np.array([0, 1, 2]), np.array([DIFFICULT, OBJECT, CROWD], np.uint8))
+    plain = LabelledBoxes.of([(2, 5, 5, 8, 8, OBJECT)])
+    pictures = [(Image.new("RGB", (30, 30)), each) for each in (annotated, plain)]
+    data = boxed_images(pictures, 2, 30, Remarks())
+    assert data.labels.tolist() == [[-1, 1, -1], [2, -1, -1]]
+    assert data.difficult.tolist() == [[0, -1, -1], [-1, -1, -1]]
+    assert data.crowds.tolist() == [[-1, -1, 2], [-1, -1, -1]]
+    assert data.one(0).labels.tolist() == [1]
+    targets = detection_targets(data.boxes, data.labels, 2)
+    assert sorted(targets[0][:, 0]) == [-1, 1], "the largest of what is to be found"
+    first = data.between(0, 1)
+    assert (first.crowds.shape, data.between(1, 2).one(0).labels.tolist()) == ((1, 3), [2])
+    assert boxed_images(pictures[1:], 1, 30, Remarks()).crowds is None
 
 
 def test_a_prepared_set_that_cannot_be_read(cache, tmp_path):
@@ -444,7 +469,7 @@ def test_bccd(cache, datasets):
     assert (data.test.images[:, :8] == 114).all()
     # White cells are of a strong violet: where the boxes say they are, there is less green than elsewhere.
     inside, outside = [], []
-    for image, its_boxes, labels in zip(*data.test, strict=True):
+    for image, its_boxes, labels in zip(*data.test[:3], strict=True):
         mask = np.zeros((64, 64), bool)
         for left, top, right, bottom in its_boxes[labels == 1].round().astype(int):
             mask[top:bottom, left:right] = True

@@ -12,9 +12,11 @@ from PIL import Image
 import shared.diffusion.sampling
 from recipes.diffusion import Config, build_model
 from shared.backends.optimizers import grouped_updates
+from shared.backends.runtime import dtype_policy
 from shared.data.diffusion import NoisyImageBatches, noisy_examples
 from shared.data.images import ImageData, LabelledImages
 from shared.data.pixels import shown_image
+from shared.data.randomness import random_stream
 from shared.diffusion.samplers import sampler_steps
 from shared.diffusion.sampling import ImageSampler, guided
 from shared.diffusion.schedule import (
@@ -236,7 +238,7 @@ def test_the_chain_leads_from_noise_to_the_same_images(name):
     chain = sampler.chain(labels, stages=4)
     assert chain.shape == (4, 3, 4, 4, 1)
     np.testing.assert_array_equal(chain[-1], sampler(labels))
-    noise = np.random.default_rng([5, 0]).standard_normal((4, 4, 4, 1), np.float32)
+    noise = random_stream(5, "noise", 0).standard_normal((4, 4, 4, 1), np.float32)
     np.testing.assert_array_equal(chain[0], shown_image(noise[:3]))
     assert sampler.chain(labels, stages=100).shape[0] == 10
 
@@ -381,6 +383,29 @@ def test_judge(tmp_path):
     json.dumps(found)
 
 
+def test_a_judge_computes_in_float32_whatever_the_precision(tmp_path):
+    """Its own, with which it was trained, and that of the run that it judges in."""
+    data, found = image_data(16), []
+    for precision in ("float32", "mixed_bfloat16"):
+        with dtype_policy(precision):
+            model = judge_model(data)
+            model.set_weights([normal(*w.shape, seed=i) ** 2 for i, w in enumerate(model.get_weights())])
+            save_model(model, tmp_path / f"{precision}.keras")
+            found.append(Judge(tmp_path / f"{precision}.keras", data).look(data.test.images))
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype == np.float32
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.in_turn
+def test_features_of_imagenet_are_computed_in_float32_whatever_the_precision():
+    images, found = image_data(16).test.images[:2], []
+    for precision in ("mixed_bfloat16", "float32"):
+        with dtype_policy(precision):
+            found.append(ImageNetFeatures("efficientnet_lite0", (16, 16, 1)).look(images))
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.in_turn
 @pytest.mark.parametrize("channels", [1, 3])
 def test_distances_in_features_of_imagenet(channels):
@@ -390,7 +415,9 @@ def test_distances_in_features_of_imagenet(channels):
         test=data.test._replace(images=np.repeat(data.test.images[..., :1], channels, axis=-1)),
     )
     judge = ImageNetFeatures("efficientnet_lite0", data.test.images.shape[1:])
-    assert judge.look(data.test.images[:2]).shape == (2, 1280)
+    features = judge.look(data.test.images[:2])
+    assert features.shape == (2, 1280)
+    np.testing.assert_allclose(numbers(judge.model(data.test.images[:2].astype("float32"))), features, 1e-3, 1e-3)
     noise = LabelledImages(normal(*data.test.images.shape, seed=3).clip(0, 1).astype(np.uint8) * 255, data.test.labels)
     found = imagenet_distances(judge, data, samples=data.train, untrained=noise)
     names = ("imagenet_frechet", "imagenet_kid", "imagenet_kid_error")
@@ -488,13 +515,13 @@ def test_the_recorded_runs_are_as_good_as_told():
         assert metrics["class_accuracy"] > 0.85
 
 
-BENCHMARK = PROJECT / "benchmarks/diffusion_torch.py"
-BY_HAND = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand on PyTorch only")
+NATIVE = PROJECT / "benchmarks/diffusion_torch.py"
+ON_TORCH = pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 
 
-@BY_HAND
+@ON_TORCH
 @pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_by_hand_trains_as_keras_does(ema):
+def test_the_native_baseline_trains_as_keras_does(ema):
     options = {"widths": (16, 24, 32), "patch": 1, "depth": 2, "attention": 1, "ema": ema, "batch_size": 16}
     config, data = Config.for_preset("small", learning_rate=0.002, warmup=0.5, **options), image_data(7)
     keras.utils.set_random_seed(0)
@@ -504,7 +531,7 @@ def test_by_hand_trains_as_keras_does(ema):
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
     rate = WarmupCosine(config.learning_rate, 4, config.warmup)
     model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
-    trainer = runpy.run_path(str(BENCHMARK))["Trainer"](config, model, 4)
+    trainer = runpy.run_path(str(NATIVE))["Trainer"](config, model, 4)
     initial = [weight.copy() for weight in model.get_weights()]
     batches = NoisyImageBatches(data.train, "v", 3, config.batch_size, 0)
     for step in range(4):
@@ -519,8 +546,11 @@ def test_by_hand_trains_as_keras_does(ema):
         assert np.linalg.norm(ours - theirs) < 0.02 * learned, weight.path
 
 
-@BY_HAND
-def test_by_hand_refuses_what_it_cannot_do():
-    for options in ({"precision": "mixed_bfloat16"}, {"dropout": 0.1}):
-        with pytest.raises(UsageError, match="the benchmark by hand trains in float32 without --dropout"):
-            runpy.run_path(str(BENCHMARK))["Trainer"](Config.for_preset("smoke", **options), None, 4)
+@ON_TORCH
+def test_the_native_baseline_refuses_what_it_cannot_do():
+    for options, needed in (
+        ({"precision": "mixed_bfloat16"}, "--precision float32"),
+        ({"dropout": 0.1}, "--dropout 0"),
+    ):
+        with pytest.raises(UsageError, match=f"the native baseline needs {needed}:"):
+            runpy.run_path(str(NATIVE))["Trainer"](Config.for_preset("smoke", **options), None, 4)

@@ -1,4 +1,4 @@
-"""The GAN: losses, penalties, spectral normalization, collapse, batches, the step by hand, the recipe as a script."""
+"""The GAN: losses, penalties, spectral normalization, collapse, batches, native baseline, the recipe as a script."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from PIL import Image
 from recipes.gan_fashion import Config, adversarial_step, build_model
 from shared.adversarial import critic_loss, generator_loss, interpolation_penalty, real_penalty, squared_slopes
 from shared.backends.gradients import value_and_grad
-from shared.backends.runtime import prepare_backend
+from shared.backends.runtime import dtype_policy, prepare_backend
 from shared.backends.steps import compiled_step
 from shared.compare.worker import reordered
 from shared.data.adversarial import AdversarialBatches
@@ -31,7 +31,7 @@ from shared.records import read_records
 from shared.training.options import parse_options
 from shared.training.run import Run
 from shared.training.sample_plots import animate_sheets, plot_rows, save_sheet
-from shared.training.saving import save_model
+from shared.training.saving import save_model, with_public_classes
 
 
 def test_losses():
@@ -204,7 +204,7 @@ def test_spectral_norm_saves_and_loads_and_keeps_its_precision(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "limited.keras")
     outputs = [numbers(ops.cast(each(normal(2, 6, 6, 3)), "float32")) for each in (model, loaded)]
     np.testing.assert_array_equal(*outputs)
-    assert loaded.layers[0].layer.get_config() == layer.layer.get_config()
+    assert loaded.layers[0].layer.get_config() == with_public_classes(layer.layer.get_config())
 
 
 def test_class_modulation(tmp_path):
@@ -427,6 +427,16 @@ def test_samples():
     np.testing.assert_array_equal(chain[:, 0], sampler.images(sampler.noise(2), labels[:2]))
 
 
+def test_the_last_convolution_of_the_generator_is_not_rounded_to_half_precision():
+    config, data = tiny(), image_data()
+    with dtype_policy("mixed_bfloat16"):
+        generator, _ = build_model(config, data)
+    inputs = {"noise": normal(8, config.latent), "label": np.arange(8) % 3}
+    before_tanh = keras.Model(generator.input, generator.get_layer("up_0").output).predict(inputs, verbose=0)
+    assert before_tanh.dtype == np.float32
+    assert np.mean(before_tanh.view(np.uint32) & 0xFFFF != 0) > 0.5
+
+
 def trained(out, stop=None, **options):
     """Trains as the recipe does; a SIGTERM comes with step `stop`."""
     config, data = tiny(epochs=2, out=out, r1=0.1, penalty_every=2, **options), image_data()
@@ -519,11 +529,11 @@ def test_the_recorded_runs_are_as_good_as_told():
         assert metrics["class_accuracy"] > 0.85
 
 
-BENCHMARK = PROJECT / "benchmarks/gan_fashion_torch.py"
-BY_HAND = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand on PyTorch only")
+NATIVE = PROJECT / "benchmarks/gan_fashion_torch.py"
+ON_TORCH = pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 
 
-@BY_HAND
+@ON_TORCH
 @pytest.mark.parametrize(
     "options",
     [
@@ -533,18 +543,18 @@ BY_HAND = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand 
     ],
     ids=lambda options: options["loss"],
 )
-def test_by_hand_trains_as_keras_does(options):
-    prepare_backend(0, "float32")
-    options = {"learning_rate": 0.002, "critic_learning_rate": 0.004, "ema": 0.5} | options
-    # In images of little contrast a channel of the critic is on, or off, all over: then the slopes of its bias cancel
-    # in the Wasserstein distance but for rounding, which Adam makes as large as any other.
+def test_the_native_baseline_trains_as_keras_does(options):
+    prepare_backend(1, "float32")
+    # In images of little contrast, or with unlucky weights, such as those of seed 0, a channel of the critic is on, or
+    # off, all over: then the slopes of its bias cancel but for rounding, which Adam makes as large as any other.
+    options = {"learning_rate": 0.002, "critic_learning_rate": 0.004, "ema": 0.5, "seed": 1} | options
     config, data = tiny(**options), image_data(12, channels=3, level=0, contrast=210)
     step, state = adversarial_step(config, build_model(config, data), 100)
     models = [state[name] for name in ("generator", "critic", "average")]
     for model in models:
         for index, weight in enumerate(model.weights):  # none at 0, where it would learn nothing, or hide
             weight.assign(weight + 0.05 * np.abs(normal(*weight.shape, seed=index)))
-    trainer = runpy.run_path(str(BENCHMARK))["Trainer"](config, state, 100)
+    trainer = runpy.run_path(str(NATIVE))["Trainer"](config, state, 100)
     initial = [weight.copy() for model in models for weight in model.get_weights()]
     batches = batches_of(config, data)
     for number in range(6):
@@ -562,7 +572,7 @@ def test_by_hand_trains_as_keras_does(options):
             assert np.linalg.norm(ours - theirs) < 0.02 * learned, variable.path
 
 
-@BY_HAND
-def test_by_hand_refuses_what_it_cannot_do():
-    with pytest.raises(UsageError, match="the benchmark by hand trains in float32"):
-        runpy.run_path(str(BENCHMARK))["Trainer"](tiny(precision="mixed_bfloat16"), {}, 4)
+@ON_TORCH
+def test_the_native_baseline_refuses_what_it_cannot_do():
+    with pytest.raises(UsageError, match="the native baseline needs --precision float32"):
+        runpy.run_path(str(NATIVE))["Trainer"](tiny(precision="mixed_bfloat16"), {}, 4)

@@ -38,9 +38,9 @@ def test_only_shared_backends_names_a_backend(path):
 @pytest.mark.parametrize("path", [path for path in SHARED if "layers" in path.parts], ids=lambda path: path.stem)
 def test_layers_import_keras_alone_other_layers_and_what_a_backend_does_quicker(path):
     for line, module in imports(path):
-        assert module.partition(".")[0] == "keras" or module.startswith(("shared.backends.", "shared.layers.")), (
-            f"{path}:{line}"
-        )
+        assert module.partition(".")[0] in ("keras", "math") or module.startswith(
+            ("shared.backends.", "shared.layers.")
+        ), f"{path}:{line}"
 
 
 def test_dependencies_point_one_way():
@@ -90,6 +90,29 @@ def test_public_functions_have_docstrings():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+def opens_in_encoding_of_locale(call):
+    """Whether a call opens a file as text, or runs a process that speaks text, without saying in which encoding."""
+    options = {keyword.arg for keyword in call.keywords}
+    match call.func:
+        case ast.Attribute(attr="read_text" | "write_text"):
+            return "encoding" not in options
+        case ast.Name(id="open"):
+            mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "'r'"
+            return "b" not in mode and "encoding" not in options
+        case ast.Attribute(value=ast.Name(id="Image" | "gzip" | "os" | "tarfile")):
+            return False
+        case ast.Attribute(attr="open"):
+            return "encoding" not in options
+    return bool(options & {"text", "universal_newlines"}) and "encoding" not in options
+
+
+@pytest.mark.parametrize("path", RECIPES + SHARED, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_no_file_is_read_or_written_in_the_encoding_of_the_locale(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [f"{path}:{call.lineno}" for call in calls if opens_in_encoding_of_locale(call)] == []
 
 
 def test_no_real_data_in_the_project():

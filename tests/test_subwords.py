@@ -2,8 +2,19 @@
 
 import numpy as np
 import pytest
+from conftest import refused_in_one_line
 
-from shared.data.subwords import END, PAD, START, UNKNOWN, Subwords, kept_subwords, read_subwords, train_subwords
+from shared.data.subwords import (
+    END,
+    PAD,
+    START,
+    UNKNOWN,
+    Subwords,
+    VocabularySizeError,
+    kept_subwords,
+    read_subwords,
+    train_subwords,
+)
 from shared.errors import UsageError
 
 pytestmark = pytest.mark.once
@@ -66,7 +77,9 @@ def test_symbols_are_kept_whole():
 
 
 def test_a_vocabulary_that_the_text_does_not_allow():
-    with pytest.raises(UsageError, match=r"20000 subwords is more than this text allows: take at most (\d+)") as caught:
+    with pytest.raises(
+        UsageError, match=r"--vocabulary 20000 is more than this text allows: take at most (\d+)"
+    ) as caught:
         train_subwords(LINES, 20000)
     most = int(str(caught.value).split()[-1])
     assert len(Subwords(train_subwords(LINES, most))) == most
@@ -93,3 +106,25 @@ def test_kept_with_the_run(tmp_path):
         read_subwords(path)
     with pytest.raises(UsageError, match="holds no vocabulary"):
         read_subwords(tmp_path / "nothing")
+
+
+def test_where_no_size_was_asked_for_the_nearest_that_the_text_allows_is_taken(tmp_path, capsys):
+    for size, path in ((20000, tmp_path / "large"), (100, tmp_path / "small")):
+        with pytest.raises(VocabularySizeError) as caught:
+            kept_subwords(path, LINES, size)
+        assert not list(tmp_path.glob(f"{path.name}*"))
+        subwords = kept_subwords(path, iter(LINES), size, exactly=False)
+        assert len(subwords) == caught.value.nearest
+        assert capsys.readouterr().err == f"WARNING: {caught.value}; taking {caught.value.nearest}\n"
+        assert len(kept_subwords(path, LINES, size, exactly=False)) == len(subwords)  # as a resume finds it
+        assert capsys.readouterr().err == ""
+
+
+def test_a_kept_vocabulary_of_other_data_is_refused(tmp_path):
+    path = tmp_path / "subwords.model"
+    kept_subwords(path, LINES, 350, data="talks.tsv 0123")
+    kept_subwords(path, LINES, 350, data="talks.tsv 0123")
+    with refused_in_one_line('subwords.model is of {"data": "talks.tsv 0123"}, not of {"data": "talks.tsv 4567"}'):
+        kept_subwords(path, LINES, 350, data="talks.tsv 4567")
+    (tmp_path / "subwords.json").unlink()  # as runs of earlier versions have it
+    kept_subwords(path, LINES, 350, data="talks.tsv 4567")

@@ -1,14 +1,16 @@
 """Texts: files of any kind, tiny Shakespeare, the embedded one, and the windows cut out of them."""
 
 import codecs
+import gzip
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import directory_with
+from conftest import directory_with, refused_in_one_line
 
-from shared.data.encoding import read_text, text_blocks
+from shared.data.encoding import read_text, text_blocks, text_lines
 from shared.data.text import (
     UNKNOWN_CHARACTER,
     TextBatches,
@@ -92,6 +94,13 @@ def test_the_encoding_that_a_byte_order_mark_declares_is_read(tmp_path, encoding
         (b"", "is empty: at least 1,000 are needed"),
         (b"one line\n", "has only 9 characters"),
         ("text ".encode("utf-16-le") * 500, "a null byte"),
+        (b"%PDF-1.7" * 500, "is a PDF, not a text file: unpack it, or save it as plain text in UTF-8"),
+        (b"PK\x03\x04" * 500, "is a zip archive or an office document"),
+        (b"\x1f\x8b" * 500, r"cannot be read \("),
+        (gzip.compress(b"%PDF-1.7" * 500), "is a PDF"),
+        (codecs.BOM_UTF8, "is empty"),
+        (codecs.BOM_UTF16_LE + b"a", "line 1: byte 0x61 is not UTF-16-LE"),
+        (b"\xff", "line 1: byte 0xff is not UTF-8"),
     ],
 )
 def test_what_is_no_text_to_learn_from(tmp_path, content, message):
@@ -104,8 +113,10 @@ def test_what_is_no_text_to_learn_from(tmp_path, content, message):
 def test_no_such_file(tmp_path):
     with pytest.raises(UsageError, match=r"no text '.*nothing.txt': choose one of auto, tiny_shakespeare, chitchat"):
         load_text(str(tmp_path / "nothing.txt"), tmp_path)
-    with pytest.raises(UsageError, match="is a folder"):
+    with pytest.raises(UsageError, match="holds no text files; nothing passed over"):
         load_text(str(tmp_path), tmp_path)
+    with refused_in_one_line("no text 'xx"):
+        load_text("x" * 5000, tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read all files")
@@ -121,6 +132,78 @@ def test_a_changed_file_is_read_again(tmp_path):
     second = load_text(written(tmp_path / "text.txt", b"cd\n" * 500), None)
     assert (first.alphabet[1:], second.alphabet[1:]) == ("\nab", "\ncd")
     assert first.fingerprint != second.fingerprint
+
+
+def test_a_changed_file_in_a_folder_is_read_again(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    alphabets = []
+    for letters in (b"ab\n", b"cd\n"):
+        (folder / "1.txt").write_bytes(letters * 500)
+        os.utime(folder / "1.txt", (0, 0))
+        alphabets.append(load_text(str(folder), None).alphabet[1:])
+    assert alphabets == ["\nab", "\ncd"]
+
+
+def test_a_folder_of_texts_is_joined_in_order_of_names(tmp_path):
+    folder = tmp_path / "texts"
+    for name, content in {
+        "1/b.txt": b"second\r\n", "1/a.txt": b"first", "2.md": "third\n".encode("utf-16"),
+        "3": gzip.compress(b"fourth\n"), "4.txt": b"", "5.TXT": b"last\n" * 300,
+        "book.pdf": b"%PDF-1.7", "cover.jpg": b"\xff\xd8\xff\xe0", "tool": b"ELF\0",
+        "._5.TXT": b"\0\0", "__MACOSX/1/a.txt": b"no\n", "1/.ipynb_checkpoints/a.txt": b"no\n", "Thumbs.db": b"no\n",
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    data = load_text(str(folder), None)
+    text = "".join(text_of(part, data.alphabet) for part in (data.train, data.validation, data.test))
+    assert text == "first\nsecond\nthird\nfourth\n" + "last\n" * 300
+    assert data.name == "texts"
+    assert data.found == (
+        "1,526 characters, 15 different: 1,373 to train on, 76 to validate, 77 to test; "
+        "passed over 3: 3 that are no text (book.pdf, …)"
+    )
+    (folder / "0.txt").write_bytes(b"caf\xe9\n")
+    with refused_in_one_line("0.txt, line 1: byte 0xe9 is not UTF-8"):
+        load_text(str(folder), None)
+
+
+def test_what_is_said_of_a_text_with_rare_characters(tmp_path):
+    characters = "".join(map(chr, range(0x4E00, 0x4E00 + 5000)))
+    data = load_text(written(tmp_path / "signs.txt", (characters + characters[:4095]).encode()), None)
+    assert data.found.startswith(
+        "9,095 characters, 4,095 different, 905 of them not among the 4,095 most frequent: 8,185"
+    )
+
+
+def test_what_gzip_has_packed_is_read(tmp_path):
+    data = load_text(written(tmp_path / "text", gzip.compress(LINES.encode())), None)
+    assert len(data.train) == int(0.9 * len(LINES))
+    with refused_in_one_line("cannot be read (Compressed file ended"):
+        load_text(written(tmp_path / "torn", gzip.compress(LINES.encode())[:-9]), None)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_lines_of_a_stream_come_one_by_one(encoding, size):
+    lines = ["é", "", "\u2028\x85", "猫" * 9, "last"]
+    file = io.BufferedReader(io.BytesIO("\r\n".join(lines).encode(encoding)), size)
+    assert list(text_lines(file)) == lines
+    assert list(text_lines(io.BytesIO("".join(f"{line}\n" for line in lines).encode(encoding)))) == lines
+
+
+def test_each_line_of_a_stream_is_there_as_soon_as_it_has_ended():
+    source, target = os.pipe()
+    with open(source, "rb") as file, open(target, "wb", buffering=0) as pipe:
+        lines = text_lines(file)
+        for line in ("one", "zwölf"):
+            pipe.write(f"{line}\n".encode())
+            assert next(lines) == line
+
+
+def test_what_is_no_text_in_a_stream_is_replaced():
+    assert list(text_lines(io.BytesIO(b"a\xff\n\xc3"))) == ["a\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}"]
+    assert list(text_lines(io.BytesIO(b""))) == []
 
 
 def test_a_damaged_set_of_tfds(tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,10 +15,12 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-from recipes.transfer_learning import Config, unfreeze
+from recipes.transfer_learning import Config, build_model, compile_model, train_head, unfreeze
 from shared.backbones.choice import load_backbone
+from shared.data.images import ImageData, LabelledImages
 from shared.errors import UsageError
 from shared.explain import class_activation_maps
+from shared.training.run import Run
 
 SCRIPT = PROJECT / "recipes" / "transfer_learning.py"
 TINY = ("--preset", "smoke", "--data", "mnist5k", "--per-class", "10", "--test-examples", "100", "--image-size", "32",
@@ -70,6 +74,29 @@ def test_the_upper_half_learns_but_no_batch_normalization(name):
     assert all(np.array_equal(*pair) for pair in zip(before, backbone.get_weights(), strict=True))
 
 
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
+def test_the_native_baseline_trains_as_keras_does():
+    trainer_class = runpy.run_path(str(PROJECT / "benchmarks/transfer_learning_torch.py"))["Trainer"]
+    config = Config.for_preset("smoke", image_size=32, dropout=0.0)
+    keras.utils.set_random_seed(0)
+    backbone, _ = load_backbone("efficientnet_lite0", 32, pretrained=True)  # at random nothing comes through it
+    images = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), "uint8")
+    labels = np.eye(4, dtype="float32")[np.arange(8) % 4]
+    data = SimpleNamespace(train=LabelledImages(images, labels), classes=range(4))
+    model = build_model(config, data, backbone)
+    unfreeze(backbone, 0.5)
+    compile_model(model, config.learning_rate, 10)
+    trainer, initial = trainer_class(config, model, 10), [weight.copy() for weight in model.get_weights()]
+    for _ in range(4):
+        model.reset_metrics()
+        theirs, _ = model.train_on_batch(images, labels)
+        np.testing.assert_allclose(float(trainer.train_on_batch(images, labels)), theirs, rtol=1e-4)
+    for start, ours, theirs, weight in zip(initial, trainer.weights(), model.get_weights(), model.weights, strict=True):
+        learned = np.linalg.norm(theirs - start)
+        assert (learned > 0) == weight.trainable, weight.path
+        assert np.linalg.norm(ours - theirs) <= 0.02 * learned, weight.path
+
+
 def weights(path):
     return keras.saving.load_model(path).get_weights()
 
@@ -93,6 +120,29 @@ def test_killed_while_fine_tuning_and_resumed_ends_with_the_same_bits(tmp_path, 
     assert result_of(again)["metrics"] == whole["metrics"]
     for a, b in zip(weights(tmp_path / "run/model.keras"), weights(tmp_path / "whole/model.keras"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.in_turn
+def test_each_precision_has_features_of_its_own_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8)
+    images = LabelledImages(pixels, np.arange(12) % 3)
+    data = ImageData("noise", list("abc"), images, images, images, [128.0], [74.0], False, "0")
+    options = {"image_size": 32, "head_epochs": 1, "batch_size": 4}
+    backbone = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, strides=8, dtype="float32")])
+    kept = {}
+    for precision in ("mixed_bfloat16", "float32"):
+        config = Config.for_preset("smoke", out=tmp_path / precision, precision=precision, **options)
+        run = Run("transfer_learning", config)  # sets the precision of the layers that are made from here on
+        try:
+            in_precision = keras.Sequential([*backbone.layers, keras.layers.Identity()])
+            train_head(run, build_model(config, data, in_precision), data, "random")
+        finally:
+            keras.config.set_dtype_policy("float32")
+        (kept[precision],) = {path for path in (tmp_path / "cache/features").iterdir()} - set(kept.values())
+    exact, rounded = (np.load(kept[precision] / "train.npy") for precision in ("float32", "mixed_bfloat16"))
+    assert exact.dtype == rounded.dtype == np.float32
+    assert 0 < np.abs(exact - rounded).max() < 0.01 * np.abs(exact).max()
 
 
 @pytest.mark.once

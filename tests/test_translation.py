@@ -1,4 +1,4 @@
-"""The translation recipe: learning, searching with and without a cache, the command line, the model by hand."""
+"""The translation recipe: learning, searching with and without a cache, the command line, the native baseline."""
 
 import json
 import runpy
@@ -83,7 +83,7 @@ def test_a_run_on_the_embedded_pairs(finished):
     assert result["metrics"]["perplexity"] < 400
     assert result["tokens_per_example"] > 3
     assert {path.name for path in finished.iterdir()} == {
-        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras", "subwords.model"),
+        *("checkpoint", "config.json", "history.csv", "result.json", "model.keras", "subwords.model", "subwords.json"),
         *("curves.png", "attention.png", "translations.txt"),
     }
 
@@ -189,7 +189,7 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(other, found[0], rtol=1e-4)
 
 
-def test_by_hand_it_is_the_same():
+def test_the_native_baseline_trains_as_keras_does():
     pytest.importorskip("torch")
     model, config = random_model(warmup_steps=3, ema=0.9)
     for layer in model._flatten_layers():
@@ -212,18 +212,18 @@ def test_by_hand_it_is_the_same():
         np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=2e-3)
 
 
-def test_by_hand_the_translations_are_the_same():
+def test_the_native_baseline_writes_the_same_translations():
     pytest.importorskip("torch")
-    benchmark = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")
+    native = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")
     model, config = random_model(beams=2)
     subwords = Subwords(train_subwords(LINES, 300))
     sentences = [*LINES[:3], "Die Straße.", "Der Hund läuft und läuft und läuft."]
-    both = Translator, benchmark["Translator"]
+    both = Translator, native["Translator"]
     ours, theirs = (kind(model, subwords, 1, 1.0)(sentences, batch_size=2) for kind in both)
     assert ours == theirs
     assert all(ours)
-    with pytest.raises(UsageError, match="say --beams 1"):
-        benchmark["Trainer"](config, model, 6)
+    with pytest.raises(UsageError, match="the native baseline needs --beams 1"):
+        native["Trainer"](config, model, 6)
 
 
 def test_the_schedule_rises_and_falls():
@@ -249,10 +249,10 @@ def test_bleu_is_cased_and_of_plain_text():
         ({"width": 30, "heads": 4}, "--width must be a multiple of twice the 4 heads, not 30"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
         ({"translate": "Hund"}, "--translate needs --resume and --out, a finished run"),
-        ({"batch_size": 5000}, "--batch-size must be at most 600 pairs, not 5000"),
-        ({"vocabulary": 50000}, "a vocabulary of 50000 subwords is more than this text allows: take at most"),
-        ({"vocabulary": 200}, "a vocabulary of 200 subwords is too small for this text: take at least"),
-        ({"data": "a.de,b.en"}, "a.de cannot be read"),
+        ({"batch_size": 5000}, "--batch-size must be at most the 600 pairs to train on, not 5000"),
+        ({"vocabulary": 50000}, "--vocabulary 50000 is more than this text allows: take at most"),
+        ({"vocabulary": 200}, "--vocabulary 200 is too small for this text: take at least"),
+        ({"data": "a.de,b.en"}, "a.de is not there"),
     ],
 )
 def test_what_is_refused(changes, message, tmp_path):

@@ -15,6 +15,7 @@ from shared.layers.unet import (
     NearestUpsampling,
     SpaceToDepth,
     TimeEmbedding,
+    attention_heads,
 )
 
 CASES = {
@@ -167,6 +168,14 @@ def test_upsampling_repeats():
     np.testing.assert_array_equal(numbers(NearestUpsampling(7, 6)(x)), x.repeat(2, axis=1).repeat(2, axis=2)[:, :7, :6])
 
 
+@pytest.mark.once
+def test_every_width_has_attention_heads_that_share_it():
+    widths = range(8, 2049, 8)
+    assert all(width % attention_heads(width) == 0 for width in widths)
+    assert all(width // attention_heads(width) >= min(width, 64) for width in widths)
+    assert [attention_heads(width) for width in (48, 96, 128, 200, 256, 1024)] == [1, 1, 2, 2, 4, 16]
+
+
 def test_to_depth_and_back():
     x = random((2, 6, 4, 3))
     deep = SpaceToDepth(2)(x)
@@ -187,6 +196,7 @@ def digits(height, width, channels=1, examples=4):
         ({"widths": (8, 8, 16), "patch": 1, "attention": 2, "depth": 2}, (28, 28, 1)),  # 28, 14, 7
         ({"widths": (8, 8, 16, 16), "patch": 1, "attention": 0}, (14, 9, 3)),  # 14, 7, 4, 2; 9, 5, 3, 2
         ({"widths": (8, 8), "patch": 2}, (28, 28, 1)),  # 14, 7
+        ({"widths": (8, 200), "patch": 2}, (8, 8, 1)),  # 3 heads of at least 64 channels do not share 200
     ],
 )
 def test_predictions_of_the_unet_have_the_shape_of_the_images(options, shape):

@@ -40,10 +40,13 @@ def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
     Image.new("RGB", (300, 200), "navy").save(tmp_path / "blue.png")
     (tmp_path / "torn.jpg").write_bytes(b"torn")
     again = ("--out", "run", "--resume", "--predict")
-    process = run_recipe("yolo_detection", *again, "blue.png", "blue.png", check=0)
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "navy.png")
+    process = run_recipe("yolo_detection", *again, "blue.png", "navy.png", check=0)
     assert not [line for line in process.stdout.splitlines() if line.startswith("Epoch")]
     report = json.loads((tmp_path / "run/predictions.json").read_text())
-    assert [(entry["file"], entry["width"], entry["height"]) for entry in report] == [("blue.png", 300, 200)] * 2
+    assert [(entry["file"], entry["width"], entry["height"]) for entry in report] == [
+        ("blue.png", 300, 200), ("navy.png", 300, 200),
+    ]  # fmt: skip
     assert len({entry["drawn"] for entry in report}) == 2
     for entry in report:
         with Image.open(tmp_path / entry["drawn"]) as drawn:
@@ -54,9 +57,13 @@ def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
             assert 0 <= top <= bottom <= 200
             assert found["class"] in result["classes"]
             assert found["score"] >= 0.25
-    refused = run_recipe("yolo_detection", *again, "torn.jpg")
-    assert refused.returncode == 2
-    assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (40, 90), "red").save(tmp_path / "more" / "red.png")
+    mixed = run_recipe("yolo_detection", *again, "torn.jpg", "more", "blue.png")
+    assert mixed.returncode == 2
+    assert "torn.jpg cannot be read as an image" in mixed.stderr.splitlines()[-1]
+    report = json.loads((tmp_path / "run/predictions.json").read_text())
+    assert [entry["file"] for entry in report] == ["more/red.png", "blue.png"]
 
 
 @pytest.mark.once

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from shared.errors import UsageError
 
@@ -28,15 +29,46 @@ def backends_named(text: str) -> tuple[str, ...]:
     return names
 
 
-def chosen_backend() -> str:
-    """The backend that Keras will choose: KERAS_BACKEND, else keras.json, else TensorFlow."""
-    if name := os.environ.get("KERAS_BACKEND"):
-        return name
-    settings = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+def settings_path() -> Path:
+    """Where Keras looks for its settings."""
+    home = Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")
+    return Path(os.environ.get("KERAS_HOME", home / ".keras")).expanduser() / "keras.json"
+
+
+def read_settings() -> dict[str, Any]:
+    """What keras.json says; nothing where there is none.
+
+    Raises:
+        UsageError: Keras would not read it, or fail on it with a page of traceback.
+    """
+    path = settings_path()
     try:
-        return json.loads(settings.read_text())["backend"]
-    except (OSError, ValueError, KeyError):
-        return "tensorflow"
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): correct or delete it") from None
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path} holds no settings by name: correct or delete it")
+    choices = {"floatx": ("float16", "float32", "float64"), "image_data_format": ("channels_last", "channels_first")}
+    for name, known in choices.items():
+        if settings.get(name, known[0]) not in known:
+            raise UsageError(f"{name} in {path} must be one of {', '.join(known)}, not {settings[name]!r}")
+    if not isinstance(settings.get("epsilon", 1e-7), float):
+        raise UsageError(f"epsilon in {path} must be a number such as 1e-7, not {settings['epsilon']!r}")
+    return settings
+
+
+def chosen_backend() -> tuple[str, str]:
+    """The backend that Keras will choose, and why: KERAS_BACKEND, else keras.json, else TensorFlow.
+
+    Raises:
+        UsageError: keras.json is malformed, which ends Keras whatever KERAS_BACKEND is.
+    """
+    settings = read_settings()
+    if name := os.environ.get("KERAS_BACKEND"):
+        return name, f"KERAS_BACKEND={name}"
+    if "backend" in settings:
+        return str(settings["backend"]), f"backend {settings['backend']} in {settings_path()}"
+    return "tensorflow", "Keras's choice where KERAS_BACKEND is not set"
 
 
 def require_backend() -> None:
@@ -44,16 +76,21 @@ def require_backend() -> None:
 
     Recipes call this before `import keras`, which would fail with a page of traceback.
     """
-    name, installed = chosen_backend(), installed_backends()
+    try:
+        name, reason = chosen_backend()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    installed = installed_backends()
     here = f"installed here: {', '.join(installed)}" if installed else "none is installed here"
     if not importlib.util.find_spec("keras"):
         problem = 'Keras is not installed: run  pip install -c constraints.txt -e ".[all]"'
     elif name not in BACKENDS:
-        problem = f"KERAS_BACKEND={name} is not one of {', '.join(BACKENDS)} ({here})"
+        problem = f"{reason} is not one of {', '.join(BACKENDS)} ({here})"
     elif name not in installed:
-        unset = "" if os.environ.get("KERAS_BACKEND") else " (Keras's choice where KERAS_BACKEND is not set)"
+        why = "" if os.environ.get("KERAS_BACKEND") else f" ({reason})"
         remedy = f"set KERAS_BACKEND={installed[0]}, or run" if installed else "run"
-        problem = f'the backend {name}{unset} is not installed; {here}: {remedy}  pip install -e ".[{name}]"'
+        problem = f'the backend {name}{why} is not installed; {here}: {remedy}  pip install -e ".[{name}]"'
     else:
         return
     print(f"error: {problem}", file=sys.stderr)

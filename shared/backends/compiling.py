@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
@@ -19,12 +20,9 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
         models: all models and layers that the function uses, built.
 
     Returns:
-        A function that takes the same arguments, also as NumPy arrays and numbers, and gives the backend's tensors.
+        A function that takes the same arguments, also as NumPy arrays, numbers and variables, and gives the
+        backend's tensors, which stay as they are when variables change.
     """
-
-    def tensors(structure: Any) -> Any:
-        return keras.tree.map_structure(lambda x: None if x is None else keras.ops.convert_to_tensor(x), structure)
-
     match keras.config.backend():
         case "jax":
             import jax
@@ -37,17 +35,47 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
                 with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
                     return function(*arguments)
 
-            return lambda *arguments: program([variable.value for variable in variables], tensors(arguments))
+            return lambda *arguments: program([variable.value for variable in variables], as_tensors(arguments))
         case "torch":
             import torch
 
             def run(*arguments):
                 with torch.no_grad():
-                    return function(*tensors(arguments))
+                    return keras.tree.map_structure(own_tensor, function(*as_tensors(arguments)))
 
             return run
         case "tensorflow":
             import tensorflow as tf
 
             program = tf.function(function)
-            return lambda *arguments: program(*tensors(arguments))
+            return lambda *arguments: program(*as_tensors(arguments))
+
+
+def as_tensors(structure: Any) -> Any:
+    """A nested structure with tensors in place of arrays, numbers and variables.
+
+    Floats of 64 bits become smaller, as in `fit`. What is the value of a variable is copied where it would change with
+    the variable.
+    """
+
+    def tensor(x: Any) -> Any:
+        if x is None:
+            return None
+        double = getattr(x, "dtype", None) == np.float64
+        return own_tensor(keras.ops.convert_to_tensor(x, dtype=keras.config.floatx() if double else None))
+
+    return keras.tree.map_structure(tensor, structure)
+
+
+def own_tensor(x: Any) -> Any:
+    """A copy of what is the value of a variable on PyTorch or TensorFlow, where it is changed in place; else `x`."""
+    match keras.config.backend():
+        case "torch":
+            import torch
+
+            return x.detach().clone() if isinstance(x, torch.nn.Parameter) else x
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.convert_to_tensor(x) if isinstance(x, tf.Variable) else x
+    return x

@@ -109,11 +109,21 @@ def value_and_grad(
             with tf.GradientTape() as tape:
                 tape.watch(values)
                 loss, (aux, assigned) = run(values)
-            # Those of embeddings are no tensors at first, but rows and their numbers.
-            gradients = [None if x is None else tf.convert_to_tensor(x) for x in tape.gradient(loss, values)]
+            gradients = dense_gradients(tape.gradient(loss, values))
     for variable, value in zip(scope.assigned.values(), assigned, strict=True):
         variable.assign(value)
     return ((loss, aux) if has_aux else loss), gradients
+
+
+def dense_gradients(gradients: Sequence[Any]) -> list[Any]:
+    """Gradients on TensorFlow as tensors: those of embeddings are `tf.IndexedSlices`, rows and their numbers, at first.
+
+    A row that is used several times appears in them as often, and the squares and norms that optimizers take of them
+    are then wrong.
+    """
+    import tensorflow as tf
+
+    return [None if each is None else tf.convert_to_tensor(each) for each in gradients]
 
 
 @contextlib.contextmanager

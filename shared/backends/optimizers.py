@@ -6,6 +6,27 @@ from typing import Any
 
 import keras
 
+from shared.backends.gradients import dense_gradients
+
+
+def prepare_optimizer(model: keras.Model) -> None:
+    """Makes the variables of a compiled model's optimizer before the first step of `fit`.
+
+    On TensorFlow the optimizer is from then on given the gradients of embeddings as tensors, as on the other backends:
+    see `dense_gradients`.
+    """
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    if keras.config.backend() == "tensorflow":
+        optimizer.apply = functools.partial(apply_dense, optimizer)
+
+
+def apply_dense(
+    optimizer: keras.optimizers.Optimizer, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
+) -> None:
+    """`optimizer.apply` on TensorFlow, the gradients made tensors first."""
+    type(optimizer).apply(optimizer, dense_gradients(grads), trainable_variables)
+
 
 def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Lets an optimizer clip by the global norm, average the weights, and Adam update them, all of them together.
@@ -36,8 +57,14 @@ def clip_together(optimizer: keras.optimizers.Optimizer, clip: Callable, gradien
     if not optimizer.global_clipnorm or optimizer.clipnorm or any(each is None for each in gradients):
         return clip(gradients)
     with torch.no_grad():
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        return torch._foreach_mul(gradients, torch.clamp(optimizer.global_clipnorm / norm, max=1.0))
+        norm = torch.stack(torch._foreach_norm(gradients)).square().sum().sqrt()
+        scale = torch.clamp(optimizer.global_clipnorm / norm, max=1.0)
+        return torch._foreach_mul(gradients, scale + (norm - norm))  # NaN, as Keras's, where the norm is not finite
+
+
+def steps_taken(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The updates so far, a tensor: `iterations`, which is a variable unless gradients are accumulated."""
+    return keras.ops.convert_to_tensor(optimizer.iterations)
 
 
 def average_together(optimizer: keras.optimizers.Optimizer, average: Callable, variables: list[keras.Variable]) -> None:
@@ -50,7 +77,7 @@ def average_together(optimizer: keras.optimizers.Optimizer, average: Callable, v
         averages = [each.value for each in optimizer._model_variables_moving_average]
         weights = [variable.value for variable in variables]
         # At the first step the averages are the weights.
-        momentum = optimizer.ema_momentum * (optimizer.iterations.value != 0).to(averages[0].dtype)
+        momentum = optimizer.ema_momentum * (steps_taken(optimizer) != 0).to(averages[0].dtype)
         torch._foreach_lerp_(averages, weights, [1 - momentum] * len(weights))
 
 
@@ -72,7 +99,7 @@ def update_adam_together(
     with torch.no_grad():
         # Keras adds epsilon before it corrects the bias of the moments, so that correction is part of the rate; the
         # operation is told that there were endless steps, and corrects nothing.
-        step = optimizer.iterations.value + 1
+        step = steps_taken(optimizer) + 1
         correction = (1 - optimizer.beta_2**step).sqrt() / (1 - optimizer.beta_1**step)
         endless = torch.full((), torch.inf, device=weights[0].device)
         torch._fused_adam_(

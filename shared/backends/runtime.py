@@ -8,22 +8,34 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import psutil
 
+from shared.backends.initializers import draw_weights_on_host
 from shared.files import cache_directory
 
 
 def prepare_backend(seed: int, precision: str) -> None:
     """Seeds everything, sets the dtype policy and turns on what makes a run repeatable and its second start quick.
 
+    Matrix products and convolutions of float32 numbers are computed in float32, whatever the policy. By default GPUs
+    and TPUs round the factors, to TensorFloat-32 or bfloat16, and each backend does so in other operations.
+
     Args:
         seed: for initial weights and for whatever the backend draws.
         precision: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
     """
+    # The experiment is what the options say, not what is left in keras.json or in KERAS_MAX_EPOCHS.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
     keras.config.set_dtype_policy(precision)
+    draw_weights_on_host()
     # Not keras.utils.set_random_seed, which imports TensorFlow wherever it is installed. Keras draws the seeds of
     # initializers and layers from `random`.
     random.seed(seed)
@@ -35,20 +47,53 @@ def prepare_backend(seed: int, precision: str) -> None:
             if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
                 jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+            jax.config.update("jax_default_matmul_precision", "float32")
         case "torch":
             import torch
 
             torch.manual_seed(seed)
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
         case "tensorflow":
             import tensorflow as tf
 
             tf.random.set_seed(seed)
+            tf.config.experimental.enable_tensor_float_32_execution(False)
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def seed_step(seed: int, epoch: int, batch: int) -> None:
-    """Makes what the backend draws in a training step depend on its place alone, so that a resumed run draws the same.
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Layers that are made meanwhile have this dtype policy, such as "float32", unless they are given another."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def matmul_precision() -> str:
+    """How the backend is set to multiply float32 numbers: "float32", or "lower" where a GPU or TPU may round them."""
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            exact = jax.config.jax_default_matmul_precision in ("float32", "highest")
+        case "torch":
+            import torch
+
+            exact = torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+        case "tensorflow":
+            import tensorflow as tf
+
+            exact = not tf.config.experimental.tensor_float_32_execution_enabled()
+    return "float32" if exact else "lower"
+
+
+def seed_step(rng: np.random.Generator) -> None:
+    """Seeds what the backend draws in a training step, by its place alone, so that a resumed run draws the same.
 
     Keras keeps the states of its own generators, but on PyTorch a Dropout without a seed draws from PyTorch's, and so
     does every pass of a DataLoader.
@@ -56,7 +101,7 @@ def seed_step(seed: int, epoch: int, batch: int) -> None:
     if keras.config.backend() == "torch":
         import torch
 
-        torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1)[0]))
+        torch.manual_seed(int(rng.integers(2**63)))
 
 
 @contextlib.contextmanager
@@ -76,6 +121,13 @@ def synchronize_state(model: keras.Model) -> None:
     """Brings the variables of a model in the middle of `fit` up to date. JAX keeps them elsewhere while it trains."""
     if keras.config.backend() == "jax":
         model.jax_state_sync()
+
+
+def non_trainable_values(model: keras.Model) -> list[Any]:
+    """The values of a model's non-trainable variables after a step of `fit`. JAX keeps them elsewhere meanwhile."""
+    if keras.config.backend() == "jax":
+        return model._jax_state["non_trainable_variables"]
+    return [variable.value for variable in model.non_trainable_variables]
 
 
 def backend_version() -> str:
@@ -136,7 +188,7 @@ def peak_device_memory() -> int | None:
 def machine_name() -> str:
     """The processor, its cores and the memory of this machine, and its accelerator if the backend uses one."""
     try:
-        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))[1]
     except (OSError, TypeError):
         model = platform.processor() or platform.machine()
     device = "" if device_name() == "cpu" else f"{device_name()}, "

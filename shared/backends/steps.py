@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
+from shared.backends.compiling import as_tensors, own_tensor
 from shared.backends.gradients import StepScope
 from shared.errors import UsageError
 
@@ -35,8 +35,9 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
             function as it is each time, to look into it. JAX always compiles.
 
     Returns:
-        A function that takes the same arguments by position, also as NumPy arrays and numbers, and gives what the
-        function returns as tensors on the device.
+        A function that takes the same arguments by position, also as NumPy arrays, numbers and variables or their
+        values, and gives what the function returns as tensors on the device. What the step changes changes neither its
+        arguments nor the results of earlier calls.
 
     Raises:
         UsageError: the function makes new variables each time (JAX; on TensorFlow, a ValueError of its own).
@@ -107,6 +108,9 @@ class JaxStep:
         return results, [jax.numpy.asarray(scope.get_current_value(x), dtype=x.dtype) for x in self.changing]
 
     def __call__(self, *arguments: Any) -> Any:
+        import jax
+
+        arguments = jax.tree.map(lambda x: x.value if isinstance(x, keras.Variable) else x, arguments)
         if self.program is None:
             self.prepare(arguments)
         try:
@@ -117,11 +121,14 @@ class JaxStep:
 
     def call(self, arguments: tuple) -> Any:
         """Calls the program and puts the new values in place."""
+        import jax
+
         # Not `value` and `assign`: for a small model, what these check would take longer than the step.
         changing = [variable._value for variable in self.changing]
         fixed = [variable._value for variable in self.fixed]
-        if len({id(value) for value in changing + fixed}) < len(changing) + len(fixed):
-            changing = with_memory_of_their_own(changing, fixed)
+        others = fixed + jax.tree.leaves(arguments)
+        if len({id(value) for value in changing + others}) < len(changing) + len(others):
+            changing = with_memory_of_their_own(changing, others)
         results, changing = self.program(changing, fixed, arguments)
         for variable, value in zip(self.changing, changing, strict=True):
             variable._value = value
@@ -154,7 +161,7 @@ class TorchStep:
             shapes = structure, *(None if each is None else (each.shape, each.dtype, each.device) for each in leaves)
             if shapes in self.programs:
                 return self.programs[shapes](*arguments)
-            # So that an argument is told from a variable whose value it may be.
+            # So that an argument is told from the same tensor used beside it.
             arguments = torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
             if shapes in self.outside:
                 self.programs[shapes] = recorded(self.run, arguments, self.outside.pop(shapes)) or self.run
@@ -164,13 +171,7 @@ class TorchStep:
 
     def run(self, *arguments: Any) -> Any:
         """Runs the function as it is."""
-        import torch
-
-        def own(x: Any) -> Any:
-            """A tensor that later steps do not change."""
-            return x.detach().clone() if isinstance(x, torch.nn.Parameter) else x
-
-        return keras.tree.map_structure(own, self.function(*arguments))
+        return keras.tree.map_structure(own_tensor, self.function(*arguments))
 
 
 def run_and_watch(function: Callable[..., Any], arguments: tuple) -> tuple[Any, list[Any]]:
@@ -200,7 +201,7 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
     """The operations on tensors that a function on PyTorch consists of, as a function.
 
     Args:
-        function: to record; it is run once, and what it changes is put back.
+        function: to record; it is run once, and what it changes is put back, the state of PyTorch's random numbers too.
         arguments: of the shapes to record it for.
         outside: tensors that it uses or changes beside them.
 
@@ -227,7 +228,8 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
 
     before = [each.clone() for each in outside]
     try:
-        program = make_fx(refusing)(arguments, outside)
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            program = make_fx(refusing)(arguments, outside)
     except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
         return None
     finally:
@@ -247,15 +249,3 @@ def with_memory_of_their_own(arrays: list[Any], others: list[Any]) -> list[Any]:
         distinct.append(array.copy() if id(array) in seen else array)
         seen.add(id(array))
     return distinct
-
-
-def as_tensors(structure: Any) -> Any:
-    """A nested structure with tensors in place of arrays and numbers; floats of 64 bits become smaller, as in `fit`."""
-
-    def tensor(x: Any) -> Any:
-        if x is None:
-            return None
-        double = getattr(x, "dtype", None) == np.float64
-        return keras.ops.convert_to_tensor(x, dtype=keras.config.floatx() if double else None)
-
-    return keras.tree.map_structure(tensor, structure)

@@ -1,5 +1,6 @@
 """Runs the same experiment on every backend, in turns, and gathers what was measured."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from shared.backends.choice import installed_backends
-from shared.compare.agreement import compare_layers, loss_agreement
+from shared.compare.agreement import compare_courses, compare_layers
 from shared.compare.job import Job
 from shared.errors import UsageError
 from shared.records import PROJECT
 
-FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch", "tensorflow": "TensorFlow"}
+FACTS = ("parameters", "precision", "machine", "commit", "preset", "batch_size", "batches_per_epoch", "epochs")
+"""What is known of the experiment once its weights are there; None before."""
 
 
 @dataclass
@@ -32,8 +34,9 @@ class Row:
     problem: str | None = None
     """Why it has no, or not all, numbers."""
     facts: dict[str, Any] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    reordered: list[list[float]] = field(default_factory=list)
+    course: dict[str, Any] = field(default_factory=dict)
+    """Of the first steps, see `training_course`."""
+    reordered: list[dict[str, Any]] = field(default_factory=list)
     """The same with the examples of each batch in other orders."""
     layers: Path | None = None
     measured: list[dict[str, float]] = field(default_factory=list)
@@ -53,9 +56,15 @@ class Row:
             "by_hand": self.native is not None,
             "problem": self.problem,
             **self.facts,
-            "losses": self.losses,
+            "losses": losses_of(self.course),
+            "reordered": [losses_of(course) for course in self.reordered],
             "measures": measures,
         }
+
+
+def losses_of(course: dict[str, Any]) -> list[float]:
+    """The losses of a course; empty where there is none."""
+    return [loss for (loss,) in course["loss"]["values"]] if course else []
 
 
 class WorkerFailed(Exception):
@@ -114,7 +123,7 @@ class Comparison:
         return [row for row in self.rows if not row.problem]
 
     def run(self) -> None:
-        """Runs everything. What was measured before a Ctrl-C is kept, and `interrupted` set.
+        """Runs everything. What was measured before a Ctrl-C, SIGTERM or SIGHUP is kept, and `interrupted` set.
 
         Raises:
             UsageError: the directory cannot be used, or the recipe refuses its options.
@@ -124,14 +133,15 @@ class Comparison:
         except OSError as error:
             raise UsageError(f"cannot make {self.directory} ({error.strerror}): take another --out") from None
         try:
-            self.prepare()
-            for row in self.working:
-                self.attempt(row, "agree", self.keep_losses)
-            if self.layers:
-                self.run_layers()
-            for number in range(1, self.repeats + 1):
+            with interrupted_by_signals():
+                self.prepare()
                 for row in self.working:
-                    self.attempt(row, "measure", self.keep_measured, number)
+                    self.attempt(row, "agree", self.keep_losses)
+                if self.layers:
+                    self.run_layers()
+                for number in range(1, self.repeats + 1):
+                    for row in self.working:
+                        self.attempt(row, "measure", self.keep_measured, number)
         except KeyboardInterrupt:
             self.interrupted = True
 
@@ -154,6 +164,8 @@ class Comparison:
                 weights = self.directory / f"{row.name}-prepare" / "run" / "initial.weights.h5"
                 shutil.move(weights, self.weights_path)
                 return
+        for row in self.working:
+            row.problem = "no backend of Keras made the initial weights"
 
     @property
     def weights_path(self) -> Path:
@@ -176,7 +188,7 @@ class Comparison:
         print(f"{row.name}: {row.problem}", file=sys.stderr, flush=True)
 
     def keep_losses(self, row: Row, answer: dict[str, Any]) -> None:
-        row.losses, row.reordered = answer["losses"], answer.get("reordered", [])
+        row.course, row.reordered = answer["course"], answer["reordered"]
 
     def keep_measured(self, row: Row, answer: dict[str, Any]) -> None:
         row.measured.append(answer["measured"])
@@ -195,7 +207,7 @@ class Comparison:
 
     def read_answer(self, row: Row, task: str, number: int | None) -> dict[str, Any] | None:
         path = self.job_directory(row, task, number) / "answer.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def answer_of(self, row: Row, task: str, number: int | None = None, **job: Any) -> dict[str, Any]:
         """Runs one job in a process of its own and returns its answer.
@@ -212,7 +224,7 @@ class Comparison:
             options += ["--initial-weights", str(self.weights_path)]
         native = str(row.native) if row.native else None
         job = Job(self.recipe, task, str(directory), options, steps=self.steps, native=native, **job)
-        (directory / "job.json").write_text(json.dumps(job._asdict()))
+        (directory / "job.json").write_text(json.dumps(job._asdict()), encoding="utf-8")
         environment = os.environ | {
             "KERAS_BACKEND": row.backend,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
@@ -239,7 +251,7 @@ class Comparison:
 
     def report(self) -> dict[str, Any]:
         """What report.json holds."""
-        losses = {row.name: row.losses for row in self.rows if row.losses}
+        courses = {row.name: row.course for row in self.rows if row.course}
         reordered = {row.name: row.reordered for row in self.rows}
         directories = {row.name: row.layers for row in self.rows if row.layers}
         return {
@@ -248,9 +260,10 @@ class Comparison:
             "repeats": self.repeats,
             "steps": self.steps,
             "interrupted": self.interrupted,
-            **{key: value for key, value in self.facts.items() if key not in ("version", "device", "tolerance")},
+            **dict.fromkeys(FACTS),
+            **{key: value for key, value in self.facts.items() if key not in ("version", "device")},
             "rows": [row.summary() for row in self.rows],
-            "agreement": loss_agreement(losses, self.facts.get("tolerance", 0.0), reordered),
+            "compared": compare_courses(courses, reordered),
             "layers": compare_layers(directories) if len(directories) > 1 else [],
             "by_hand": dict(self.ratios()),
         }
@@ -267,13 +280,34 @@ class Comparison:
                 yield backend, steps[backend, False] / steps[backend, True]
 
 
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and the end of the terminal do what Ctrl-C does, unless they are ignored, as under nohup."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_watched(command: list[str], environment: dict[str, str], log: Path, label: str) -> int:
-    """Runs a command with its output in a file, showing on a terminal how it goes; returns its exit code."""
+    """Runs a command with its output in a file, showing on a terminal how it goes; returns its exit code.
+
+    Its standard input stays open as long as this process lives; see `end_with_parent`.
+    """
     started = time.monotonic()
     print(label, end="" if sys.stdout.isatty() else "\n", flush=True)
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
         try:
@@ -287,6 +321,7 @@ def run_watched(command: list[str], environment: dict[str, str], log: Path, labe
             process.wait()
             raise
         finally:
+            process.stdin.close()
             if sys.stdout.isatty():
                 print(f"\r\033[K{label}  {time.monotonic() - started:.0f} s")
     return process.returncode
@@ -294,7 +329,9 @@ def run_watched(command: list[str], environment: dict[str, str], log: Path, labe
 
 def last_line(log: Path) -> str:
     """The last line of a log that is not empty."""
-    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines()]
+    lines = [
+        line.strip() for line in log.read_text(errors="replace", encoding="utf-8").replace("\r", "\n").splitlines()
+    ]
     return next((line for line in reversed(lines) if line), "")
 
 
@@ -303,6 +340,6 @@ def reason_of(code: int, log: Path) -> str:
     if code < 0:
         memory = "; out of memory?" if -code == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{memory} (see {log})"
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or [last_line(log)])[-1] + ("" if code == 2 else f" (exit code {code}, see {log})")

@@ -1,5 +1,9 @@
 """What a comparison asks of a process of its own."""
 
+import os
+import signal
+import sys
+import threading
 from typing import NamedTuple
 
 
@@ -20,3 +24,18 @@ class Job(NamedTuple):
     """File with the same model by hand, which then trains in place of the Keras model."""
     reference: str | None = None
     """For "layers": directory of the backend whose inputs each layer is given."""
+
+
+def end_with_parent() -> None:
+    """Kills this process and those that it started once its standard input ends, which the parent holds open.
+
+    However the parent ends, also by SIGKILL, so that nothing goes on training for nobody.
+    """
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        leads_group = os.getpgrp() == os.getpid()
+        (os.killpg if leads_group else os.kill)(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()

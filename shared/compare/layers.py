@@ -29,32 +29,44 @@ def to_arrays(structure: Any) -> Any:
     return keras.tree.map_structure(lambda x: keras.ops.convert_to_numpy(x) if keras.ops.is_tensor(x) else x, structure)
 
 
-def recorded_calls(model: keras.Model, inputs: Any) -> dict[str, Call]:
+def recorded_calls(model: keras.Model, inputs: Any) -> tuple[dict[str, Call], dict[str, str]]:
     """Runs a model once, as in training, and notes the first call of each layer inside it, by "place name".
 
     Layers that run inside a loop of the backend's, such as the cell of an LSTM, have no values to note there; they are
     compared as part of the layer around them.
+
+    Returns:
+        The calls, and of each other layer that computes something, by "place name" too, why it has none.
     """
-    calls, originals = {}, {}
+    calls, missing, originals = {}, {}, {}
 
     def recording(key: str, layer: keras.layers.Layer, function: Callable) -> Callable:
         def call(*args, **kwargs):
             outputs = function(*args, **kwargs)
             if key not in calls:
+                missing[key] = "runs inside a loop of the backend, as part of the layer around it"
                 with contextlib.suppress(Exception):  # each backend has its own for a value that is not there yet
                     calls[key] = Call(layer, function, to_arrays((args, kwargs)), to_arrays(outputs))
+                    del missing[key]
             return outputs
 
         return call
 
-    layers = list(model._flatten_layers(include_self=False))
-    for index, layer in enumerate(layers):
+    layers = {layer_key(i, layer): layer for i, layer in enumerate(model._flatten_layers(include_self=False))}
+    for key, layer in layers.items():
         originals[layer] = layer.call
-        layer.call = recording(f"{index:03} {layer.name}", layer, layer.call)
+        layer.call = recording(key, layer, layer.call)
+        if not isinstance(layer, keras.layers.InputLayer):
+            missing[key] = "is not called in training"
     model(inputs, training=True)
-    for layer in layers:
+    for layer in layers.values():
         layer.call = originals[layer]
-    return dict(sorted(calls.items()))
+    return dict(sorted(calls.items())), missing
+
+
+def layer_key(index: int, layer: keras.layers.Layer) -> str:
+    """ "place name" of a layer in its model."""
+    return f"{index:03} {layer.name}"
 
 
 def replayed(call: Call, arguments: Any, seed: int) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
@@ -107,7 +119,8 @@ def replayed(call: Call, arguments: Any, seed: int) -> tuple[list[np.ndarray], d
 
 
 def layer_arrays(model: keras.Model, batch: tuple, directory: Path, reference: Path | None) -> None:
-    """Writes layers.npz: for each layer its inputs and outputs in the model, and its outputs and gradients by itself.
+    """Writes layers.npz: for each layer its inputs and outputs in the model, and its outputs and gradients by itself;
+    for those that have none, the reason.
 
     Args:
         model: with the same weights on every backend.
@@ -116,8 +129,10 @@ def layer_arrays(model: keras.Model, batch: tuple, directory: Path, reference: P
         reference: directory of the backend whose inputs each layer is given by itself; None for the model's own.
     """
     inputs = keras.tree.map_structure(lambda x: keras.ops.convert_to_tensor(x[:EXAMPLES]), batch[0])
-    calls = recorded_calls(model, inputs)
-    arrays, kinds = {}, {}
+    calls, missing = recorded_calls(model, inputs)
+    layers = enumerate(model._flatten_layers(include_self=False))
+    kinds = {layer_key(index, layer): type(layer).__name__ for index, layer in layers}
+    arrays = {}
     given = np.load(reference / "layers.npz", allow_pickle=False) if reference else {}
     for number, (key, call) in enumerate(calls.items()):
         flat = keras.tree.flatten(call.arguments)
@@ -125,7 +140,6 @@ def layer_arrays(model: keras.Model, batch: tuple, directory: Path, reference: P
             given.get(f"{key}|argument|{i}", x) if isinstance(x, np.ndarray) else x for i, x in enumerate(flat)
         ]
         outputs, gradients = replayed(call, keras.tree.pack_sequence_as(call.arguments, shared_inputs), number)
-        kinds[key] = type(call.layer).__name__
         groups = {
             "argument": {i: x for i, x in enumerate(flat) if isinstance(x, np.ndarray)},
             "in place": {i: x for i, x in enumerate(keras.tree.flatten(call.outputs)) if isinstance(x, np.ndarray)},
@@ -134,4 +148,5 @@ def layer_arrays(model: keras.Model, batch: tuple, directory: Path, reference: P
         }
         for group, members in groups.items():
             arrays |= {f"{key}|{group}|{name}": array for name, array in members.items()}
-    np.savez(directory / "layers.npz", kinds=np.array(json.dumps(kinds)), **arrays)
+    facts = {"kinds": {key: kinds[key] for key in sorted({*calls, *missing})}, "missing": missing}
+    np.savez(directory / "layers.npz", facts=np.array(json.dumps(facts)), **arrays)

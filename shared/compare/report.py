@@ -7,9 +7,11 @@ from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
-from shared.compare.summary import failed, measures_table, verdict
+from shared.compare.agreement import judge, judged_steps
+from shared.compare.summary import failed, layer_remark, measures_table, number_text, verdict
 
 STARTING = {
     "import": "import_seconds",
@@ -34,17 +36,20 @@ def report_html(report: dict[str, Any]) -> str:
             ("Start: until the end of the first step", plot_start(report["rows"])),
             ("Step: median, and 95th percentile", plot_steps(report["rows"])),
         ]
-    if report["agreement"]["agrees"] is not None:
+    loss = next((series for series in report["compared"] if series["name"] == "loss" and series["differences"]), None)
+    if loss:
         figures += [
             ("Losses of the first steps", plot_losses(report["rows"])),
-            ("Relative difference of the losses", plot_differences(report["agreement"])),
+            ("Relative difference of the losses", plot_differences(loss)),
         ]
     return environment.get_template("report.html").render(
         report=report,
         header=header,
         lines=lines,
         verdict=verdict(report),
-        good=not failed(report),
+        good=judge(report["compared"])["agrees"] != "unexplained" and not failed(report),
+        number_text=number_text,
+        layer_remark=layer_remark,
         figures=[(title, jinja2.filters.Markup(svg_of(figure, title))) for title, figure in figures],
     )
 
@@ -112,18 +117,20 @@ def plot_losses(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def plot_differences(agreement: dict[str, Any]) -> Figure:
-    """The relative difference at each step, and the tolerance."""
+def plot_differences(loss: dict[str, Any]) -> Figure:
+    """The largest relative difference of the losses at each step, and that of a backend from itself, reordered."""
     figure, axes = new_figure(5)
-    differences = agreement["differences"]
+    differences = np.max([pair["values"] for pair in loss["differences"]], axis=0)
+    controls = np.max(list(loss["controls"].values()), axis=0)
     floor = 1e-9  # equal to the last bit, and not to be seen on a logarithmic axis
-    steps = range(1, len(differences) + 1)
-    axes.plot(steps, [max(x, floor) for x in differences], "o-", markersize=3, color="#3987d6", label="backends")
-    if any(agreement["reordered"]):
-        reordered = [max(x, floor) for x in agreement["reordered"]]
-        axes.plot(steps, reordered, "--", color="#8f8f8f", label="a backend from itself, reordered")
+    axes.plot(loss["steps"], np.maximum(differences, floor), "o-", markersize=3, color="#3987d6", label="backends")
+    axes.plot(loss["steps"], controls, "--", color="#8f8f8f", label="a backend from itself, reordered, so far")
+    count = min(judged_steps(loss).values())
+    if 0 < count < len(loss["steps"]):
+        axes.axvline(
+            loss["steps"][count - 1] + 0.5, color="#d64545", linestyle="--", linewidth=1, label="end of what is judged"
+        )
     axes.legend(frameon=False, fontsize=8)
-    axes.axhline(agreement["tolerance"], color="#d64545", linestyle="--", linewidth=1)
-    axes.annotate("tolerance", (1, agreement["tolerance"]), xytext=(0, 3), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="step", ylabel="(highest − lowest) / mean", yscale="log")
+    axes.set(xlabel="step", ylabel="difference / largest loss", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return figure

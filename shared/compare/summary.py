@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from shared.compare.agreement import judge, judged_steps, recorded_comparison
+
 # Name in report.json, what it is called, how it is shown, and how many of its unit one is.
 MEASURES = [
     ("import_seconds", "import", "{:.1f} s", 1),
@@ -43,24 +45,89 @@ def measures_table(report: dict[str, Any]) -> list[list[str]]:
     return table
 
 
+LOOK_AT = {
+    "initial weights": "the initializers",
+    "loss": "the loss, masks and what the layers compute (--layers)",
+    "moving statistics": "batch normalization and other averages",
+}
+"""Where the cause of a difference is likely to be, by the end of the name of the series; else at `LOOK_AT_UPDATES`."""
+
+LOOK_AT_UPDATES = "the gradients, clipping and the settings of the optimizer"
+
+
 def verdict(report: dict[str, Any]) -> str:
-    """What the loss curves say, in a sentence or two."""
-    found = report["agreement"]
+    """What the losses and updates of the first steps say, in a few sentences."""
+    compared = recorded_comparison(report)
+    found = judge(compared)
     if found["agrees"] is None:
         return "Agreement: not judged, because fewer than two ran."
-    judged = {
-        "yes": "The losses AGREE",
-        "rounding": "The losses AGREE AS FAR AS ROUNDING LETS THEM",
-        "no": "The losses DO NOT AGREE",
-    }[found["agrees"]]
+    loss = next(series for series in compared if series["name"] == "loss")
+    largest = max(value for pair in loss["differences"] for value in pair["values"])
     if report["precision"] != "float32":
-        judged = f"Agreement is judged in float32 only; in {report['precision']}"
-    drift = f"drift begins at step {found['drift']}" if found["drift"] else "no drift"
+        return (
+            f"Agreement is judged in float32 only; in {report['precision']} the largest relative difference of the "
+            f"losses is {largest:.1e}."
+        )
+    what = "losses and updates" if len(compared) > 1 else "losses"
+    sentences = {
+        "yes": [f"The {what} agree within rounding (reordering a batch on one backend moves the loss as far)."],
+        "unexplained": [f"The {what} agree within the tolerance, but not within rounding."],
+        "no": [f"The {what} DO NOT AGREE."],
+    }[found["agrees"]]
+    for row, moved in found["order"].items():
+        sentences.append(
+            f"The loss on {row} depends on the order of the examples: in another order, the first one differs by "
+            f"{moved:.1e}."
+        )
+    sentences += [finding_text(finding) for finding in found["findings"]]
+    sentences += judged_text(loss, found["judged"])
+    sentences += updates_text([series for series in compared if series is not loss])
+    return " ".join(sentences)
+
+
+def finding_text(finding: dict[str, Any]) -> str:
+    """What differs, in a sentence."""
+    name, (one, other), step = finding["series"], finding["rows"], finding["step"]
+    look_at = next((place for end, place in LOOK_AT.items() if name.endswith(end)), LOOK_AT_UPDATES)
+    if name == "loss":
+        what = f"the losses from step {step} on"
+        if step > 1:
+            look_at = LOOK_AT_UPDATES
+    elif name == "initial weights":
+        what = "the initial weights drawn from the same seed"
+    else:
+        what = f"the size of the updates of the {name} from step {step} on"
     return (
-        f"{judged}: largest relative difference {found['largest']:.1e}, at step {found['step']} of "
-        f"{len(found['differences'])}; tolerance {found['tolerance']:.0e}; {drift} (first step above a tenth of that). "
-        f"A backend from itself, the examples of its batches in another order: up to {found['largest_reordered']:.1e}."
+        f"{one} differs from {other} in {what} by up to {finding['difference']:.1e}, {finding['ratio']:,.0f} times "
+        f"what reordering explains: look at {look_at}."
     )
+
+
+def judged_text(loss: dict[str, Any], judged: dict[str, int]) -> list[str]:
+    """Over how many steps the losses were judged, how far they differed there, and what ended it, as sentences."""
+    count, total = min(judged.values()), len(loss["steps"])
+    if not count:
+        return ["Nothing beyond the first loss was judged."]
+    differences = [max(pair["values"][step] for pair in loss["differences"]) for step in range(count)]
+    controls = [max(control[step] for control in loss["controls"].values()) for step in range(total)]
+    steps = f"all {total} steps" if count == total else f"the first {count} of {total} steps"
+    text = (
+        f"Judged over {steps}: largest relative difference of the losses {max(differences):.1e}, of a backend from "
+        f"itself, reordered, {max(controls[:count]):.1e}."
+    )
+    return (
+        [text] if count == total else [text, f"Beyond, reordering alone moves the loss by up to {max(controls):.1e}."]
+    )
+
+
+def updates_text(updates: list[dict[str, Any]]) -> list[str]:
+    """Until which step the updates were judged, where that is not the last, as a sentence."""
+    ends = []
+    for series in updates:
+        count = min(judged_steps(series).values())
+        if count < len(series["steps"]):
+            ends.append(f"{series['name']} {[0, *series['steps']][count]}")
+    return [f"Updates were judged up to step: {', '.join(ends)}."] if ends else []
 
 
 def comparison_markdown(report: dict[str, Any]) -> str:
@@ -71,8 +138,8 @@ def comparison_markdown(report: dict[str, Any]) -> str:
 
 
 def failed(report: dict[str, Any]) -> bool:
-    """Whether something did not run, or the curves do not agree."""
-    disagree = report["agreement"]["agrees"] == "no" and report["precision"] == "float32"
+    """Whether something did not run, or the losses and updates do not agree."""
+    disagree = judge(recorded_comparison(report))["agrees"] == "no" and report["precision"] == "float32"
     return disagree or any(row["problem"] for row in report["rows"])
 
 
@@ -101,9 +168,18 @@ def layers_text(layers: list[dict[str, Any]]) -> list[str]:
     lines = [f"{'layer':<{width}}  {'backend':<12} in place  forward  gradient"]
     for row in layers:
         name = f"{row['layer']} ({row['kind']})"
-        mark = "" if row["agrees"] else f"  <- differs ({row['gradient_of']})"
-        lines.append(
-            f"{name:<{width}}  {row['backend']:<12} {row['in_place']:8.1e} {row['forward']:8.1e} "
-            f"{row['gradient']:8.1e}{mark}"
-        )
+        numbers = " ".join(f"{number_text(row[key]):>8}" for key in ("in_place", "forward", "gradient"))
+        lines.append(f"{name:<{width}}  {row['backend']:<12} {numbers}  {layer_remark(row)}".rstrip())
     return lines
+
+
+def number_text(number: float | None) -> str:
+    """A relative difference; a dash where there is none."""
+    return "–" if number is None else f"{number:.1e}"
+
+
+def layer_remark(row: dict[str, Any]) -> str:
+    """What is to be said of a layer beside its numbers; nothing where all of it was compared and agrees."""
+    if row["agrees"] is False:
+        return f"<- differs ({row['gradient_of']})"
+    return f"not compared: {row['not_compared']}" if row["not_compared"] else ""

@@ -11,7 +11,7 @@ import json
 import runpy
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +21,10 @@ import keras
 import numpy as np
 import psutil
 
+from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
-from shared.compare.job import Job
+from shared.compare.course import initial_course, training_course
+from shared.compare.job import Job, end_with_parent
 from shared.compare.layers import layer_arrays
 from shared.data.batches import SeededBatches
 from shared.errors import UsageError
@@ -33,7 +35,7 @@ from shared.training.options import Options, launch, source_commit
 from shared.training.run import Run
 from shared.training.saving import load_initial_weights
 
-REORDERINGS = 2
+REORDERINGS = 3
 """How many times the first steps are trained again with the examples of each batch in another order, which changes
 nothing but rounding."""
 
@@ -138,7 +140,7 @@ class JobRun(Run):
         """Writes answer.json."""
         facts |= {"version": backend_version(), "device": device_name(), "keras": keras.__version__}
         with replacing(Path(self.job.directory) / "answer.json") as path:
-            path.write_text(json.dumps(facts))
+            path.write_text(json.dumps(facts), encoding="utf-8")
 
 
 class PreparingRun(JobRun):
@@ -150,7 +152,6 @@ class PreparingRun(JobRun):
         training.model.save_weights(self.directory / "initial.weights.h5")
         self.answer(
             parameters=training.model.count_params(),
-            tolerance=self.config.agreement_tolerance,
             precision=self.config.precision,
             machine=machine_name(),
             commit=source_commit(),
@@ -163,35 +164,40 @@ class PreparingRun(JobRun):
 
 
 class AgreeingRun(JobRun):
-    """Trains the first steps without noise and notes the loss of each; then anew, the examples in other orders."""
+    """Trains the first steps without noise and notes their course; then anew, the examples in other orders."""
 
     def work_on(self, training: Training) -> NoReturn:
         silence(training.model)
-        load_initial_weights(training.model, self.config.initial_weights)
-        if trainer := self.trainer_by_hand(training):
-            self.answer(losses=self.losses(trainer.train_on_batch, training.batches))
-            raise Answered
-
-        if isinstance(training.state, keras.Model):
-            training.state.optimizer.build(training.state.trainable_variables)
-        variables = read_variables(training.state)
-        start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
-        losses = self.losses(training.loss_on, training.batches)
-        curves = []
-        for seed in range(REORDERINGS):
-            assign_variables(training.state, start)
-            curves.append(self.losses(training.loss_on, training.batches, seed))
-        self.answer(losses=losses, reordered=curves)
+        orders = (None, *range(REORDERINGS))
+        if self.native:
+            courses = [self.course_by_hand(training, order) for order in orders]
+        else:
+            drawn = initial_course(training.model)
+            load_initial_weights(training.model, self.config.initial_weights)
+            if isinstance(training.state, keras.Model):
+                prepare_optimizer(training.state)
+            variables = read_variables(training.state)
+            start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
+            courses = []
+            for order in orders:
+                assign_variables(training.state, start)
+                courses.append(training_course(training.loss_on, self.batches(training, order), training.state))
+            courses[0] |= drawn
+        self.answer(course=courses[0], reordered=courses[1:])
         raise Answered
 
-    def losses(self, loss_on: Callable, batches: SeededBatches, seed: int | None = None) -> list[float]:
-        """The loss of each of the first steps, the examples of each batch in an order that the seed gives."""
-        found = []
+    def course_by_hand(self, training: Training, order: int | None) -> dict[str, Any]:
+        """The course of the benchmark, which keeps its own variables: the losses."""
+        load_initial_weights(training.model, self.config.initial_weights)
+        trainer = self.trainer_by_hand(training)
+        return training_course(trainer.train_on_batch, self.batches(training, order), {})
+
+    def batches(self, training: Training, order: int | None) -> Iterator[tuple]:
+        """The batches of the first steps, the examples of each in an order that a seed gives; None: as they are."""
+        batches = training.batches
         for step in range(self.job.steps):
             batches.epoch, index = divmod(step, len(batches))
-            batch = batches[index]
-            found.append(float(loss_on(*(batch if seed is None else reordered(batch, batches.example_axis, seed)))))
-        return found
+            yield batches[index] if order is None else reordered(batches[index], batches.example_axis, order)
 
 
 class LayersRun(JobRun):
@@ -323,4 +329,5 @@ def run_job(job: Job) -> NoReturn:
 
 
 if __name__ == "__main__":
-    run_job(Job(**json.loads(Path(sys.argv[1]).read_text())))
+    end_with_parent()
+    run_job(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

@@ -1,21 +1,43 @@
 """A cache of decoded data: NumPy arrays in files, mapped into memory, checked by size and hash."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from shared.data.places import file_hash
 from shared.errors import UsageError
+from shared.files import cache_directory
+
+
+@contextlib.contextmanager
+def writing_to_cache() -> Iterator[None]:
+    """Raises a UsageError where what is done within cannot write to the cache."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "make room there, or set KERAS_RECIPES_CACHE to another directory"
+        reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        raise UsageError(f"cannot write to the cache {cache_directory()} ({reason}): {remedy}") from None
 
 
 def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) -> None:
-    """Writes arrays and JSON facts to a new directory, which appears whole or not at all."""
-    unfinished = directory.with_name(f".unfinished-{os.getpid()}-{directory.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    """Writes arrays and JSON facts to a new directory, which appears whole or not at all.
+
+    Of several processes that write it at once, on whatever machines, the first that is done makes it.
+
+    Raises:
+        TypeError: an array is of a type that NumPy's files do not know, such as bfloat16: as float32 it could be kept.
+    """
+    for name, array in arrays.items():
+        if np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(array.dtype)) != array.dtype:
+            raise TypeError(f"{name} is of type {array.dtype}, which a .npy file does not keep: convert it to float32")
+    unfinished = directory.with_name(f".unfinished-{uuid.uuid4().hex}-{directory.name}")
     try:
         unfinished.mkdir(parents=True)
         files = {}
@@ -23,9 +45,14 @@ def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) ->
             path = unfinished / f"{name}.npy"
             np.save(path, array, allow_pickle=False)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-        (unfinished / "manifest.json").write_text(json.dumps({"files": files, "facts": facts}, indent=1))
-        if not directory.exists():  # another process may have been quicker
+        (unfinished / "manifest.json").write_text(
+            json.dumps({"files": files, "facts": facts}, indent=1), encoding="utf-8"
+        )
+        try:
             os.rename(unfinished, directory)
+        except OSError:
+            if not directory.exists():  # else another process was quicker
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -37,7 +64,7 @@ def read_arrays(directory: Path) -> tuple[dict[str, np.ndarray], dict]:
         UsageError: a file is missing, cut short or changed.
     """
     try:
-        manifest = json.loads((directory / "manifest.json").read_text())
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
             path = directory / name
             if path.stat().st_size != expected["bytes"] or file_hash(path) != expected["sha256"]:
@@ -53,5 +80,9 @@ def cached_arrays(
 ) -> tuple[dict[str, np.ndarray], dict]:
     """The arrays and facts in `directory`; where it does not exist, what `make` returns is written there first."""
     if not directory.exists():
-        write_arrays(directory, *make())
+        with writing_to_cache():  # before the work, not after it
+            directory.parent.mkdir(parents=True, exist_ok=True)
+        arrays, facts = make()
+        with writing_to_cache():
+            write_arrays(directory, arrays, facts)
     return read_arrays(directory)

@@ -8,6 +8,7 @@ import numpy as np
 
 from shared.data.augment import random_crop, random_cutout, random_flip
 from shared.data.images import LabelledImages
+from shared.data.randomness import random_stream
 
 
 class SeededBatches(keras.utils.PyDataset):
@@ -45,14 +46,15 @@ class SeededBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         start = time.perf_counter()
-        batch = self.make_batch(index + self.first, np.random.default_rng([self.seed, self.epoch, index + self.first]))
+        index += self.first
+        batch = self.make_batch(index, random_stream(self.seed, "batch", self.epoch, index))
         self.seconds += time.perf_counter() - start
         return batch
 
     def shuffled(self, examples: int, number: int) -> np.ndarray:
         """A permutation of the examples, another one for each pass over them; it is kept for the next batch."""
         if self.order[0] != (examples, number):
-            self.order = ((examples, number), np.random.default_rng([self.seed, number]).permutation(examples))
+            self.order = ((examples, number), random_stream(self.seed, "order", number).permutation(examples))
         return self.order[1]
 
 

@@ -3,17 +3,21 @@
 A box is (left, top, right, bottom) in pixels: the edges of pixels, so that a whole image is (0, 0, width, height).
 """
 
-import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from shared.errors import UsageError
+from shared.data.remarks import Remarks
 
 LETTERBOX_GREY = 114
 """What surrounds an image that is not square: the level of YOLOv5 and YOLOv8."""
+OBJECT = 0
+DIFFICULT = 1
+CROWD = 2
+"""What a box surrounds. Difficult objects and crowds are no targets, and finding them is neither right nor wrong:
+Everingham et al. 2010, "The Pascal Visual Object Classes Challenge", and https://cocodataset.org/#detection-eval."""
 
 
 class BoxedImages(NamedTuple):
@@ -24,11 +28,15 @@ class BoxedImages(NamedTuple):
     boxes: np.ndarray
     """(images, most, 4), float32: left, top, right, bottom in pixels of `images`; zeros where there is no box."""
     labels: np.ndarray
-    """(images, most), int64: index of the class; -1 where there is no box."""
+    """(images, most), int64: index of the class of an object; -1 where there is no box, or one that is ignored."""
+    difficult: np.ndarray | None = None
+    """The same of objects that are ignored because VOC marks them as difficult; None: no image has one."""
+    crowds: np.ndarray | None = None
+    """The same of boxes around crowds, which COCO ignores."""
 
     def between(self, start: int | None, stop: int | None) -> "BoxedImages":
         """The images from `start` to `stop`, as views of the same memory."""
-        return BoxedImages(*(array[start:stop] for array in self))
+        return BoxedImages(*(None if array is None else array[start:stop] for array in self))
 
     def one(self, index: int) -> "BoxedImage":
         """One of the images."""
@@ -106,6 +114,27 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
     return np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
 
 
+class LabelledBoxes(NamedTuple):
+    """Boxes of a picture, as annotations give them."""
+
+    boxes: np.ndarray
+    """(boxes, 4), float64: left, top, right, bottom."""
+    labels: np.ndarray
+    """(boxes,), int64: index of the class."""
+    kinds: np.ndarray
+    """(boxes,), uint8: `OBJECT`, `DIFFICULT` or `CROWD`."""
+
+    @classmethod
+    def of(cls, rows: list[tuple]) -> "LabelledBoxes":
+        """From rows of class index, left, top, right, bottom, kind."""
+        table = np.array(rows, np.float64).reshape(-1, 6)
+        return cls(table[:, 1:5], table[:, 0].astype(np.int64), table[:, 5].astype(np.uint8))
+
+    def where(self, chosen: np.ndarray) -> "LabelledBoxes":
+        """Some of the boxes, by a mask or by index."""
+        return LabelledBoxes(*(array[chosen] for array in self))
+
+
 def padded_boxes(boxes: list[np.ndarray], labels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes and labels of each image as two arrays; see `BoxedImages` for their shapes and padding."""
     most = max([1, *map(len, labels)])
@@ -141,37 +170,33 @@ def detection_targets(boxes: np.ndarray, labels: np.ndarray, max_boxes: int) -> 
 
 
 def boxed_images(
-    examples: Iterable[tuple[Image.Image, np.ndarray, np.ndarray]], most: int, size: int, name: str
+    examples: Iterable[tuple[Image.Image, LabelledBoxes]], most: int, size: int, remarks: Remarks
 ) -> BoxedImages:
     """Puts pictures with boxes into arrays.
 
-    Boxes that reach outside their picture are clipped; those that have no area inside it, NaN included, are dropped.
-    Both are counted on stderr.
+    Boxes that reach outside their picture are clipped; those that have no area inside it, NaN included, are passed
+    over.
 
     Args:
-        examples: pictures with their boxes (boxes, 4) in pixels of the picture, and labels (boxes,).
+        examples: pictures with their boxes, in pixels of the picture.
         most: at least the number of pictures.
         size: height and width that pictures are scaled to, in pixels.
-        name: what to call them when speaking of them.
-
-    Raises:
-        UsageError: there are no pictures.
+        remarks: where boxes that are clipped or passed over are noted.
     """
     images = np.empty((most, size, size, 3), np.uint8)
-    boxes, labels, clipped, dropped = [], [], 0, 0
-    for picture, its_boxes, its_labels in examples:
-        images[len(boxes)], scale, offset = letterbox(picture, size)
-        inside = clip_boxes(its_boxes, *picture.size)
+    kept_boxes = []
+    for picture, annotated in examples:
+        images[len(kept_boxes)], scale, offset = letterbox(picture, size)
+        inside = clip_boxes(annotated.boxes, *picture.size)
         kept = box_areas(inside) > 0
-        dropped += int((~kept).sum())
-        clipped += int((np.abs(inside - its_boxes)[kept] > 0.5).any(axis=1).sum())
-        boxes.append(letterbox_boxes(inside[kept], scale, offset))
-        labels.append(its_labels[kept])
-    if clipped or dropped:
-        print(
-            f"{name}: clipped {clipped} boxes that reach outside their image, dropped {dropped} of no area inside it",
-            file=sys.stderr,
+        remarks.notes["boxes clipped to their image"] += int(
+            (np.abs(inside - annotated.boxes)[kept] > 0.5).any(axis=1).sum()
         )
-    if not boxes:
-        raise UsageError(f"{name}: there are no images that can be read")
-    return BoxedImages(images[: len(boxes)], *padded_boxes(boxes, labels))
+        for box in annotated.boxes[~kept]:
+            remarks.passed_over.add("boxes of no area inside their image", " ".join(f"{side:g}" for side in box))
+        kept_boxes.append(annotated._replace(boxes=letterbox_boxes(inside, scale, offset)).where(kept))
+    boxes, labels = padded_boxes([each.boxes for each in kept_boxes], [each.labels for each in kept_boxes])
+    _, kinds = padded_boxes([each.boxes for each in kept_boxes], [each.kinds for each in kept_boxes])
+    of_kind = [np.where(kinds == kind, labels, -1) for kind in (OBJECT, DIFFICULT, CROWD)]
+    ignored = [of_one if (of_one >= 0).any() else None for of_one in of_kind[1:]]
+    return BoxedImages(images[: len(boxes)], boxes, of_kind[0], *ignored)

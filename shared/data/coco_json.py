@@ -1,18 +1,24 @@
-"""COCO's json: the lists images, annotations and categories, in one file or several."""
+"""COCO's json: the lists images, annotations and categories, in one file or several.
 
-import json
+https://cocodataset.org/#format-data. What a file is for is told by its name, as in instances_train2017.json, or by its
+folders.
+"""
+
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from shared.data.annotated_pictures import AnnotatedPicture, part_by_name, skipped
-from shared.data.folders import PARTS, picture_files
+from shared.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, BoxFolder, part_by_name, stated_size
+from shared.data.boxes import CROWD, OBJECT, LabelledBoxes
+from shared.data.folders import PARTS
 from shared.errors import UsageError
+
+COCO_LISTS = ("categories", "images", "annotations")
 
 
 class CocoFile(NamedTuple):
@@ -21,122 +27,136 @@ class CocoFile(NamedTuple):
     path: Path
     part: str
     """What its pictures are for: train, validation or test."""
-    names: dict[Any, str]
-    """The name of each class by its number, in the order of the numbers."""
+    names: dict[str, str]
+    """The name of each class by its number, which files write as 1 or as "1", in the order of the numbers."""
     images: list[dict]
     annotations: list[dict]
 
 
-def coco_files(folder: Path) -> list[CocoFile]:
-    """The json files in a folder and below it that are COCO's annotations of objects, those for training first.
+def find_coco(folder: BoxFolder) -> list[CocoFile]:
+    """The json files that are COCO's annotations of objects, those for training first.
 
     Where some are named instances…, as COCO's own, only those count: others hold the same boxes again.
-
-    Raises:
-        UsageError: a json file is damaged.
     """
     files = []
-    for path in sorted(folder.rglob("*.json")):
+    for path, content in folder.json_files().items():
+        lists = [content.get(key) for key in COCO_LISTS] if isinstance(content, dict) else []
+        missing = [key for key, value in zip(COCO_LISTS, lists, strict=False) if not isinstance(value, list)]
+        if len(missing) == 1:
+            folder.hints.append(f"{path} is COCO's json but for the list {missing[0]}: export it with its annotations")
+        if not lists or missing:
+            continue
         try:
-            content = json.loads(path.read_text())
-        except ValueError as error:
-            raise UsageError(f"{path} cannot be read as json ({error}): mend it or take it out") from None
-        lists = (
-            [content.get(key) for key in ("categories", "images", "annotations")] if isinstance(content, dict) else []
-        )
-        if lists and all(isinstance(each, list) for each in lists):
-            try:
-                names = {category["id"]: str(category["name"]) for category in lists[0]}
-                names = {number: names[number] for number in sorted(names)}
-            except (KeyError, TypeError):
-                raise UsageError(f"{path}: each of its categories needs an id and a name: mend it") from None
-            words = re.findall("[A-Za-z]+", "/".join(path.relative_to(folder).parts[::-1]))
-            files.append(CocoFile(path, part_by_name(words) or "train", names, *lists[1:]))
+            names = {category["id"]: str(category["name"]) for category in lists[0]}
+            names = {str(number): names[number] for number in sorted(names)}
+        except (KeyError, TypeError):
+            folder.hints.append(f"{path}: each of its categories needs an id and a name: add them")
+            continue
+        words = re.findall("[A-Za-z]+", "/".join(path.relative_to(folder.root).parts[::-1]))
+        files.append(CocoFile(path, part_by_name(words) or "train", names, *lists[1:]))
     own = [file for file in files if file.path.name.startswith("instances")]
     return sorted(own or files, key=lambda file: PARTS.index(file.part))
 
 
-def coco_pictures(folder: Path, files: list[CocoFile]) -> tuple[list[str], dict[str, list[AnnotatedPicture]]]:
+def read_coco(folder: BoxFolder, files: list[CocoFile]) -> AnnotatedPictures:
     """The classes of the training part, in the order of their numbers, and the pictures of each part.
 
-    What cannot be used is named on stderr and left out. Several files may annotate a picture, if they are for one part.
-
-    Args:
-        folder: where the pictures are: beside their json file, or anywhere in the folder if no other has their name.
-        files: those for training first.
+    Several files may annotate a picture, if they are for one part. A picture is beside its json file, or anywhere in
+    the folder if no other has its name.
 
     Raises:
         UsageError: there are no classes, or an annotation is of one that does not exist.
     """
     classes = list(dict.fromkeys(name for file in files if file.part == "train" for name in file.names.values()))
     if not classes:
-        raise UsageError(f"--data {folder}: no json file for training names a class: add one, or rename one to train")
-    same_name = defaultdict(list)
-    for path in picture_files(folder):
-        same_name[path.name].append(path)
+        raise UsageError(
+            f"--data {folder.root}: no json file for training names a class: add one, or rename one to train"
+        )
+    passed_over = folder.remarks.passed_over
     parts: dict[str, dict[Path, AnnotatedPicture]] = {part: {} for part in PARTS}
     for file in files:
-        boxes = boxes_by_image(file, classes)
-        for number, path, size in pictures_of(file, folder, same_name):
+        rows = rows_by_image(folder, file, classes)
+        for number, path, size in pictures_of(folder, file):
             if any(path in pictures for part, pictures in parts.items() if part != file.part):
-                skipped(path, f"{file.path} has it for {file.part}, another file for training or validation")
+                passed_over.add(f"pictures of {folder.name(file.path)} that are in another part too", folder.name(path))
                 continue
-            earlier = parts[file.part].get(path, AnnotatedPicture(path, np.empty((0, 4)), np.empty(0, np.int64), size))
-            rows = np.array(boxes[number], np.float64).reshape(-1, 5)
-            parts[file.part][path] = earlier._replace(
-                boxes=np.concatenate([earlier.boxes, rows[:, 1:]]),
-                labels=np.concatenate([earlier.labels, rows[:, 0].astype(np.int64)]),
-            )
-    return classes, {part: list(pictures.values()) for part, pictures in parts.items()}
+            boxes = LabelledBoxes.of(rows[number])
+            if earlier := parts[file.part].get(path):
+                boxes = LabelledBoxes(*map(np.concatenate, zip(earlier.boxes, boxes, strict=True)))
+            parts[file.part][path] = AnnotatedPicture(path, boxes, size)
+    for path in sorted(set(folder.pictures).difference(*parts.values())):
+        passed_over.add("pictures that no json file lists", folder.name(path))
+    listed = {part: list(pictures.values()) for part, pictures in parts.items()}
+    return AnnotatedPictures(classes, listed, {file.path for file in files})
 
 
-def boxes_by_image(file: CocoFile, classes: list[str]) -> dict[Any, list[list[float]]]:
-    """For each image number the rows class index, left, top, right, bottom; boxes around crowds are left out.
+def rows_by_image(folder: BoxFolder, file: CocoFile, classes: list[str]) -> dict[str, list[tuple]]:
+    """For each image number the rows class index, left, top, right, bottom, kind.
 
     Raises:
         UsageError: a class is not among `classes`.
     """
     numbers = {
-        image["id"] for image in file.images if isinstance(image, dict) and isinstance(image.get("id"), int | str)
+        str(image["id"]) for image in file.images if isinstance(image, dict) and isinstance(image.get("id"), int | str)
     }
     rows = defaultdict(list)
     for index, annotation in enumerate(file.annotations):
-        place = f"{file.path}: annotations[{index}]"
+        place = f"annotations[{index}] of {folder.name(file.path)}"
         try:
-            left, top, width, height = (float(value) for value in annotation["bbox"])
-            image, category = annotation["image_id"], annotation["category_id"]
+            box = bounding_box(annotation)
+            image, category = str(annotation["image_id"]), str(annotation["category_id"])
             name = file.names.get(category, f"number {category}")
-            if image not in numbers or not math.isfinite(left + top + width + height):
+            if not math.isfinite(sum(box)):
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
-            skipped(place, "it takes a bbox of four numbers, a category_id, and the image_id of an image")
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            reason = "annotations without a bbox of four numbers or an outline, a category_id or an image_id"
+            folder.remarks.passed_over.add(reason, place)
+            continue
+        if image not in numbers:
+            folder.remarks.passed_over.add("annotations whose image_id no image has", place)
             continue
         if name not in classes:
-            raise UsageError(f"{place}: class {name} is not among the {len(classes)} of the training part: mend it")
-        if not annotation.get("iscrowd"):
-            rows[image].append([classes.index(name), left, top, left + width, top + height])
+            raise UsageError(
+                f"{file.path}: annotations[{index}]: class {name} is not among the {len(classes)} of the training "
+                "part: fix it"
+            )
+        if not annotation.get("bbox"):
+            folder.remarks.notes["outlines, taken for the boxes around them"] += 1
+        rows[image].append((classes.index(name), *box, CROWD if annotation.get("iscrowd") else OBJECT))
     return rows
 
 
-def pictures_of(
-    file: CocoFile, folder: Path, same_name: dict[str, list[Path]]
-) -> Iterator[tuple[Any, Path, tuple[float, float] | None]]:
+def bounding_box(annotation: dict) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the bbox of an annotation, or of its outline where that is all it has.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError, AttributeError: it has neither.
+    """
+    if annotation.get("bbox"):
+        left, top, width, height = (float(value) for value in annotation["bbox"])
+        return left, top, left + width, top + height
+    points = np.concatenate([np.array(outline, np.float64).reshape(-1, 2) for outline in annotation["segmentation"]])
+    return *points.min(axis=0).tolist(), *points.max(axis=0).tolist()
+
+
+def pictures_of(folder: BoxFolder, file: CocoFile) -> Iterator[tuple[str, Path, tuple[float, float] | None]]:
     """Number, path and size (width, height) of each image that is there; None where the file does not give the size."""
+    passed_over = folder.remarks.passed_over
     for index, image in enumerate(file.images):
-        place = f"{file.path}: images[{index}]"
+        place = f"images[{index}] of {folder.name(file.path)}"
         try:
-            number, name = image["id"], Path(str(image["file_name"]).replace("\\", "/"))
-            size = (float(image["width"]), float(image["height"])) if "width" in image else None
-            if not isinstance(number, int | str) or (size and not min(size) > 0):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            skipped(place, "it takes an id, a file_name, and no width and height or ones above 0")
+            number, name = image["id"], str(image["file_name"])
+            size = stated_size(image.get("width"), image.get("height"))
+            if not isinstance(number, int | str):
+                raise TypeError
+        except (KeyError, TypeError, ValueError, AttributeError):
+            passed_over.add("images without an id or a file_name", place)
             continue
-        beside = [base / name for base in (file.path.parent, folder) if (base / name).is_file()]
-        others = same_name.get(name.name, [])
-        in_part = [path for path in others if part_by_name(path.relative_to(folder).parts[:-1]) == file.part]
-        found = beside[:1] or in_part or others
+        found = folder.find_pictures(name, file.path, file.part)
         if len(found) == 1:
-            yield number, found[0], size
+            yield str(number), found[0], size
         else:
-            skipped(place, f"{len(found) or 'no'} pictures in {folder} are called {name.name}")
+            passed_over.add(
+                "images whose name several pictures have" if found else "images that are not in the folder",
+                f"{place}: {name}",
+            )

@@ -2,25 +2,41 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from shared.data.annotated_pictures import has_suffix
 from shared.data.arrays import cached_arrays
 from shared.data.batches import SeededBatches
 from shared.data.box_augment import flipped, random_affine, random_colour, random_mosaic
-from shared.data.boxes import BoxedImage, BoxedImages, DetectionData, boxed_images, detection_targets
-from shared.data.detection_folders import decode_boxed_folder, folder_fingerprint
+from shared.data.boxes import (
+    CROWD,
+    DIFFICULT,
+    OBJECT,
+    BoxedImage,
+    BoxedImages,
+    DetectionData,
+    LabelledBoxes,
+    boxed_images,
+    detection_targets,
+)  # fmt: skip
+from shared.data.detection_folders import READING_VERSION, annotation_suffixes, decode_boxed_folder, folder_fingerprint
 from shared.data.folders import PARTS
 from shared.data.places import data_directory, fingerprint_of
+from shared.data.remarks import Remarks
 from shared.data.scenes import make_scenes, scenes_fingerprint
 from shared.errors import UsageError
 from shared.files import cache_directory
 
 DIGIT_SCENES = "digit_scenes"
 """The set that needs neither download nor data directory; see `shared.data.scenes`."""
+MOST_CLASSES = 12
+"""Classes whose boxes are counted one by one in what is said of a set."""
 
 
 def load_detection(
@@ -31,10 +47,13 @@ def load_detection(
     Where it comes without a test part, its validation part is that, or else a fifth of the training images. Where it
     comes without a validation part, a share of the training images is that. What is split off is always the same.
 
+    What was found and how much of it is used is said in one line on stderr. Crowds and difficult objects are no targets
+    of training, as in YOLOv8, which learns the place of one as background; detections of them are not counted as false.
+
     Args:
-        name: a set prepared by TFDS in the data directory, "digit_scenes", a path to a folder (see
-            `shared.data.detection_folders`), or "auto": `preferred` where it can be had, else "digit_scenes", which is
-            then said on stderr.
+        name: a set prepared by TFDS in the data directory, "digit_scenes", a path to a folder, or to a file of
+            annotations in it (see `shared.data.detection_folders`), or "auto": `preferred` where it can be had, else
+            "digit_scenes", which is then said on stderr.
         directory: the data directory, or None for the usual one.
         preferred: what "auto" stands for.
         validation: share of the training images that is kept apart for choices, unless the set has some for that.
@@ -53,22 +72,52 @@ def load_detection(
     known_as, fingerprint, decode = find_detection(name, data_directory(directory), size)
     decoded = cache_directory() / "decoded" / f"{known_as.replace('/', '-')}-boxes-{fingerprint}"
     arrays, facts = cached_arrays(decoded, lambda: part_arrays(name, *decode()))
-    given = {part: BoxedImages(*(arrays[f"{part}_{of}"] for of in BoxedImages._fields)) for part in facts["parts"]}
+    given = {part: BoxedImages(*(arrays.get(f"{part}_{of}") for of in BoxedImages._fields)) for part in facts["parts"]}
     parts = all_parts(name, given, validation)
-    parts["train"] = parts["train"].between(None, limit)
+    counts = [f"{part}{origin(part, given)} {described(parts[part], facts['classes'])}" for part in PARTS]
+    if limit is not None and limit < len(parts["train"].images):
+        counts[0] += f", the first {limit:,} images used"
+        parts["train"] = parts["train"].between(None, limit)
+    print(f"--data {name}: {'; '.join([*counts, facts['remarks']])}", file=sys.stderr)
     mirrored = known_as != DIGIT_SCENES
     return DetectionData(known_as, facts["classes"], **parts, mirrored=mirrored, fingerprint=fingerprint)
+
+
+def origin(part: str, given: dict[str, BoxedImages]) -> str:
+    """Where the images of a part are from that a set does not have; see `all_parts`."""
+    if part == "test" and part not in given and "validation" in given:
+        return " (its validation images)"
+    has_own = part in given and not (part == "validation" and "test" not in given)
+    return "" if has_own else " (drawn from train)"
+
+
+def described(images: BoxedImages, classes: list[str]) -> str:
+    """How many images and boxes there are, of which classes, and how many boxes are ignored."""
+    counts = Counter(images.labels[images.labels >= 0].tolist())
+    named = [f"{classes[label]} {count:,}" for label, count in counts.most_common(MOST_CLASSES)]
+    more = [f"{len(counts) - len(named)} more classes"] if len(counts) > len(named) else []
+    ignored = [
+        f", {(labels >= 0).sum():,} {what} ignored"
+        for what, labels in (("difficult objects", images.difficult), ("crowds (iscrowd)", images.crowds))
+        if labels is not None and (labels >= 0).any()
+    ]
+    boxes = f"{counts.total():,} boxes ({', '.join(named + more)})"
+    return f"{len(images.images):,} images with {boxes}{''.join(ignored)}"
 
 
 def find_detection(name: str, directory: Path, size: int) -> tuple[str, str, Callable]:
     """Finds a set without reading its images: what to call it, its fingerprint, and the function that decodes it."""
     if name == DIGIT_SCENES:
-        return name, scenes_fingerprint(size), lambda: make_scenes(size)
+        return name, scenes_fingerprint(size), lambda: (*make_scenes(size), Remarks())
     is_name = re.fullmatch(r"\w+(/[\w.-]+)?", name)
     if is_name and (version := prepared_version(directory / "tfds" / name)):
-        return name, fingerprint_of(version.iterdir(), version, size), lambda: decode_boxed_tfds(version, size)
-    if Path(name).is_dir():
+        files = [path for path in version.iterdir() if path.is_file()]
+        fingerprint = fingerprint_of(files, version, size, READING_VERSION)
+        return name, fingerprint, lambda: decode_boxed_tfds(version, size)
+    if Path(name).is_dir() or (Path(name).is_file() and has_suffix(Path(name), annotation_suffixes() - {".txt"})):
         return "folder", folder_fingerprint(Path(name), size), lambda: decode_boxed_folder(Path(name), size)
+    if Path(name).is_file():
+        raise UsageError(f"--data {name} is a file: name a folder of images with boxes, or its data.yaml or json")
     prepared = [path.name for path in sorted((directory / "tfds").glob("*")) if path.is_dir()]
     raise UsageError(
         f"no data set {name!r} in {directory / 'tfds'}, and no folder of that name: choose one of "
@@ -83,20 +132,30 @@ def prepared_version(place: Path) -> Path | None:
 
 
 def part_arrays(
-    name: str, parts: dict[str, BoxedImages], classes: list[str]
-) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """What `cached_arrays` keeps of a set: arrays by part and field; the classes, and the parts that have boxes.
+    name: str, parts: dict[str, BoxedImages], classes: list[str], remarks: Remarks
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `cached_arrays` keeps of a set: arrays by part and field; the classes, parts that have boxes, and remarks.
 
     Raises:
         UsageError: no training image has a box.
     """
     used = [part for part, images in parts.items() if (images.labels >= 0).any()]
     if "train" not in used:
-        raise UsageError(f"--data {name}: none of the training images has a box: there is nothing to learn")
-    for part in set(parts) - set(used):
-        print(f"{name}: no image of the {part} part has a box: it is not used", file=sys.stderr)
-    arrays = {f"{part}_{field}": array for part in used for field, array in parts[part]._asdict().items()}
-    return arrays, {"classes": classes, "parts": used}
+        crowds = parts["train"].crowds if "train" in parts else None
+        reason = (
+            "there is nothing to learn"
+            if crowds is None
+            else f"all {(crowds >= 0).sum():,} are marked as crowds, as tools do with masks drawn with a brush: set "
+            "iscrowd to 0 where a box is of one object"
+        )
+        raise UsageError(f"--data {name}: none of the training images has a box to learn: {reason} ({remarks})")
+    for part in parts:
+        if part not in used:
+            remarks.passed_over.add("parts of which no image has a box", part)
+    arrays = {
+        f"{part}_{field}": array for part in used for field, array in parts[part]._asdict().items() if array is not None
+    }
+    return arrays, {"classes": classes, "parts": used, "remarks": str(remarks)}
 
 
 def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> dict[str, BoxedImages]:
@@ -121,18 +180,15 @@ def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> di
     return completed
 
 
-def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages], list[str]]:
-    """Decodes a set that TFDS prepared as array_record, without TensorFlow, each part in random order.
-
-    Boxes that the set marks as crowds or as difficult are left out, as is usual.
-    """
+def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages], list[str], Remarks]:
+    """Decodes a set that TFDS prepared as array_record, without TensorFlow, each part in random order."""
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
     try:
         builder = tfds.builder_from_directory(version)
         classes = builder.info.features["objects"]["label"].names
-        parts = {}
+        parts, remarks = {}, Remarks()
         for part in PARTS:
             if part in builder.info.splits:
                 source = builder.as_data_source(part)
@@ -140,10 +196,8 @@ def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages],
                 print(f"decoding {len(source):,} images of {name}, once", file=sys.stderr)
                 order = np.random.default_rng(0).permutation(len(source)).tolist()
                 examples = (tfds_example(source[index]) for index in tqdm(order, disable=None, unit="image"))
-                parts[part] = boxed_images(examples, len(source), size, name)
-        return parts, classes
-    except UsageError:
-        raise
+                parts[part] = boxed_images(examples, len(source), size, remarks)
+        return parts, classes, remarks
     except KeyError as error:
         raise UsageError(f"{version} is not a set of images with boxes: no {error}") from None
     except Exception as error:  # noqa: BLE001 - array_record, Pillow and NumPy each raise their own for a damaged file
@@ -151,15 +205,16 @@ def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages],
         raise UsageError(f"{version} cannot be read as images with boxes ({reason})") from None
 
 
-def tfds_example(example: dict) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-    """The picture, its boxes in pixels, and their labels, of an example as TFDS gives it."""
+def tfds_example(example: dict) -> tuple[Image.Image, LabelledBoxes]:
+    """The picture of an example as TFDS gives it, and its boxes in pixels."""
     picture, objects = Image.fromarray(example["image"].squeeze()), example["objects"]
     top, left, bottom, right = np.reshape(objects["bbox"], (-1, 4)).T
     boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(picture.size, 2)
-    labels = np.array(objects["label"], np.int64)
-    left_out = [np.array(objects[mark], bool) for mark in ("is_crowd", "is_difficult") if mark in objects]
-    kept = ~np.any(left_out, axis=0) if left_out else np.full(len(labels), True)
-    return picture, boxes[kept], labels[kept]
+    kinds = np.full(len(boxes), OBJECT, np.uint8)
+    for mark, kind in (("is_difficult", DIFFICULT), ("is_crowd", CROWD)):
+        if mark in objects:
+            kinds[np.array(objects[mark], bool)] = kind
+    return picture, LabelledBoxes(boxes, np.array(objects["label"], np.int64), kinds)
 
 
 class DetectionBatches(SeededBatches):

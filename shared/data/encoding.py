@@ -1,8 +1,12 @@
 """Text files as people have them: in UTF-8, or in the encoding that their byte order mark declares."""
 
 import codecs
+import contextlib
+import gzip
 import io
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shared.errors import UsageError
@@ -14,6 +18,25 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+GZIP = b"\x1f\x8b"
+DOCUMENTS = {
+    b"PK\x03\x04": "a zip archive or an office document",
+    b"%PDF-": "a PDF",
+    b"{\\rtf": "a document in RTF",
+    b"\xd0\xcf\x11\xe0": "an office document",
+    b"\xfd7zXZ": "an xz archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"BZh": "a bzip2 archive",
+    b"PAR1": "a Parquet table",
+    b"SQLite f": "an SQLite database",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+"""How files begin that hold text, but not as text."""
+DAMAGED_ARCHIVE = (
+    OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What `gzip` and `zipfile` raise for files that are damaged, encrypted or packed in ways that Python does not know."""
 
 
 def declared_encoding(start: bytes) -> tuple[str, int]:
@@ -21,17 +44,48 @@ def declared_encoding(start: bytes) -> tuple[str, int]:
     return next(((name, len(mark)) for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), ("utf-8", 0))
 
 
+def kind_of_document(start: bytes) -> str | None:
+    """What a file that begins so is, where it is a document, an archive or a picture rather than a text."""
+    return next((kind for mark, kind in DOCUMENTS.items() if start.startswith(mark)), None)
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
+    """Opens a file to read its bytes, or those that gzip has packed in it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == GZIP
+            file.seek(0)
+            yield gzip.GzipFile(fileobj=file) if packed else file
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def is_text_file(path: Path) -> bool:
+    """Whether a file begins as a text does: with a byte order mark, or without a null byte and not as a document does.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    with unpacked(path) as file:
+        start = file.read(4096)
+    return declared_encoding(start)[1] > 0 or (b"\0" not in start and kind_of_document(start) is None)
+
+
 def text_blocks(path: Path, size: int = 1 << 20) -> Iterator[str]:
     """A text file, so many bytes at a time; ends of lines become "\\n", a byte order mark is left out.
+
+    What gzip has packed is unpacked, whatever the file is called.
 
     Raises:
         UsageError: the file cannot be read, or is not in the encoding that it declares.
     """
-    try:
-        with open(path, "rb") as file:
-            yield from decoded_blocks(file, path, size)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    with unpacked(path) as file:
+        yield from decoded_blocks(file.read, path, size)
 
 
 def read_text(path: Path) -> str:
@@ -41,20 +95,20 @@ def read_text(path: Path) -> str:
 
 def decoded_text(content: bytes, path: Path) -> str:
     """What is in a text file, such as one out of an archive; see `text_blocks`. `path` is what an error names."""
-    return "".join(decoded_blocks(io.BytesIO(content), path, max(1, len(content))))
+    return "".join(decoded_blocks(io.BytesIO(content).read, path, max(1, len(content))))
 
 
-def decoded_blocks(file: io.BufferedIOBase, path: Path, size: int) -> Iterator[str]:
-    """The text of an open file in blocks; see `text_blocks`."""
-    encoding, mark = declared_encoding(file.read(4))
-    file.seek(mark)
+def decoded_blocks(read: Callable[[int], bytes], path: Path, size: int) -> Iterator[str]:
+    """The text of an open file in blocks, of which `read` gives the next so many bytes; see `text_blocks`."""
+    block = read(max(size, 8))
+    if kind := kind_of_document(block):
+        raise UsageError(f"{path} is {kind}, not a text file: unpack it, or save it as plain text in UTF-8")
+    encoding, mark = declared_encoding(block)
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
-    lines = 1
-    block = b"start"
-    while block:
-        block = file.read(size)
+    lines, block, ended = 1, block[mark:], not block
+    while True:
         try:
-            text = decoder.decode(block, final=not block)
+            text = decoder.decode(block, final=ended)
         except UnicodeDecodeError as error:
             line = lines + error.object[: error.start].decode(encoding).count("\n")
             name = encoding.upper()
@@ -66,3 +120,26 @@ def decoded_blocks(file: io.BufferedIOBase, path: Path, size: int) -> Iterator[s
             raise UsageError(f"{path}, line {line:,}: a null byte, so this is no text in UTF-8: save it in UTF-8")
         lines += text.count("\n")
         yield text
+        if ended:
+            return
+        block = read(size)
+        ended = not block
+
+
+def text_lines(file: io.BufferedIOBase) -> Iterator[str]:
+    """The lines of an open file, such as standard input, each as soon as it is there; for whoever waits for an answer.
+
+    In the encoding that a byte order mark declares, else UTF-8. What is no text in it is replaced, so that each line
+    gets its answer.
+    """
+    block = file.readline()
+    encoding, mark = declared_encoding(block)
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)("replace"), translate=True)
+    block, rest = block[mark:], ""
+    while block:
+        *lines, rest = (rest + decoder.decode(block)).split("\n")
+        yield from lines
+        block = file.readline()
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield from rest.removesuffix("\n").split("\n")

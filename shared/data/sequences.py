@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from shared.data.batches import SeededBatches
+from shared.data.randomness import random_stream
 from shared.data.subwords import END, PAD, START
 
 LARGEST_SHARE = 0.4
@@ -185,7 +186,7 @@ class PairBatches(SeededBatches):
 
     def planned(self) -> list[tuple[PairShape, np.ndarray]]:
         """The shape and the pairs of each batch of the current epoch."""
-        rng = np.random.default_rng([self.seed, self.epoch])
+        rng = random_stream(self.seed, "order", self.epoch)
         shuffled = [rng.permutation(members) for members in self.members]
         used = [0] * len(self.shapes)
         plan = []

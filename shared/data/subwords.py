@@ -1,7 +1,9 @@
 """A vocabulary of subwords, trained on the text that it is for."""
 
 import io
+import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +17,19 @@ PAD = 0
 UNKNOWN = 1
 START = 2
 END = 3
+
+
+class VocabularySizeError(UsageError):
+    """A text does not allow a vocabulary of this size.
+
+    Args:
+        problem: the message, but for the number that it ends with.
+        nearest: the nearest size that the text allows.
+    """
+
+    def __init__(self, problem: str, nearest: int):
+        super().__init__(f"{problem} {nearest}")
+        self.nearest = nearest
 
 
 def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = ()) -> bytes:
@@ -31,7 +46,8 @@ def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (
         A sentencepiece model.
 
     Raises:
-        UsageError: there is no text, or it does not give so many subwords, or so few.
+        VocabularySizeError: the text does not give so many subwords, or needs more.
+        UsageError: there is no text.
     """
     model = io.BytesIO()
     try:
@@ -53,19 +69,19 @@ def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UsageError(subwords_problem(str(error), size)) from None
+        raise subwords_problem(str(error), size) from None
     return model.getvalue()
 
 
-def subwords_problem(message: str, size: int) -> str:
-    """What to say where sentencepiece says `message`."""
+def subwords_problem(message: str, size: int) -> UsageError:
+    """What to raise where sentencepiece says `message`."""
     if found := re.search(r"too high.*<= (\d+)", message):
-        return f"a vocabulary of {size} subwords is more than this text allows: take at most {found[1]}"
+        return VocabularySizeError(f"--vocabulary {size} is more than this text allows: take at most", int(found[1]))
     if found := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
-        return f"a vocabulary of {size} subwords is too small for this text: take at least {found[1]}"
+        return VocabularySizeError(f"--vocabulary {size} is too small for this text: take at least", int(found[1]))
     if "empty" in message or "all_chars_count" in message:
-        return "there is no text to learn subwords from: take another file"
-    return f"no vocabulary of {size} subwords can be made of this text ({message.strip()})"
+        return UsageError("there is no text to learn subwords from: take another file")
+    return UsageError(f"no --vocabulary {size} can be made of this text ({message.strip()})")
 
 
 def replace_surrogates(text: str) -> str:
@@ -108,16 +124,36 @@ class Subwords:
         return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
 
 
-def kept_subwords(path: Path, lines: Iterable[str], size: int, symbols: tuple[str, ...] = ()) -> Subwords:
+def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = True, data: str = "") -> Subwords:
     """The vocabulary in a file; where there is none, one is trained (see `train_subwords`) and written there.
 
+    Args:
+        path: of the file, in the directory of a run.
+        lines: text to learn from.
+        size: number of subwords.
+        exactly: whether it must be that number; else the nearest that the text allows is taken, which is then said on
+            stderr.
+        data: name and fingerprint of the text, kept beside the file.
+
     Raises:
-        UsageError: the file is damaged, or none can be trained.
+        UsageError: the file is damaged or of other data, or no vocabulary can be trained.
     """
+    origin, made_of = path.with_suffix(".json"), json.dumps({"data": data}) + "\n"
     if not path.exists():
-        model = train_subwords(lines, size, symbols)
+        lines = list(lines)
+        try:
+            model = train_subwords(lines, size)
+        except VocabularySizeError as error:
+            if exactly:
+                raise
+            print(f"WARNING: {error}; taking {error.nearest}", file=sys.stderr)
+            model = train_subwords(lines, error.nearest)
+        with replacing(origin) as unfinished:
+            unfinished.write_text(made_of, encoding="utf-8")
         with replacing(path) as unfinished:
             unfinished.write_bytes(model)
+    elif origin.exists() and (started := origin.read_text(encoding="utf-8", errors="replace")) != made_of:
+        raise UsageError(f"{path} is of {started.strip()}, not of {made_of.strip()}: start with another --out")
     return read_subwords(path)
 
 

@@ -1,6 +1,7 @@
-"""Texts as codes of characters: from TFDS, a file of any size, or embedded in a package."""
+"""Texts as codes of characters: from TFDS, files of any size, or embedded in a package."""
 
 import importlib.resources
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.data.arrays import cached_arrays
+from shared.data.arrays import cached_arrays, writing_to_cache
 from shared.data.batches import SeededBatches
 from shared.data.conversations import read_chitchat
 from shared.data.download import Download, fetch, verified
-from shared.data.encoding import text_blocks
-from shared.data.places import data_directory, fingerprint_of
+from shared.data.encoding import is_text_file, text_blocks
+from shared.data.places import PassedOver, data_directory, fingerprint_of, left_by_system
+from shared.data.randomness import random_stream
 from shared.errors import UsageError
 from shared.files import cache_directory
 
@@ -47,6 +49,8 @@ class TextData(NamedTuple):
     test: np.ndarray
     fingerprint: str
     """Changes when the text does."""
+    found: str
+    """One line: how many characters there are in which part, and what was passed over."""
 
 
 def load_text(name: str, directory: Path | None) -> TextData:
@@ -54,8 +58,8 @@ def load_text(name: str, directory: Path | None) -> TextData:
 
     Args:
         name: "tiny_shakespeare" (Karpathy 2015), from TFDS in the data directory or downloaded; another text that TFDS
-            prepared there; "chitchat"; the path of a file in UTF-8; or "auto": tiny_shakespeare where it can be had,
-            else chitchat, which is then said on stderr.
+            prepared there; "chitchat"; the path of a text file, or of a folder, whose text files are joined in order of
+            their names; or "auto": tiny_shakespeare where it can be had, else chitchat, which is then said on stderr.
         directory: the data directory, or None for the usual one.
 
     Raises:
@@ -67,7 +71,8 @@ def load_text(name: str, directory: Path | None) -> TextData:
         except UsageError as error:
             print(f"WARNING: no tiny_shakespeare, training on the embedded chitchat instead: {error}", file=sys.stderr)
             name = EMBEDDED_TEXT
-    fingerprint, blocks = find_text(name, data_directory(directory))
+    passed_over = PassedOver()
+    fingerprint, blocks = find_text(name, data_directory(directory), passed_over)
     arrays, facts = cached_arrays(
         cache_directory() / "decoded" / f"text-{fingerprint}", lambda: encoded_text(name, blocks)
     )
@@ -75,26 +80,65 @@ def load_text(name: str, directory: Path | None) -> TextData:
     train = int(len(codes) * 0.9)
     validation = int((len(codes) - train) * 0.5)
     parts = np.split(codes, [train, train + validation])
-    return TextData(Path(name).name, facts["alphabet"], *parts, fingerprint)
+    unknown = len(codes) - np.count_nonzero(codes)
+    rare = f", {unknown:,} of them not among the {LARGEST_ALPHABET - 1:,} most frequent" if unknown else ""
+    found = (
+        f"{len(codes):,} characters, {len(facts['alphabet']) - 1:,} different{rare}: {len(parts[0]):,} to train on, "
+        f"{len(parts[1]):,} to validate, {len(parts[2]):,} to test; {passed_over}"
+    )
+    return TextData(Path(name).name, facts["alphabet"], *parts, fingerprint, found)
 
 
-def find_text(name: str, directory: Path) -> tuple[str, Callable[[], Iterator[str]]]:
+def find_text(name: str, directory: Path, passed_over: PassedOver) -> tuple[str, Callable[[], Iterator[str]]]:
     """Finds a text: its fingerprint, and the function that gives it in blocks."""
     if name == EMBEDDED_TEXT:
         path = Path(str(importlib.resources.files("chitchat_dataset"))) / "dataset.json"
         return fingerprint_of([path], path.parent, EMBEDDED_CONVERSATIONS), lambda: read_chitchat_text(path)
-    if versions := sorted((directory / "tfds" / name).glob("[0-9]*")):
-        return fingerprint_of(versions[-1].iterdir(), versions[-1]), lambda: read_tfds_text(versions[-1])
-    path = Path(name)
+    path, prepared = Path(os.path.expanduser(name)), directory / "tfds" / name
+    infos = sorted(prepared.glob("[0-9]*/dataset_info.json")) if os.path.isdir(prepared) else []
+    if infos:
+        version = infos[-1].parent
+        return fingerprint_of(version.iterdir(), version), lambda: read_tfds_text(version)
     if name == "tiny_shakespeare":
         (path,) = verified(fetch(name, [TINY_SHAKESPEARE], directory / "raw" / name), [TINY_SHAKESPEARE])
-    elif path.is_dir():
-        raise UsageError(f"--data {name} is a folder: name a text file in UTF-8")
-    elif not path.exists():
+    elif os.path.isdir(path):
+        files = text_files(path, passed_over)
+        return fingerprint_of(files, path), lambda: joined_texts(files)
+    elif not os.path.exists(path):
         raise UsageError(
-            f"no text {name!r}: choose one of auto, tiny_shakespeare, {EMBEDDED_TEXT} or a text file, or set --data-dir"
+            f"no text {name!r}: choose one of auto, tiny_shakespeare, {EMBEDDED_TEXT}, a text file or a folder of "
+            "them, or set --data-dir"
         )
     return fingerprint_of([path], path.parent), lambda: text_blocks(path)
+
+
+def text_files(folder: Path, passed_over: PassedOver) -> list[Path]:
+    """The text files in a folder and the folders in it, in order of their names; others are passed over.
+
+    Raises:
+        UsageError: there are none.
+    """
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not left_by_system(path.relative_to(folder)):
+            if is_text_file(path):
+                files.append(path)
+            else:
+                passed_over.add("that are no text", path.relative_to(folder))
+    if not files:
+        raise UsageError(f"--data {folder} holds no text files; {passed_over}")
+    return files
+
+
+def joined_texts(files: list[Path]) -> Iterator[str]:
+    """The text of several files, each of which ends with the end of a line."""
+    for path in files:
+        end = "\n"
+        for block in text_blocks(path):
+            yield block
+            end = block[-1:] or end
+        if end != "\n":
+            yield "\n"
 
 
 def read_chitchat_text(path: Path) -> Iterator[str]:
@@ -136,8 +180,9 @@ def encoded_text(name: str, blocks: Callable[[], Iterator[str]]) -> tuple[dict[s
     counts[ord(UNKNOWN_CHARACTER)] = 0
     frequent = np.argsort(-counts, kind="stable")[: LARGEST_ALPHABET - 1]
     alphabet = UNKNOWN_CHARACTER + "".join(chr(point) for point in sorted(frequent[counts[frequent] > 0]))
-    cache_directory().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache_directory()) as file:
+    with writing_to_cache():
+        cache_directory().mkdir(parents=True, exist_ok=True)
+    with writing_to_cache(), tempfile.TemporaryFile(dir=cache_directory()) as file:
         for block in blocks():
             character_codes(block, alphabet).tofile(file)
         file.flush()
@@ -177,7 +222,7 @@ class TextBatches(SeededBatches):
         self.batches_per_epoch = (len(codes) - window) // window // batch_size
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        first = np.random.default_rng([self.seed, self.epoch, self.batches_per_epoch]).integers(self.window)
+        first = random_stream(self.seed, "window", self.epoch).integers(self.window)
         windows = (len(self.codes) - self.window) // self.window
         chosen = self.shuffled(windows, self.epoch)[index * self.batch_size :][: self.batch_size]
         starts = first + self.window * chosen

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from shared.backends.compiling import compiled_inference
 from shared.data.pixels import shown_image
+from shared.data.randomness import random_stream
 from shared.diffusion.samplers import SamplerSteps
 from shared.diffusion.schedule import Prediction, Rates, predicted_image
 
@@ -112,7 +113,7 @@ class ImageSampler:
 
     def stages(self, labels: np.ndarray, number: int, stops: list[int], bar: tqdm | None = None) -> list[np.ndarray]:
         """Batch `number`: its images after each number of steps in `stops`, and at the end."""
-        rng = np.random.default_rng([self.seed, number])
+        rng = random_stream(self.seed, "noise", number)
         noisy = rng.standard_normal(self.shape, np.float32)
         before = np.zeros_like(noisy)
         labels = np.resize(labels[: self.shape[0]], self.shape[0]).astype("int32")

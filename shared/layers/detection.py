@@ -3,6 +3,8 @@
 They use the layers inside them by `call`, not by `__call__`, which on PyTorch takes longer than some convolutions.
 """
 
+import math
+
 import keras
 from keras import layers
 
@@ -168,7 +170,7 @@ class DetectionHead(layers.Layer):
         _, height, width, _ = input_shape
 
         def rarely(shape, dtype=None):
-            return keras.ops.full(shape, keras.ops.log(5 / (self.classes * height * width)), dtype)
+            return keras.ops.full(shape, math.log(5 / (self.classes * height * width)), dtype)
 
         self.scores = Convolution(
             self.classes, 1, use_bias=True, bias_initializer=rarely, dtype="float32", name="scores"

@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from shared.backends.initializers import RandomNormal
+
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class ClassModulation(layers.Layer):
@@ -21,7 +23,7 @@ class ClassModulation(layers.Layer):
 
     def build(self, inputs_shape, label_shape):
         shape = (self.classes, 2 * inputs_shape[-1])
-        drawn = keras.initializers.RandomNormal(stddev=0.5)  # so that labels count from the first step
+        drawn = RandomNormal(stddev=0.5)  # so that labels count from the first step
         self.table = self.add_weight(shape=shape, initializer=drawn, name="embeddings")
 
     def call(self, inputs, label):

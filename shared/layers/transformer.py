@@ -6,6 +6,7 @@ In that order, after Xiong et al. 2020, arXiv:2002.04745, it trains without a lo
 import keras
 from keras import layers, ops
 
+from shared.backends.initializers import RandomNormal
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.dense import SequenceDense, as_one_matrix
 
@@ -23,7 +24,7 @@ class TokenEmbedding(layers.ReversibleEmbedding):
     """
 
     def __init__(self, vocabulary, channels, **kwargs):
-        own = {"embeddings_initializer": keras.initializers.RandomNormal(stddev=channels**-0.5)}
+        own = {"embeddings_initializer": RandomNormal(stddev=channels**-0.5)}
         super().__init__(vocabulary, channels, **own | {"reverse_dtype": "float32"} | kwargs)
 
     def call(self, inputs, reverse=False):

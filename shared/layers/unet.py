@@ -136,6 +136,11 @@ class ConditionedResidualBlock(layers.Layer):
         return super().get_config() | config
 
 
+def attention_heads(channels: int, depth: int = 64) -> int:
+    """The number of attention heads: the most that share the channels evenly, of at least `depth` each if possible."""
+    return max(heads for heads in range(1, max(1, channels // depth) + 1) if channels % heads == 0)
+
+
 @keras.saving.register_keras_serializable("keras_recipes")
 class ImageAttention(layers.Layer):
     """Each place of an image takes from all others what it asks for, and adds it to what it has.

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core.mask import iou
 
 from shared.data.boxes import BoxedImages
 from shared.detection.decoding import Detections
@@ -22,22 +23,47 @@ class DetectionMetrics(NamedTuple):
     """(classes, 101): the highest precision at each of `RECALLS` or above, at IoU 0.50; NaN without a true box."""
 
 
+class EvaluationWithDifficult(COCOeval_faster):
+    """COCO's evaluation, which knows of crowds, for sets that have difficult objects as well.
+
+    Both are ignored, however often they are found. But how far a detection overlaps a crowd is a fraction of its own
+    area, for there is more in the crowd to be found; a difficult object is one, and overlaps by the IoU.
+    """
+
+    def computeIoU(self, imgId, catId):
+        sets = self.gt_dataset, self.dt_dataset
+        truth, found = (each.get_instances([imgId], [catId], True)[0][0] for each in sets)
+        if not truth or not found:
+            return []
+        found = sorted(found, key=lambda entry: -entry["score"])[: self.params.maxDets[-1]]
+        crowds = [entry["crowd"] for entry in truth]
+        return iou([entry["bbox"] for entry in found], [entry["bbox"] for entry in truth], crowds)
+
+
 def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str]) -> DetectionMetrics:
     """Average precision after https://cocodataset.org/#detection-eval: up to 100 detections of a class in an image.
+
+    Detections that overlap a crowd, or a difficult object, count neither as true nor as false.
 
     Args:
         truth: the images, with their boxes.
         found: the detections in each, as NumPy arrays.
         classes: names of the classes.
     """
+    there = [
+        {"iscrowd": ignored, "crowd": crowd, **entry}
+        for labels, ignored, crowd in ((truth.labels, 0, 0), (truth.difficult, 1, 0), (truth.crowds, 1, 1))
+        if labels is not None
+        for entry in box_entries(truth.boxes, labels)
+    ]
     reference = COCO()
     reference.dataset = {
         "images": [{"id": image} for image in range(len(truth.labels))],
         "categories": [{"id": index, "name": name} for index, name in enumerate(classes)],
         "annotations": [
             # Numbered from 1, because the protocol takes number 0 for none.
-            {"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3], **entry}
-            for number, entry in enumerate(box_entries(truth.boxes, truth.labels), 1)
+            {"id": number, "area": entry["bbox"][2] * entry["bbox"][3], **entry}
+            for number, entry in enumerate(there, 1)
         ],
     }
     reference.createIndex()
@@ -45,7 +71,7 @@ def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str])
         {"score": float(score), **entry}
         for entry, score in zip(box_entries(found.boxes, found.labels), found.scores[found.labels >= 0], strict=True)
     ]
-    evaluation = COCOeval_faster(reference, reference.loadRes(results), "bbox", print_function=lambda *_: None)
+    evaluation = EvaluationWithDifficult(reference, reference.loadRes(results), "bbox", print_function=lambda *_: None)
     evaluation.evaluate()
     evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, -1]  # (thresholds, recalls, classes), -1 without a true box

@@ -4,7 +4,7 @@ A checkpoint is a NumPy .npz archive (a zip, with a checksum for each member) wi
 """
 
 import json
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from shared.errors import UsageError
-from shared.files import replacing
+from shared.files import check_archive, replacing
 
-CHECKPOINT_FORMAT = "keras-recipes checkpoint 1"
+CHECKPOINT_FORMAT = "keras-recipes checkpoint 2"
 
 
 class Checkpoint(NamedTuple):
@@ -24,13 +24,16 @@ class Checkpoint(NamedTuple):
     facts: dict[str, Any]
 
 
-def training_variables(state: keras.Model | dict[str, Any]) -> dict[str, keras.Variable]:
+def training_variables(
+    state: keras.Model | dict[str, Any], averages: Sequence[keras.Variable] = ()
+) -> dict[str, keras.Variable]:
     """Every variable that training changes, by a name that does not depend on the names of layers.
 
     Args:
         state: a compiled model, of which these are the weights, moving statistics and seed generators, the optimizer's
             schedule's place and averages, and the metrics; or models, optimizers, metrics, seed generators and
             variables, each by a name.
+        averages: of the model's statistics, see `AveragedWeights`.
     """
     if isinstance(state, keras.Model):
         groups = {"model": state.variables, "optimizer": state.optimizer.variables, "metrics": state.metrics_variables}
@@ -43,19 +46,36 @@ def training_variables(state: keras.Model | dict[str, Any]) -> dict[str, keras.V
                 groups[name] = [part.state]
             else:
                 groups[f"metrics/{name}" if isinstance(part, keras.metrics.Metric) else name] = part.variables
+    groups["averages"] = averages
     return {f"{group}/{i:04}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
 
 
-def read_variables(state: keras.Model | dict[str, Any]) -> dict[str, np.ndarray]:
+def read_variables(
+    state: keras.Model | dict[str, Any], averages: Sequence[keras.Variable] = ()
+) -> dict[str, np.ndarray]:
     """The values of `training_variables`, as NumPy arrays."""
-    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in training_variables(state).items()}
+    variables = training_variables(state, averages)
+    return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in variables.items()}
 
 
-def assign_variables(state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Sets the variables that `arrays` names."""
-    variables = training_variables(state)
+def assign_variables(
+    state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray], averages: Sequence[keras.Variable] = ()
+) -> None:
+    """Sets those of `training_variables` that `arrays` names."""
+    variables = training_variables(state, averages)
     for name, array in arrays.items():
         variables[name].assign(array)
+
+
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in an .npz file.
+
+    Raises:
+        ValueError: it is missing or damaged, or holds other things than arrays.
+    """
+    check_archive(path)
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
 
 
 class CheckpointStore:
@@ -82,7 +102,7 @@ class CheckpointStore:
         Raises:
             OSError: it could not be written; the earlier ones are untouched.
         """
-        facts = json.dumps({"identity": self.identity, "facts": checkpoint.facts})
+        facts = json.dumps({"identity": self.identity, "facts": checkpoint.facts, "names": list(checkpoint.arrays)})
         with replacing(self.directory / f"step-{step:09}.npz") as path:
             np.savez(path, facts=np.array(facts), **checkpoint.arrays)
         for path in self.paths()[: -self.keep]:
@@ -116,15 +136,16 @@ class CheckpointStore:
             ValueError: it is damaged, or of another run.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_archive(path)
             stored = json.loads(str(arrays.pop("facts")))
             identity, facts = stored["identity"], stored["facts"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"damaged or not a checkpoint ({error})") from None
         for name, expected in self.identity.items():
             if identity.get(name) != expected:
                 raise ValueError(f"its {name} is {identity.get(name)}, here it is {expected}")
+        if list(arrays) != stored["names"]:
+            raise ValueError("damaged: it does not hold all that was saved")
         if {name: array.shape for name, array in arrays.items() if not name.startswith("metrics/")} != shapes:
             raise ValueError("it holds the variables of another model")
         return Checkpoint(arrays, facts)

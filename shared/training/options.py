@@ -19,6 +19,10 @@ from shared.backends.runtime import machine_name
 from shared.command_line import parse_command_line
 from shared.errors import TargetMissed, UsageError
 from shared.files import replacing
+from shared.terminal import replace_what_cannot_be_shown
+
+# What may differ between a run and its continuation, because it changes nothing in the result.
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -26,10 +30,10 @@ class Options:
     """What every recipe understands. A recipe's `Config` inherits this, adds its own fields and fills `presets`."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "small": {}, "full": {}}
-    agreement_tolerance: ClassVar[float] = 1e-4
-    """Largest relative difference of the losses of two backends that `recipes compare` takes for rounding."""
     free_on_resume: ClassVar[tuple[str, ...]] = ()
     """Options of the recipe's own that may change with `--resume`, because they change nothing in the training."""
+    beside_result: ClassVar[tuple[str, ...]] = ()
+    """Options of the recipe's own that change no number by which runs of its presets are compared."""
 
     preset: Literal["smoke", "small", "full"] = "small"
     """Size of the experiment: under a minute on two cores, minutes on a laptop, or the reference for one GPU."""
@@ -46,7 +50,7 @@ class Options:
     seed: int = 0
     """Of initial weights, shuffling, augmentation and dropout."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Type of the computations; weights are always float32."""
+    """Type that layers compute in; weights are always float32, and float32 is never rounded to TF32 in products."""
     out: Path | None = None
     """Directory of the run (default: runs/RECIPE-BACKEND-TIME)."""
     resume: bool = False
@@ -80,6 +84,16 @@ class Options:
     def for_preset(cls, preset: str, **changes: Any) -> Self:
         """The options of a preset, some of them changed: what `--preset` gives on the command line."""
         return cls(**{"preset": preset, **cls.presets[preset], **changes})
+
+    def is_of_preset(self, name: str) -> bool:
+        """Whether an option has the value that the preset gives it, rather than another that was asked for."""
+        return getattr(self, name) == getattr(self.for_preset(self.preset), name)
+
+    def beside_preset(self) -> dict[str, str]:
+        """The options that make this another experiment than the preset, by name; the data and the seed apart."""
+        preset, same = self.for_preset(self.preset), ("preset", "data", "seed", *FREE_ON_RESUME, *self.beside_result)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in same}
+        return {name: str(value) for name, value in values.items() if value != getattr(preset, name)}
 
 
 def parse_options(config_class: type[Options], arguments: list[str] | None = None) -> Options:
@@ -116,7 +130,7 @@ def write_config(directory: Path, recipe: str, config: Options) -> None:
         "options": {field.name: getattr(config, field.name) for field in dataclasses.fields(config)},
     }
     with replacing(directory / "config.json") as path:
-        path.write_text(json.dumps(facts, indent=1, default=str) + "\n")
+        path.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def source_commit() -> str | None:
@@ -124,7 +138,7 @@ def source_commit() -> str | None:
     folder = str(Path(globals().get("__file__", "notebook")).parent)  # a notebook has no file
     command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -137,10 +151,10 @@ def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str,
     """
     path = directory / "config.json"
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         options = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["options"].items()}
         return facts["recipe"], facts["backend"], config_class(**options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not hold the options of this recipe ({error}): take another --out") from None
 
 
@@ -154,6 +168,7 @@ def launch(main: Callable[[Options], dict[str, float]], config_class: type[Optio
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    replace_what_cannot_be_shown()
     code, message = 0, None
     try:
         main(parse_options(config_class))

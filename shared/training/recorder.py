@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,12 +17,15 @@ import psutil
 
 from shared.backends.runtime import seed_step, synchronize_state
 from shared.data.batches import SeededBatches
+from shared.data.randomness import random_stream
 from shared.errors import Interrupted, UsageError
 from shared.files import replacing
+from shared.training.averages import AveragedWeights
 from shared.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
     assign_variables,
+    read_archive,
     read_variables,
     training_variables,
 )
@@ -41,6 +43,7 @@ class Recorder(keras.callbacks.Callback):
         stop_message: what to say after a stop.
         remedy: what to try where a loss is not a number.
         patience: stop after so many epochs without a lower validation loss; None: never.
+        averages: of the model's weights, which are validated, so also kept as the best; None where there are none.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Recorder(keras.callbacks.Callback):
         stop_message: str,
         remedy: str,
         patience: int | None = None,
+        averages: AveragedWeights | None = None,
     ):
         super().__init__()
         self.state = state
@@ -63,6 +67,8 @@ class Recorder(keras.callbacks.Callback):
         self.stop_message = stop_message
         self.remedy = remedy
         self.patience = patience
+        self.averages = averages
+        self.averaged_statistics = averages.averages if averages else ()
         self.stopping = False
         self.unread: tuple[int, int, dict[str, Any]] = (0, 0, {})
         """Epoch, batch and results of the last step."""
@@ -82,7 +88,8 @@ class Recorder(keras.callbacks.Callback):
         Returns:
             The epoch to go on with and the first batch of it that is still to be trained on; (0, 0) without checkpoint.
         """
-        shapes = {name: tuple(variable.shape) for name, variable in training_variables(self.state).items()}
+        variables = training_variables(self.state, self.averaged_statistics)
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         checkpoint = self.store.load({name: shape for name, shape in shapes.items() if not name.startswith("metrics")})
         if checkpoint is None:
             print("no checkpoint yet: starting from the beginning")
@@ -92,7 +99,8 @@ class Recorder(keras.callbacks.Callback):
         self.train_seconds = facts["train_seconds"]
         if facts["batch"] and isinstance(self.state, keras.Model):
             self.state.test_on_batch(*self.batches[0])  # makes Keras create the variables of the metrics
-        assign_variables(self.state, {name: array for name, array in checkpoint.arrays.items() if name in shapes})
+        known = {name: array for name, array in checkpoint.arrays.items() if name in shapes}
+        assign_variables(self.state, known, self.averaged_statistics)
         self.arrays = checkpoint.arrays
         print(f"going on at epoch {facts['epoch'] + 1}, batch {facts['batch'] + 1}")
         return facts["epoch"], facts["batch"]
@@ -112,7 +120,7 @@ class Recorder(keras.callbacks.Callback):
         self.saved = now
         if isinstance(self.state, keras.Model):
             synchronize_state(self.state)
-        self.arrays = read_variables(self.state)
+        self.arrays = read_variables(self.state, self.averaged_statistics)
         for name, variable in training_variables(self.state).items():
             if variable.trainable and not np.isfinite(self.arrays[name]).all():
                 self.stop_diverged(f"the weight {variable.path} is not finite")
@@ -149,7 +157,7 @@ class Recorder(keras.callbacks.Callback):
     def write_history(self) -> None:
         """Writes history.csv, a line for each finished epoch."""
         if self.history:
-            with replacing(self.history_path) as path, open(path, "w", newline="") as file:
+            with replacing(self.history_path) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.history[0])
                 writer.writeheader()
                 writer.writerows(self.history)
@@ -162,7 +170,7 @@ class Recorder(keras.callbacks.Callback):
             self.timing_since = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
-        seed_step(self.batches.seed, self.batches.epoch, self.batches.first + batch)
+        seed_step(random_stream(self.batches.seed, "step", self.batches.epoch, self.batches.first + batch))
 
     def on_train_batch_end(self, batch, logs=None):
         self.check_losses()  # of the step before: for those of this one it would wait, and the device then for it
@@ -206,7 +214,9 @@ class Recorder(keras.callbacks.Callback):
         """Saves the weights after the best epoch so far, before its checkpoint, which counts on them."""
         if self.best_epoch() == len(self.history) - 1:
             synchronize_state(self.model)
-            weights = {name: value for name, value in read_variables(self.state).items() if name.startswith("model/")}
+            with self.averages.in_place() if self.averages else contextlib.nullcontext():
+                variables = read_variables(self.state)
+            weights = {name: value for name, value in variables.items() if name.startswith("model/")}
             with replacing(self.store.directory / "best.npz") as path:
                 np.savez(path, **weights)
         self.model.stop_training |= self.out_of_patience()
@@ -219,9 +229,12 @@ class Recorder(keras.callbacks.Callback):
         """
         path = self.store.directory / "best.npz"
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                assign_variables(self.state, dict(archive))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            weights = read_archive(path)
+            names = {name for name in training_variables(self.state) if name.startswith("model/")}
+            if weights.keys() != names:
+                raise ValueError("it does not hold all weights")
+            assign_variables(self.state, weights)
+        except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"{path} is damaged ({error}): start anew with another --out") from None
         print(f"the best weights are those of epoch {self.best_epoch() + 1}")
 

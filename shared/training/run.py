@@ -1,30 +1,27 @@
 """One run of a recipe: its directory, training that can be stopped and resumed, its result."""
 
-import dataclasses
-import datetime
 import json
 import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from shared.backends.runtime import backend_version, device_name, peak_memory, prepare_backend
+from shared.backends.optimizers import prepare_optimizer
+from shared.backends.runtime import backend_version, device_name, matmul_precision, peak_memory, prepare_backend
 from shared.data.batches import SeededBatches
 from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
+from shared.training.averages import AveragedWeights, averages_weights
 from shared.training.checkpoint import CheckpointStore, assign_variables
 from shared.training.custom import check_state, models_together, train_epochs
-from shared.training.options import Options, read_config, write_config
+from shared.training.directory import changed_on_resume, note_commit, open_run_directory, take_directory
+from shared.training.options import Options
 from shared.training.recorder import Recorder
-from shared.training.saving import load_initial_weights, save_model
-
-# What may differ between a run and its continuation, because it changes nothing in the result.
-FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
+from shared.training.saving import load_initial_weights, read_model, save_model
 
 
 class Run:
@@ -35,13 +32,16 @@ class Run:
         config: its options.
 
     Raises:
-        UsageError: the directory cannot be written, holds another run, or was started with other options.
+        UsageError: the directory cannot be written, holds another run or that of a process that trains now, or was
+            started with other options.
     """
 
     def __init__(self, recipe: str, config: Options):
         self.recipe = recipe
         self.config = config
-        self.directory = open_run_directory(recipe, config)
+        self.directory, self.lock = open_run_directory(recipe, config)
+        self.commits: list[str | None] = []
+        """Of the code that trained, where the run was resumed."""
         self.changed_on_resume = changed_on_resume(self.directory, config)
         self.recorders: dict[str, Recorder] = {}
         prepare_backend(config.seed, config.precision)
@@ -78,6 +78,8 @@ class Run:
     ) -> None:
         """`model.fit` with checkpoints, `--resume`, `--initial-weights`, history.csv and a clean stop.
 
+        Where the optimizer averages the weights (`use_ema`), the averages are validated, and the model ends with them.
+
         Args:
             model: compiled.
             batches: the training data.
@@ -93,14 +95,15 @@ class Run:
             UsageError: there are checkpoints, but none that can be used; or a loss became NaN or infinite.
             Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
         """
-        recorder = self.open_recorder(model, batches, data, phase, patience)
+        prepare_optimizer(model)
+        averages = AveragedWeights(model) if averages_weights(model.optimizer) else None
+        recorder = self.open_recorder(model, batches, data, phase, patience, averages)
         arguments = arguments | {
-            "callbacks": [*arguments.get("callbacks", []), recorder],
+            "callbacks": [*([averages] if averages else []), *arguments.get("callbacks", []), recorder],
             "verbose": 1 if sys.stdout.isatty() else 2,
             "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
         }
         epochs = epochs or self.config.epochs
-        model.optimizer.build(model.trainable_variables)
         epoch, first = recorder.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
@@ -111,16 +114,14 @@ class Run:
                 model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, **arguments)
                 batches.first = 0
                 epoch += 1
-                assign_variables(model, recorder.arrays)  # the end of `fit` put moving averages in their place
+                # The end of `fit` put the averages in place of the weights.
+                assign_variables(model, recorder.arrays, recorder.averaged_statistics)
             if epoch < epochs and not recorder.out_of_patience():
                 model.fit(batches, initial_epoch=epoch, epochs=epochs, **arguments)
-            else:
-                model.optimizer.finalize_variable_values(model.trainable_variables)
+            elif averages:
+                averages.finish()
         if patience is not None:
             recorder.restore_best()
-        for variable in model.optimizer.variables:
-            # On JAX the averages now share memory with the weights, and `predict` would take it from both.
-            variable.assign(np.array(keras.ops.convert_to_numpy(variable.value)))
 
     def train(
         self,
@@ -169,8 +170,13 @@ class Run:
         data: str,
         phase: str,
         patience: int | None = None,
+        averages: AveragedWeights | None = None,
     ) -> Recorder:
-        """Opens the checkpoints and the history of a training; see `fit`."""
+        """Takes the directory, and opens the checkpoints and the history of a training; see `fit`."""
+        if self.lock is None or not self.lock.is_locked:  # opened again, until now only to be read
+            self.lock = take_directory(self.directory)
+        if self.config.resume:
+            self.commits = note_commit(self.directory)
         identity = {"recipe": self.recipe, "data": data, **self.versions()}
         store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
         store.directory.mkdir(exist_ok=True)
@@ -185,6 +191,7 @@ class Run:
             f"interrupted, and saved; go on with  {self.resume_command()}",
             f"try a --learning-rate below {self.config.learning_rate:g}{precision} or clipping, and another --out",
             patience,
+            averages,
         )
         return self.recorders[phase]
 
@@ -195,11 +202,12 @@ class Run:
             UsageError: the run has not finished, or its files are damaged.
         """
         try:
-            result = json.loads((self.directory / "result.json").read_text())
-            return keras.saving.load_model(self.directory / "model.keras"), result
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UsageError(f"{self.directory} holds no finished run ({reason}): let it end first") from None
+            result = json.loads((self.directory / "result.json").read_text(encoding="utf-8"))
+            if not isinstance(result, dict) or "metrics" not in result:
+                raise ValueError("result.json is damaged")
+            return read_model(self.directory / "model.keras"), result
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.directory} holds no finished run ({error}): let it end first") from None
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory."""
@@ -244,6 +252,9 @@ class Run:
             "train_seconds": round(sum(each.train_seconds for each in self.recorders.values()), 1),
             "parameters": model.count_params(),
             "seed": self.config.seed,
+            "precision": self.config.precision,
+            "matmul_precision": matmul_precision(),
+            "options": self.config.beside_preset(),
             "versions": self.versions(),
             "device": device_name(),
             "out": str(self.directory),
@@ -252,60 +263,15 @@ class Run:
             "peak_memory_bytes": peak_memory(),
             **facts,
         }
+        if len(self.commits) > 1:
+            result["commits"] = self.commits
         if self.changed_on_resume:
             result["changed_on_resume"] = self.changed_on_resume
         with replacing(self.directory / "result.json") as path:
-            path.write_text(json.dumps(result, indent=1) + "\n")
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if self.lock:
+            self.lock.release(force=True)
         print("result " + json.dumps(result), flush=True)
         if target is not None and not (value >= target if higher_is_better else value <= target):
             raise TargetMissed(f"target missed: {metric} is {value:.6g}, the target {target:.6g}")
         return metrics
-
-
-def open_run_directory(recipe: str, config: Options) -> Path:
-    """Makes the directory of a run, or opens it again with `--resume`, and writes config.json; see `Run`."""
-    if config.resume and config.out is None:
-        raise UsageError("--resume needs --out, the directory of the run to go on with")
-    directory = config.out
-    if directory is None:
-        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        directory = Path("runs") / f"{recipe}-{keras.config.backend()}-{now}"
-    try:
-        going_on = config.resume and (directory / "config.json").exists()
-        if going_on:
-            check_same_run(directory, recipe, config)
-        elif foreign := [path for path in directory.rglob("*") if path.is_file() and path.name != "config.json"]:
-            remedy = "there is no run to go on with" if config.resume else "add --resume to go on with the run in it"
-            raise UsageError(f"{directory} holds {foreign[0].name} already: {remedy}, or take another --out")
-        for folder in (directory, directory / "checkpoint"):
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_unfinished(folder)
-        if not going_on:
-            write_config(directory, recipe, config)
-    except OSError as error:
-        raise UsageError(f"cannot write to {directory} ({error.strerror}): take another --out") from None
-    return directory
-
-
-def check_same_run(directory: Path, recipe: str, config: Options) -> None:
-    """Refuses to go on with a run of another recipe, on another backend or with other options."""
-    started_recipe, started_backend, started = read_config(directory, type(config))
-    if started_recipe != recipe:
-        raise UsageError(f"{directory} is a run of {started_recipe}, not of {recipe}: take another --out")
-    if started_backend != keras.config.backend():
-        raise UsageError(f"{directory} was started on {started_backend}: set KERAS_BACKEND={started_backend}")
-    for field in dataclasses.fields(config):
-        here, there = getattr(config, field.name), getattr(started, field.name)
-        if field.name not in (*FREE_ON_RESUME, *config.free_on_resume) and here != there:
-            option = field.name.replace("_", "-")
-            raise UsageError(
-                f"{directory} was started with --{option} {there}, not {here}: leave the option out, "
-                "or start another run with another --out"
-            )
-
-
-def changed_on_resume(directory: Path, config: Options) -> dict[str, str]:
-    """The options of the recipe's own that are not those which the run in `directory` was started with."""
-    *_, started = read_config(directory, type(config))
-    values = {name: getattr(config, name) for name in config.free_on_resume}
-    return {name: str(value) for name, value in values.items() if value != getattr(started, name)}

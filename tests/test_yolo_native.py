@@ -1,4 +1,4 @@
-"""The detector by hand in PyTorch trains as the recipe's does."""
+"""The native PyTorch baseline of the detector trains as the recipe does."""
 
 import runpy
 from pathlib import Path
@@ -12,7 +12,7 @@ from shared.detection.losses import DetectionLoss
 from shared.errors import UsageError
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks/yolo_detection_torch.py"
-pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="by hand on PyTorch only")
+pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 
 
 def random_batch(rng, examples, size, rows=30, classes=3):
@@ -52,5 +52,5 @@ def test_trains_as_keras_does(ema, monkeypatch):
 
 def test_other_precisions_are_refused():
     config = Config.for_preset("smoke", precision="mixed_bfloat16")
-    with pytest.raises(UsageError, match="trains in float32"):
+    with pytest.raises(UsageError, match="the native baseline needs --precision float32"):
         runpy.run_path(str(BENCHMARK))["Trainer"](config, None, 4)

@@ -1,0 +1,116 @@
+"""The directory of a run, which belongs to it alone."""
+
+import dataclasses
+import datetime
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import keras
+from filelock import FileLock, Timeout
+
+from shared.errors import UsageError
+from shared.files import remove_unfinished, replacing
+from shared.training.options import FREE_ON_RESUME, Options, read_config, source_commit, write_config
+
+
+def open_run_directory(recipe: str, config: Options) -> tuple[Path, FileLock | None]:
+    """Makes and takes the directory of a run and writes config.json, or opens it again with `--resume`; see `Run`.
+
+    Returns:
+        The directory and its lock, which a run that was opened again takes only when it trains.
+    """
+    if config.resume and config.out is None:
+        raise UsageError("--resume needs --out, the directory of the run to go on with")
+    try:
+        directory = config.out or new_directory(Path("runs"), f"{recipe}-{keras.config.backend()}")
+        if config.resume and (directory / "config.json").exists():
+            check_same_run(directory, recipe, config)
+            return directory, None
+        ours = ("config.json", ".lock")
+        if foreign := [path for path in directory.rglob("*") if path.is_file() and path.name not in ours]:
+            remedy = "there is no run to go on with" if config.resume else "add --resume to go on with the run in it"
+            raise UsageError(f"{directory} holds {foreign[0].name} already: {remedy}, or take another --out")
+        lock = take_directory(directory)
+        write_config(directory, recipe, config)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory} ({error.strerror}): take another --out") from None
+    return directory, lock
+
+
+def new_directory(parent: Path, name: str) -> Path:
+    """Makes a directory that no other process makes, named after the time, and numbered where there is one already."""
+    parent.mkdir(parents=True, exist_ok=True)
+    first = directory = parent / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(2):
+        try:
+            directory.mkdir()
+            break
+        except FileExistsError:
+            directory = first.with_name(f"{first.name}-{number}")
+    return directory
+
+
+def take_directory(directory: Path) -> FileLock:
+    """Makes this process the one that trains in a directory, and removes what an earlier one left unfinished there.
+
+    Returns:
+        The lock of the directory, until whose release or the end of the process, by kill -9 too, no other process can
+        take it. This one can again: a notebook resumes what it interrupted.
+
+    Raises:
+        UsageError: another process has taken it.
+        OSError: the directory cannot be written.
+    """
+    (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / "checkpoint" / ".lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another process trains in {directory}: let it end, or take another --out") from None
+    for folder in (directory, directory / "checkpoint"):
+        remove_unfinished(folder)
+    return lock
+
+
+def check_same_run(directory: Path, recipe: str, config: Options) -> None:
+    """Refuses to go on with a run of another recipe, on another backend or with other options."""
+    started_recipe, started_backend, started = read_config(directory, type(config))
+    if started_recipe != recipe:
+        raise UsageError(f"{directory} is a run of {started_recipe}, not of {recipe}: take another --out")
+    if started_backend != keras.config.backend():
+        raise UsageError(f"{directory} was started on {started_backend}: set KERAS_BACKEND={started_backend}")
+    for field in dataclasses.fields(config):
+        here, there = getattr(config, field.name), getattr(started, field.name)
+        if field.name not in (*FREE_ON_RESUME, *config.free_on_resume) and here != there:
+            option = field.name.replace("_", "-")
+            raise UsageError(
+                f"{directory} was started with --{option} {there}, not {here}: leave the option out, "
+                "or start another run with another --out"
+            )
+
+
+def changed_on_resume(directory: Path, config: Options) -> dict[str, str]:
+    """The options of the recipe's own that are not those which the run in `directory` was started with."""
+    *_, started = read_config(directory, type(config))
+    values = {name: getattr(config, name) for name in config.free_on_resume}
+    return {name: str(value) for name, value in values.items() if value != getattr(started, name)}
+
+
+def note_commit(directory: Path) -> list[str | None]:
+    """Notes in config.json that the code of this process goes on with a run.
+
+    Returns:
+        The commits of all code that trained it, that which started it first.
+    """
+    path = directory / "config.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    commits, here = facts.get("commits", [facts.get("commit")]), source_commit()
+    if here != commits[-1]:
+        print(f"WARNING: the code is {here} now, and was {commits[-1]}: the result will say so", file=sys.stderr)
+    if here not in commits:
+        commits.append(here)
+        with replacing(path) as unfinished:
+            unfinished.write_text(json.dumps(facts | {"commits": commits}, indent=1) + "\n", encoding="utf-8")
+    return commits
