@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -32,6 +32,8 @@ from shared.training.run import Run
 from shared.training.sample_plots import plot_neighbours, plot_samples
 from shared.training.saving import check_initial_classes, read_model, save_model
 
+MeasuredPart = Literal["test", "validation"]
+
 
 @dataclasses.dataclass(kw_only=True)
 class JudgedOptions(Options):
@@ -56,6 +58,8 @@ class JudgedOptions(Options):
     """Mirror half of the images that it learns from, where that does not change their class."""
     backbone: str | None = None
     """Also measure in the features of this network trained on ImageNet: inceptionv3, efficientnet_lite0, …"""
+    measure_on: MeasuredPart = "test"
+    """To choose options by: measure on validation images, a tenth of those to train on unless a folder holds some."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,9 +74,14 @@ class JudgedOptions(Options):
             UsageError: there are too few, or they are too small.
         """
         self.require("image_size", self.image_size is None or self.image_size >= 8, "must be at least 8")
+        choosing = self.measure_on == "validation"
+        share = max(validation, 0.1) if choosing else validation
         data = load_images(
-            self.data, self.data_dir, preferred, validation, self.train_examples, self.image_size, needs_classes=False
+            self.data, self.data_dir, preferred, share, self.train_examples, self.image_size, needs_classes=False
         )
+        if choosing:
+            print(f"measuring on the {len(data.validation.labels):,} images for validation instead", file=sys.stderr)
+            data = data._replace(test=data.validation)
         _, height, width, _ = data.train.images.shape
         train, test = len(data.train.labels), len(data.test.labels)
         if train < 20 or test < 10:
@@ -84,7 +93,7 @@ class JudgedOptions(Options):
 
     def facts(self, *names: str) -> dict[str, Any]:
         """These options and how images were measured, for a result."""
-        return {name: getattr(self, name) for name in (*names, "samples", "backbone")}
+        return {name: getattr(self, name) for name in (*names, "samples", "backbone", "measure_on")}
 
 
 class Opinion(NamedTuple):
@@ -307,9 +316,9 @@ def measured_generator(
     """
     imagenet = ImageNetFeatures(run.config.backbone, data.test.images.shape[1:]) if run.config.backbone else None
     labels = labels_like_test(data, run.config.samples, run.config.seed)
-    few, trained = labels[: max(len(labels) // 10, 500)], copied_weights(model)
+    trained = copied_weights(model)
     model.set_weights(untrained)
-    ceiling = LabelledImages(draw(few), few)
+    ceiling = LabelledImages(draw(labels), labels)
     model.set_weights(trained)
     samples = LabelledImages(draw(labels), labels)
     metrics = judged_images(judge, data, samples, ceiling)

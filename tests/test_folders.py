@@ -270,6 +270,20 @@ def test_generative_recipes_take_images_without_classes(tmp_path, recipe):
         recipe.for_preset("smoke", data=str(tmp_path / "small"), batch_size=8).load()
 
 
+@pytest.mark.parametrize("recipe", [GanConfig, DiffusionConfig])
+def test_options_of_generative_recipes_can_be_chosen_without_the_test_images(recipe):
+    """Held-out images take the place of the test images, and are not trained on."""
+    plain = recipe.for_preset("smoke", data="mnist5k", train_examples=None).load()
+    choosing = recipe.for_preset("smoke", data="mnist5k", train_examples=None, measure_on="validation").load()
+    assert len(choosing.test.labels) == 400
+    tested, trained, measured = (
+        {image.tobytes() for image in images}
+        for images in (plain.test.images, choosing.train.images, choosing.test.images)
+    )
+    assert measured.isdisjoint(tested | trained)
+    assert len(trained) + len(measured) == 4000
+
+
 def test_images_of_several_sizes_need_image_size(photos):
     with refused_in_one_line("holds images of 10 sizes, such as 103×45 and 40×90: cut them to one with --image-size"):
         load(photos, None)
