@@ -12,7 +12,7 @@ from jax import lax
 
 from benchmarks.native import require_options
 from benchmarks.native_jax import NativeTrainer
-from shared.schedules import warmup_cosine_rate
+from shared.training.schedules import warmup_cosine_rate
 
 
 def convolution(x, kernel):

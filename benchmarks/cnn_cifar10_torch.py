@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks.native import require_options
 from benchmarks.native_torch import NativeTrainer, NesterovSGD, load_weights
-from shared.schedules import warmup_cosine_rate
+from shared.training.schedules import warmup_cosine_rate
 
 
 class Block(nn.Module):

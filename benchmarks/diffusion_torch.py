@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.native import require_options
 from benchmarks.native_torch import Adam, NativeTrainer, load_weights
-from shared.schedules import warmup_cosine_rate
+from shared.training.schedules import warmup_cosine_rate
 
 GROUPS = 8
 

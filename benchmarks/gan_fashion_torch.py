@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.native import require_options
 from benchmarks.native_torch import Adam, keras_weights, load_weights, on_device
-from shared.schedules import warmup_cosine_rate
+from shared.training.schedules import warmup_cosine_rate
 
 
 class Generator(nn.Module):

@@ -14,9 +14,9 @@ from torch.nn import functional
 from benchmarks.native import dropout_rate, require_options
 from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, kernels_and_others, load_weights
 from shared.data.randomness import random_stream
-from shared.data.text import character_codes
+from shared.data.text.characters import character_codes
 from shared.errors import UsageError
-from shared.schedules import warmup_cosine_rate
+from shared.training.schedules import warmup_cosine_rate
 
 REPLACED = ("write_characters",)
 """What of the recipe is native here too, under the same name."""

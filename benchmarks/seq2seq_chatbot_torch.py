@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.native import dropout_rate, require_options
 from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
-from shared import answering
-from shared.data.subwords import END, PAD, START, UNKNOWN
-from shared.schedules import warmup_cosine_rate
+from shared.text import responder as answering
+from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.training.schedules import warmup_cosine_rate
 
 REPLACED = ("Answerer",)
 """What of the recipe is native here too, under the same name."""

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from benchmarks.native import dropout_rate, require_options
 from benchmarks.native_torch import Adam, NativeTrainer, load_weights
-from shared.backbones.efficientnet_lite import LITE0_STAGES
-from shared.schedules import warmup_cosine_rate
+from shared.images.backbones.efficientnet_lite import LITE0_STAGES
+from shared.training.schedules import warmup_cosine_rate
 
 
 class Convolution(nn.Conv2d):

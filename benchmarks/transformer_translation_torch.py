@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from benchmarks.native import require_options
 from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
-from shared import translation
-from shared.data.subwords import END, PAD, START, UNKNOWN
+from shared.text import translator as translation
+from shared.text.subwords import END, PAD, START, UNKNOWN
 
 REPLACED = ("Translator",)
 """What of the recipe is native here too, under the same name."""

@@ -16,7 +16,7 @@ from recipes.yolo_detection import SIZES
 from shared.detection.assignment import LEAST_ALIGNMENT
 from shared.detection.boxes import LEAST_AREA, STRIDES
 from shared.detection.decoding import BINS
-from shared.schedules import warmup_cosine_rate
+from shared.training.schedules import warmup_cosine_rate
 
 
 class Convolution(nn.Module):

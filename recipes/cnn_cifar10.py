@@ -27,15 +27,16 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.data.batches import ImageBatches
-from shared.data.images import ImageData, load_images
+from shared.data.images.datasets import ImageData, load_images
+from shared.images.batches import ImageBatches
+from shared.images.metrics import confusion_matrix, softmax, top_k_accuracy
+from shared.images.plots import plot_confusion, plot_mistakes
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
-from shared.metrics.classification import confusion_matrix, softmax, top_k_accuracy
-from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
-from shared.training.plots import plot_confusion, plot_curves, plot_mistakes
+from shared.training.plots import plot_curves
 from shared.training.run import Run
 from shared.training.saving import check_initial_classes
+from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)

@@ -35,29 +35,23 @@ from keras import layers
 
 from shared.backends.initializers import RandomNormal
 from shared.backends.optimizers import grouped_updates
-from shared.data.diffusion import NoisyImageBatches, noisy_examples
-from shared.data.images import ImageData
-from shared.diffusion.samplers import SamplerName, sampler_steps
-from shared.diffusion.sampling import ImageSampler
-from shared.diffusion.schedule import Prediction
-from shared.judge import Judge, JudgedOptions, copied_weights, labels_like_test, measured_generator, trained_judge
+from shared.backends.runtime import copied_weights
+from shared.data.images.datasets import ImageData
+from shared.generative.diffusion.batches import NoisyImageBatches, noisy_examples
+from shared.generative.diffusion.samplers import SamplerName, sampler_steps
+from shared.generative.diffusion.sampling import ImageSampler
+from shared.generative.diffusion.schedule import Prediction
+from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding, attention_heads
+from shared.generative.evaluation import Judge, JudgedOptions, labels_like_test, measured_generator, trained_judge
+from shared.generative.metrics import frechet_distance
+from shared.generative.plots import plot_denoising
 from shared.layers.convolution import Convolution
-from shared.layers.unet import (
-    ConditionedResidualBlock,
-    DepthToSpace,
-    GroupNormalization,
-    ImageAttention,
-    NearestUpsampling,
-    SpaceToDepth,
-    TimeEmbedding,
-    attention_heads,
-)
-from shared.metrics.generation import frechet_distance
-from shared.schedules import WarmupCosine
+from shared.layers.normalization import GroupNormalization
+from shared.layers.resampling import DepthToSpace, NearestUpsampling, SpaceToDepth
 from shared.training.options import launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
-from shared.training.sample_plots import plot_denoising
+from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)

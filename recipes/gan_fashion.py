@@ -32,25 +32,26 @@ require_backend()
 import keras
 from keras import layers, ops
 
-from shared.adversarial import AdversarialLoss, critic_loss, generator_loss, slope_penalty
 from shared.backends.gradients import minimize
 from shared.backends.optimizers import grouped_updates
+from shared.backends.runtime import copied_weights
 from shared.backends.steps import compiled_step
-from shared.data.adversarial import AdversarialBatches
-from shared.data.images import ImageData
-from shared.generator import EpochSheets, NoiseSampler, warn_if_collapsed
-from shared.judge import Judge, JudgedOptions, copied_weights, measured_generator, trained_judge
+from shared.data.images.datasets import ImageData
+from shared.generative.evaluation import Judge, JudgedOptions, measured_generator, trained_judge
+from shared.generative.gan_batches import AdversarialBatches
+from shared.generative.gan_losses import AdversarialLoss, critic_loss, generator_loss, slope_penalty
+from shared.generative.gan_sampling import EpochSheets, NoiseSampler, warn_if_collapsed
+from shared.generative.modulation import ClassModulation
+from shared.generative.plots import plot_rows
+from shared.generative.spectral import SpectralNormalization
 from shared.layers.convolution import Convolution
-from shared.layers.modulation import ClassModulation
 from shared.layers.normalization import BatchNormalization
-from shared.layers.spectral import SpectralNormalization
-from shared.layers.unet import DepthToSpace
-from shared.schedules import WarmupCosine
+from shared.layers.resampling import DepthToSpace
 from shared.training.custom import update_averages
 from shared.training.options import launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
-from shared.training.sample_plots import plot_rows
+from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)

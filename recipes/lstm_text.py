@@ -35,14 +35,15 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.data.text import TextBatches, TextData, consecutive_windows, load_text
+from shared.data.text.characters import TextData, load_text
 from shared.files import replacing
-from shared.language_model import nats_a_character, write_characters
 from shared.layers.recurrent import FusedGRU, FusedLSTM
-from shared.schedules import WarmupCosine
+from shared.text.batches import TextBatches, consecutive_windows
+from shared.text.language_model import nats_a_character, write_characters
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
+from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)

@@ -34,23 +34,24 @@ require_backend()
 import keras
 from keras import layers, ops
 
-from shared.answering import Answerer
-from shared.data.conversations import answer_pairs, answers_used, evenly_spread, load_conversations, spoken_context
-from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
-from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.data.text.conversations import load_conversations
 from shared.files import replacing
-from shared.generation import WritingOptions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
-from shared.layers.seq2seq_attention import GlobalAttention
-from shared.layers.transformer import TokenEmbedding
-from shared.losses import Perplexity, SequenceLoss
-from shared.metrics.text import distinct_shares, sacre_bleu, word_perplexity
-from shared.schedules import WarmupCosine
-from shared.terminal import talk
+from shared.text.chat import talk
+from shared.text.decoding import WritingOptions
+from shared.text.dialogue import answer_pairs, answers_used, evenly_spread, spoken_context
+from shared.text.losses import Perplexity, SequenceLoss
+from shared.text.metrics import distinct_shares, sacre_bleu, word_perplexity
+from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
+from shared.text.plots import plot_attention
+from shared.text.responder import Answerer
+from shared.text.seq2seq_attention import GlobalAttention
+from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.text.transformer import TokenEmbedding
 from shared.training.options import launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
-from shared.training.text_plots import plot_attention
+from shared.training.schedules import WarmupCosine
 
 CELLS = {"gru": FusedGRU, "lstm": FusedLSTM}
 ALL = {"return_sequences": True, "return_state": True}

@@ -32,20 +32,22 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.backbones.choice import load_backbone, single_layers
 from shared.data.arrays import cached_arrays
-from shared.data.batches import ArrayBatches, ImageBatches
-from shared.data.chosen_pictures import chosen_pictures, refuse_unread
-from shared.data.images import ImageData, load_images
-from shared.data.pictures import read_picture
-from shared.explain import class_activation_maps
+from shared.data.images.chosen_files import chosen_pictures, refuse_unread
+from shared.data.images.datasets import ImageData, load_images
+from shared.data.images.files import read_picture
 from shared.files import cache_directory
-from shared.metrics.classification import softmax, top_k_accuracy
-from shared.schedules import WarmupCosine
+from shared.images.backbones.pretrained import load_backbone, single_layers
+from shared.images.batches import ImageBatches
+from shared.images.grad_cam import class_activation_maps
+from shared.images.metrics import softmax, top_k_accuracy
+from shared.images.plots import plot_heatmaps, plot_predictions
+from shared.training.batches import ArrayBatches
 from shared.training.options import Options, launch
-from shared.training.plots import plot_curves, plot_heatmaps, plot_predictions
+from shared.training.plots import plot_curves
 from shared.training.run import Run
 from shared.training.saving import check_initial_classes
+from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)

@@ -32,21 +32,21 @@ import keras
 from keras import layers, ops
 
 from shared.data.encoding import text_lines
-from shared.data.parallel import ParallelText, SentencePairs, load_parallel
-from shared.data.sequences import HeldOutPairs, PairBatches, SequencePairs
-from shared.data.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.data.text.parallel_corpus import ParallelText, SentencePairs, load_parallel
 from shared.errors import UsageError
 from shared.files import replacing
 from shared.layers.positions import SinusoidalPositions
-from shared.layers.transformer import TokenEmbedding, TransformerDecoder, TransformerEncoder
-from shared.losses import Perplexity, SequenceLoss
-from shared.metrics.text import sacre_bleu
-from shared.schedules import WarmupInverseSquareRoot
+from shared.text.losses import Perplexity, SequenceLoss
+from shared.text.metrics import sacre_bleu
+from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
+from shared.text.plots import plot_attention
+from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
+from shared.text.transformer import TokenEmbedding, TransformerDecoder, TransformerEncoder
+from shared.text.translator import LONGEST, Translator
 from shared.training.options import Options, launch
 from shared.training.plots import plot_curves
 from shared.training.run import Run
-from shared.training.text_plots import plot_attention
-from shared.translation import LONGEST, Translator
+from shared.training.schedules import WarmupInverseSquareRoot
 
 
 @dataclass(kw_only=True)

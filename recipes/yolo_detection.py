@@ -32,19 +32,20 @@ import numpy as np
 from keras import layers
 
 from shared.backends.optimizers import grouped_updates
-from shared.data.boxes import DetectionData, detection_targets, letterbox, unletterbox_boxes
-from shared.data.chosen_pictures import chosen_pictures, refuse_unread
-from shared.data.detection import DetectionBatches, load_detection
+from shared.data.detection.boxed_images import DetectionData, letterbox, unletterbox_boxes
+from shared.data.detection.datasets import load_detection
+from shared.data.images.chosen_files import chosen_pictures, refuse_unread
+from shared.detection.batches import DetectionBatches, detection_targets
 from shared.detection.decoding import DetectionDecoder, Detections
+from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.detection.losses import DetectionLoss
+from shared.detection.metrics import RECALLS, detection_metrics
+from shared.detection.plots import draw_objects, plot_detections, plot_precision_recall
 from shared.files import replacing
-from shared.layers.detection import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
-from shared.metrics.detection import RECALLS, detection_metrics
-from shared.schedules import WarmupCosine
 from shared.training.options import Options, launch
-from shared.training.plots import plot_curves, plot_detections, plot_precision_recall
-from shared.training.predictions import draw_objects
+from shared.training.plots import plot_curves
 from shared.training.run import Run
+from shared.training.schedules import WarmupCosine
 
 # Blocks and channels of each stage of the backbone: YOLOv8n, s and m.
 SIZES = {

@@ -144,7 +144,7 @@ def test_settings_of_keras_do_not_change_an_experiment(run_recipe, tmp_path):
 def test_no_backend_at_all(run_recipe, run_python, hiding):
     environment = hiding("tensorflow", "torch", "jax")
     assert "none is installed here" in refused(run_recipe("cnn_cifar10", KERAS_BACKEND="jax", **environment))
-    doctor = run_python("-m", "shared.cli", "doctor", KERAS_BACKEND="jax", **environment)
+    doctor = run_python("-m", "shared.tools.cli", "doctor", KERAS_BACKEND="jax", **environment)
     assert doctor.returncode == 1
     assert doctor.stdout.count("mend: pip install") == 3
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from shared.backends.runtime import on_jax_cpu, on_torch_uncompiled
+
 PIXELS_AT_ONCE = 4096
 """Output pixels of a part of a batch, over which the gradient of a kernel is summed up: they stay in the cache."""
 
@@ -53,24 +55,6 @@ def depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     if on_torch_uncompiled():
         return torch_convolution(inputs, keras.ops.swapaxes(kernel, 2, 3), stride, groups=inputs.shape[-1])
     return keras.ops.depthwise_conv(inputs, kernel, stride, padding="same")
-
-
-def on_jax_cpu() -> bool:
-    """Whether this is JAX on a CPU, where XLA is slow at some gradients."""
-    if keras.config.backend() != "jax":
-        return False
-    import jax
-
-    return jax.default_backend() == "cpu"
-
-
-def on_torch_uncompiled() -> bool:
-    """Whether this is PyTorch, and not at work for torch.compile, which fails on the strides of `torch_convolution`."""
-    if keras.config.backend() != "torch":
-        return False
-    import torch
-
-    return not torch.compiler.is_compiling()
 
 
 def same_padding(length: int, size: int, stride: int) -> tuple[int, int]:

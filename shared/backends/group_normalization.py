@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from shared.backends.convolution import on_torch_uncompiled
+from shared.backends.runtime import on_torch_uncompiled
 
 
 def group_normalization(inputs: Any, groups: int, scale: Any, shift: Any, epsilon: float) -> Any:

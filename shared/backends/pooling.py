@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from shared.backends.convolution import on_torch_uncompiled
+from shared.backends.runtime import on_torch_uncompiled
 
 
 def max_pooling(inputs: Any, size: int) -> Any:

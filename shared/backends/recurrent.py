@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from shared.backends.convolution import on_torch_uncompiled
+from shared.backends.runtime import on_torch_uncompiled
 
 
 def fused_recurrence(

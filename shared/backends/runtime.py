@@ -18,6 +18,24 @@ from shared.backends.initializers import draw_weights_on_host
 from shared.files import cache_directory
 
 
+def on_jax_cpu() -> bool:
+    """Whether this is JAX on a CPU, where XLA is slow at some gradients."""
+    if keras.config.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
+def on_torch_uncompiled() -> bool:
+    """Whether this is PyTorch, and not at work for torch.compile, which fails on the strides of `torch_convolution`."""
+    if keras.config.backend() != "torch":
+        return False
+    import torch
+
+    return not torch.compiler.is_compiling()
+
+
 def prepare_backend(seed: int, precision: str) -> None:
     """Seeds everything, sets the dtype policy and turns on what makes a run repeatable and its second start quick.
 
@@ -193,3 +211,8 @@ def machine_name() -> str:
         model = platform.processor() or platform.machine()
     device = "" if device_name() == "cpu" else f"{device_name()}, "
     return f"{device}{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+
+
+def copied_weights(model: keras.Model) -> list[np.ndarray]:
+    """The weights as they are now: on PyTorch, what `get_weights` gives changes with the model."""
+    return [weight.copy() for weight in model.get_weights()]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.backends.convolution import on_torch_uncompiled
+from shared.backends.runtime import on_torch_uncompiled
 
 
 def used_rows(targets: Any) -> Any:

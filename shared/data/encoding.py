@@ -18,7 +18,11 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+
+
 GZIP = b"\x1f\x8b"
+
+
 DOCUMENTS = {
     b"PK\x03\x04": "a zip archive or an office document",
     b"%PDF-": "a PDF",
@@ -33,6 +37,8 @@ DOCUMENTS = {
     b"\xff\xd8\xff": "a picture",
 }
 """How files begin that hold text, but not as text."""
+
+
 DAMAGED_ARCHIVE = (
     OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
@@ -143,3 +149,8 @@ def text_lines(file: io.BufferedIOBase) -> Iterator[str]:
     rest += decoder.decode(b"", final=True)
     if rest:
         yield from rest.removesuffix("\n").split("\n")
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with halves of characters, which no encoding has, replaced by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")

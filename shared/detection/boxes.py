@@ -8,6 +8,8 @@ from keras import ops
 
 STRIDES = (8, 16, 32)
 """Pixels between the anchors of each level of the feature pyramid."""
+
+
 LEAST_AREA = 1e-7
 """Keeps divisions finite where boxes are empty."""
 

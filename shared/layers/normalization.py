@@ -1,8 +1,9 @@
 """Normalization."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
+from shared.backends.group_normalization import group_normalization
 from shared.backends.normalization import fused_batch_normalization, weighted_mean
 
 
@@ -31,3 +32,44 @@ class BatchNormalization(layers.BatchNormalization):
     def is_plain(self, rank):
         """Whether this is over the last of `rank` axes, with gamma and beta, and without renormalization."""
         return self.axis in (-1, rank - 1) and self.center and self.scale and not self.renorm
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class GroupNormalization(layers.Layer):
+    """Normalizes groups of channels, image by image (Wu and He 2018, arXiv:1803.08494).
+
+    Args:
+        groups: number of groups, a divisor of the number of channels.
+        learned: whether the layer learns a scale and a shift of each channel. If not, they are given at each call, as
+            (batch, channels): adaptive group normalization (Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.1).
+        epsilon: added to the variance.
+
+    Input and output: (batch, height, width, channels).
+    """
+
+    def __init__(self, groups=8, learned=True, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.learned = learned
+        self.epsilon = epsilon
+
+    def build(self, inputs_shape, scale_shape=None, shift_shape=None):
+        channels = inputs_shape[-1]
+        if channels % self.groups:
+            raise ValueError(f"{channels} channels cannot be put into {self.groups} groups of one size")
+        if self.learned:
+            self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+            self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+
+    def call(self, inputs, scale=None, shift=None):
+        scale, shift = (self.gamma, self.beta) if self.learned else (scale, shift)
+        x, scale, shift = (ops.cast(each, "float32") for each in (inputs, scale, shift))
+        outputs = group_normalization(x, self.groups, scale, shift, self.epsilon)
+        return ops.cast(outputs, self.compute_dtype)
+
+    def compute_output_shape(self, inputs_shape, scale_shape=None, shift_shape=None):
+        return inputs_shape
+
+    def get_config(self):
+        config = {"groups": self.groups, "learned": self.learned, "epsilon": self.epsilon}
+        return super().get_config() | config

@@ -16,10 +16,9 @@ from typing import Any, ClassVar, Literal, NoReturn, Self
 import keras
 
 from shared.backends.runtime import machine_name
-from shared.command_line import parse_command_line
 from shared.errors import TargetMissed, UsageError
 from shared.files import replacing
-from shared.terminal import replace_what_cannot_be_shown
+from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
 FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")

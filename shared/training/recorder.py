@@ -16,11 +16,11 @@ import numpy as np
 import psutil
 
 from shared.backends.runtime import seed_step, synchronize_state
-from shared.data.batches import SeededBatches
 from shared.data.randomness import random_stream
 from shared.errors import Interrupted, UsageError
 from shared.files import replacing
 from shared.training.averages import AveragedWeights
+from shared.training.batches import SeededBatches
 from shared.training.checkpoint import (
     Checkpoint,
     CheckpointStore,

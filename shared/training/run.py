@@ -12,10 +12,10 @@ import numpy as np
 
 from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import backend_version, device_name, matmul_precision, peak_memory, prepare_backend
-from shared.data.batches import SeededBatches
 from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
 from shared.training.averages import AveragedWeights, averages_weights
+from shared.training.batches import SeededBatches
 from shared.training.checkpoint import CheckpointStore, assign_variables
 from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.directory import changed_on_resume, note_commit, open_run_directory, take_directory

@@ -1,0 +1,1 @@
+"""Images with boxes, by name or in folders, as arrays."""

@@ -1,0 +1,1 @@
+"""Labelled images, by name or in folders, as arrays."""

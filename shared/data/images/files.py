@@ -1,0 +1,127 @@
+"""Image files as people have them."""
+
+import contextlib
+import importlib
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from shared.errors import UsageError
+
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""What red, green and blue add to how light a pixel is (ITU-R BT.601)."""
+
+
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def is_heif(path: Path) -> bool:
+    """Whether a file is an image in HEIF (HEIC), as phones write them, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
+
+
+def reads_heif() -> bool:
+    """Lets Pillow read HEIF, which takes the package pillow-heif; False where that is not installed."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+        return True
+    return False
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a file is an image by its suffix, or without a suffix of images by its first bytes."""
+    if path.suffix.lower() in Image.registered_extensions() or is_heif(path):
+        return True
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path):
+            return True
+    except Exception as error:  # noqa: BLE001 - each format of Pillow's raises its own for what is none
+        return isinstance(error, Image.DecompressionBombError)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Reads an image file of any kind as RGB: the first picture in it, turned as its EXIF data say.
+
+    Transparent parts become white. Grey levels of more than 8 bits become those of 8: see `eight_bit_levels`.
+
+    Raises:
+        ValueError: the file is no image, or damaged, or too large.
+    """
+    try:
+        if is_heif(path) and not reads_heif():
+            raise ValueError("an image in HEIC, which can be read after  pip install pillow-heif")
+        # Pillow warns of what it can read all the same, such as damaged EXIF data and large pictures.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode == "F" or picture.mode.startswith("I"):
+                picture = Image.fromarray(eight_bit_levels(np.asarray(picture)))
+            if picture.mode == "LAB":
+                profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+                picture = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            return picture.convert("RGB")
+    except Exception as error:  # noqa: BLE001 - each format of Pillow's raises its own for a damaged file
+        reason = getattr(error, "strerror", None) or " ".join(str(error).replace(f" {str(path)!r}", "").split())
+        raise ValueError(reason or type(error).__name__) from None
+
+
+def eight_bit_levels(levels: np.ndarray) -> np.ndarray:
+    """Grey levels (height, width) of any type in uint8, so that those of two pictures compare.
+
+    Integers of 16 bits range from 0 to 65,535. Those of more bits are taken to do so too, or up to 255 where none is
+    higher; floats to range from 0 to 1, or up to 255 where one is above 2. What lies outside is clipped; what is no
+    number becomes 0.
+
+    Raises:
+        ValueError: integers that need more than 16 bits.
+    """
+    largest = np.nanmax(levels)
+    if levels.dtype.kind == "f":
+        highest = 255 if largest > 2 else 1
+    elif largest > 65535:
+        raise ValueError(f"grey levels up to {largest:,}: save it with 8 or 16 bits")
+    else:
+        highest = 65535 if levels.dtype.itemsize == 2 or largest > 255 else 255
+    return np.round(np.clip(np.nan_to_num(levels.astype(np.float64)) / highest, 0, 1) * 255).astype(np.uint8)
+
+
+def squared(picture: Image.Image, size: int) -> np.ndarray:
+    """Pixels (size, size, 3) in uint8 of a picture, cut to a square around its middle."""
+    return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
+
+
+def read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads an image file for a model whose input is (height, width, channels), of one channel or three, in uint8.
+
+    What does not fit in proportion is cut off around the middle.
+
+    Raises:
+        ValueError: the file is no image, or damaged.
+    """
+    height, width, channels = shape
+    pixels = np.asarray(ImageOps.fit(open_picture(path), (width, height), Image.Resampling.BILINEAR))
+    return pixels if channels == 3 else np.round(pixels @ LUMINANCE).astype(np.uint8)[..., None]
+
+
+def open_pictures(paths: tuple[Path, ...]) -> list[Image.Image]:
+    """Reads image files of any kind as RGB.
+
+    Raises:
+        UsageError: a file is no image, or damaged.
+    """
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append(open_picture(path))
+        except ValueError as error:
+            raise UsageError(f"{path} cannot be read as an image ({error}): leave it out") from None
+    return pictures

@@ -1,0 +1,1 @@
+"""Texts, sentence pairs and conversations, by name or in files."""

@@ -1,0 +1,131 @@
+"""Figures of detections."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from shared.data.detection.boxed_images import BoxedImages
+from shared.detection.decoding import Detections
+from shared.files import replacing
+
+
+def draw_boxes(
+    axes: Axes,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+    scores: np.ndarray | None = None,
+    font_size: float = 6,
+) -> None:
+    """Draws an image with boxes around objects, each class in a colour of its own.
+
+    Args:
+        axes: where to draw.
+        image: (height, width, 3), uint8.
+        boxes: (boxes, 4): left, top, right, bottom in pixels.
+        labels: (boxes,), index of the class; -1 where there is no box.
+        classes: their names.
+        scores: (boxes,), written beside the names.
+        font_size: height of the names, in points.
+    """
+    height, width = image.shape[:2]
+    axes.axis("off")
+    axes.imshow(image, extent=(0, width, height, 0))
+    for index in np.flatnonzero(labels >= 0):
+        left, top, right, bottom = boxes[index]
+        color = f"C{labels[index] % 10}"
+        axes.plot(
+            [left, right, right, left, left], [top, top, bottom, bottom, top], color=color, linewidth=font_size / 5
+        )
+        name = classes[labels[index]] + ("" if scores is None else f" {scores[index]:.2f}")
+        frame = {"facecolor": color, "alpha": 0.7, "pad": 0.5, "linewidth": 0}
+        side = "bottom" if top > height / 20 else "top"  # above the picture no one would see it
+        axes.text(left, top, name, fontsize=font_size, color="white", bbox=frame, va=side, clip_on=True)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def plot_detections(truth: BoxedImages, found: Detections, classes: list[str], count: int = 8) -> Figure:
+    """The first images with their true boxes, each beside itself with what was found.
+
+    Args:
+        truth: the images, with their boxes.
+        found: the detections to draw, as NumPy arrays.
+        classes: names of the classes.
+        count: how many images.
+    """
+    count = min(count, len(truth.images))
+    figure = Figure(figsize=(12, 3.1 * -(-count // 2)), layout="constrained")
+    places = figure.subplots(-(-count // 2), 4, squeeze=False).reshape(-1, 2)
+    for index, (left, right) in enumerate(places):
+        left.axis("off")
+        right.axis("off")
+        if index < count:
+            draw_boxes(left, truth.images[index], truth.boxes[index], truth.labels[index], classes)
+            draw_boxes(
+                right, truth.images[index], found.boxes[index], found.labels[index], classes, found.scores[index]
+            )
+    for axes, title in zip(places[:2].flat, ["true", "found"] * 2, strict=False):
+        axes.set_title(title)
+    return figure
+
+
+def plot_precision_recall(recalls: np.ndarray, precision: np.ndarray, classes: list[str]) -> Figure:
+    """A curve of precision over recall for each class, with its average precision.
+
+    Args:
+        recalls: (points,), 0 to 1.
+        precision: (classes, points); NaN for a class that cannot be measured, which is left out.
+        classes: names of the classes.
+    """
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for index in np.flatnonzero(~np.isnan(precision).any(axis=1)):
+        axes.plot(
+            recalls, precision[index], color=f"C{index % 10}", label=f"{classes[index]} {precision[index].mean():.3f}"
+        )
+    axes.set(xlabel="recall", ylabel="precision at IoU 0.50", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    if len(axes.lines) <= 20:
+        axes.legend(title="average precision", fontsize=8)
+    return figure
+
+
+def annotated_picture(
+    picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes: list[str], scores: np.ndarray
+) -> Figure:
+    """A picture with boxes drawn on it, pixel for pixel; see `draw_boxes`."""
+    height, width = picture.shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_boxes(axes, picture, boxes, labels, classes, scores, font_size=max(6, max(height, width) / 90))
+    return figure
+
+
+def draw_objects(
+    path: Path, picture: Image.Image, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, classes: list[str]
+) -> dict[str, Any]:
+    """Draws the objects that were found in a picture on a copy of it.
+
+    Args:
+        path: the PNG file to write.
+        picture: it.
+        boxes: (objects, 4): left, top, right, bottom in pixels of the picture.
+        scores: (objects,), 0 to 1.
+        labels: (objects,), index of the class.
+        classes: their names.
+
+    Returns:
+        The same as JSON.
+    """
+    with replacing(path) as unfinished:
+        annotated_picture(np.asarray(picture), boxes, labels, classes, scores).savefig(unfinished)
+    objects = [
+        {"class": classes[label], "score": round(float(score), 4), "box": [round(float(side), 1) for side in box]}
+        for label, score, box in zip(labels, scores, boxes, strict=True)
+    ]
+    return {"drawn": str(path), "width": picture.width, "height": picture.height, "objects": objects}

@@ -1,0 +1,141 @@
+"""Figures and animations of generated images."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from shared.data.images.datasets import LabelledImages
+from shared.files import replacing
+
+
+def image_grid(images: np.ndarray, columns: int, margin: int = 2) -> np.ndarray:
+    """Images side by side on a white sheet, row by row.
+
+    Args:
+        images: (examples, height, width, channels), uint8.
+        columns: images a row.
+        margin: between them, in pixels.
+
+    Returns:
+        (rows · (height + margin) + margin, columns · (width + margin) + margin, channels), uint8.
+    """
+    examples, height, width, channels = images.shape
+    rows = -(-examples // columns)
+    sheet = np.full((rows * (height + margin) + margin, columns * (width + margin) + margin, channels), 255, np.uint8)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        top, left = row * (height + margin) + margin, column * (width + margin) + margin
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def plot_sheet(sheet: np.ndarray, rows: list[str], row_height: int, title: str = "") -> Figure:
+    """A sheet of images, a name beside each row.
+
+    Args:
+        sheet: see `image_grid`.
+        rows: the names, from the top.
+        row_height: height of a row, in pixels of the sheet.
+        title: above it.
+    """
+    height, width = sheet.shape[:2]
+    scale = 10 / max(height, width)
+    figure = Figure(figsize=(scale * width + 1, scale * height), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet.squeeze(), cmap="gray", vmin=0, vmax=255)
+    axes.set_yticks([(index + 0.5) * row_height for index in range(len(rows))], rows)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    return figure
+
+
+def plot_samples(samples: LabelledImages, classes: list[str], columns: int = 12) -> Figure:
+    """The first images of each class, a row a class.
+
+    Args:
+        samples: generated images, with the class that each should be of.
+        classes: their names; at most twenty are shown.
+        columns: images a row.
+    """
+    height, width, channels = samples.images.shape[1:]
+    shown = range(min(len(classes), 20))
+    rows = np.full((len(shown), columns, height, width, channels), 255, np.uint8)
+    for label in shown:
+        images = samples.images[samples.labels == label][:columns]
+        rows[label, : len(images)] = images
+    sheet = image_grid(rows.reshape(-1, height, width, channels), columns)
+    return plot_sheet(sheet, [classes[label] for label in shown], height + 2)
+
+
+def plot_neighbours(images: np.ndarray, references: np.ndarray, places: np.ndarray) -> Figure:
+    """Generated images, each with the training images nearest to it on its right.
+
+    Args:
+        images: (examples, height, width, channels), uint8.
+        references: (training images, height, width, channels), uint8.
+        places: (examples, count), of the nearest training images, nearest first.
+    """
+    rows = np.concatenate([images[:, None], references[places]], axis=1)
+    sheet = image_grid(rows.reshape(-1, *images.shape[1:]), rows.shape[1])
+    title = "generated, then the nearest training images"
+    return plot_sheet(sheet, ["generated" for _ in images], images.shape[1] + 2, title)
+
+
+def plot_denoising(chain: np.ndarray) -> Figure:
+    """How noise becomes images, each a row, from left to right.
+
+    Args:
+        chain: (stages, examples, height, width, channels), uint8.
+    """
+    return plot_rows(np.swapaxes(chain, 0, 1), "from noise to an image")
+
+
+def plot_rows(rows: np.ndarray, title: str) -> Figure:
+    """Rows of images.
+
+    Args:
+        rows: (rows, columns, height, width, channels), uint8.
+        title: above them.
+    """
+    sheet = image_grid(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
+    return plot_sheet(sheet, [""] * len(rows), rows.shape[2] + 2, title)
+
+
+def save_sheet(path: Path, sheet: np.ndarray) -> None:
+    """Writes a sheet of images, see `image_grid`, as a PNG file, pixel for pixel; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        Image.fromarray(sheet.squeeze()).save(unfinished)
+
+
+def animate_sheets(path: Path, sheets: list[Path], most: int = 60) -> None:
+    """Writes an animation of what `save_sheet` wrote; see `save_animation`.
+
+    Args:
+        path: ends in .gif or .webp.
+        sheets: the files, in order, at least one.
+        most: of more, so many are shown, the first and the last among them.
+    """
+    places = np.unique(np.linspace(0, len(sheets) - 1, most).round().astype(int))
+    save_animation(path, [np.asarray(Image.open(sheets[place])) for place in places])
+
+
+def save_animation(path: Path, frames: Iterable[np.ndarray], seconds: float = 0.2, enlarge: int = 2) -> None:
+    """Writes an animation that runs on and on, a GIF or a WebP by the suffix of its path.
+
+    Args:
+        path: ends in .gif or .webp.
+        frames: sheets (height, width, channels) in uint8, all of one shape, with one channel, which may be left out,
+            or three.
+        seconds: how long each is shown; the last, five times as long.
+        enlarge: each pixel becomes so many, each way.
+    """
+    pictures = [Image.fromarray(frame.repeat(enlarge, 0).repeat(enlarge, 1).squeeze()) for frame in frames]
+    durations = [round(1000 * seconds)] * (len(pictures) - 1) + [round(5000 * seconds)]
+    with replacing(path) as unfinished:
+        pictures[0].save(unfinished, save_all=True, append_images=pictures[1:], duration=durations, loop=0)

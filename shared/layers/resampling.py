@@ -1,0 +1,90 @@
+"""Layers that change the resolution of images."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class NearestUpsampling(layers.Layer):
+    """Twice as high and wide by repetition, cut to a given size.
+
+    So it undoes a convolution with a stride of 2, which halves an odd length and rounds up.
+
+    Args:
+        height: of the output; at most twice that of the input.
+        width: likewise.
+
+    Input: (batch, rows, columns, channels). Output: (batch, height, width, channels).
+    """
+
+    def __init__(self, height, width, **kwargs):
+        super().__init__(**kwargs)
+        self.height = height
+        self.width = width
+
+    def call(self, inputs):
+        rows, columns, channels = inputs.shape[1:]
+        x = ops.reshape(inputs, (-1, rows, 1, columns, 1, channels))
+        x = ops.broadcast_to(x, (ops.shape(inputs)[0], rows, 2, columns, 2, channels))
+        return ops.reshape(x, (-1, 2 * rows, 2 * columns, channels))[:, : self.height, : self.width]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.height, self.width, input_shape[-1])
+
+    def get_config(self):
+        return super().get_config() | {"height": self.height, "width": self.width}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class SpaceToDepth(layers.Layer):
+    """Puts the pixels of each square side by side into one place.
+
+    Args:
+        size: height and width of the squares, in pixels; a divisor of those of the image.
+
+    Input: (batch, height, width, channels). Output: (batch, height / size, width / size, size · size · channels).
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs):
+        _, height, width, channels = self.compute_output_shape(inputs.shape)
+        x = ops.reshape(inputs, (-1, height, self.size, width, self.size, inputs.shape[-1]))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return (batch, height // self.size, width // self.size, self.size**2 * channels)
+
+    def get_config(self):
+        return super().get_config() | {"size": self.size}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class DepthToSpace(layers.Layer):
+    """Undoes `SpaceToDepth`.
+
+    Args:
+        size: height and width of the squares, in pixels.
+
+    Input: (batch, rows, columns, size · size · channels). Output: (batch, size · rows, size · columns, channels).
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs):
+        rows, columns = inputs.shape[1:3]
+        _, height, width, channels = self.compute_output_shape(inputs.shape)
+        x = ops.reshape(inputs, (-1, rows, columns, self.size, self.size, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, rows, columns, channels = input_shape
+        return (batch, rows * self.size, columns * self.size, channels // self.size**2)
+
+    def get_config(self):
+        return super().get_config() | {"size": self.size}

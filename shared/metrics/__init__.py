@@ -1,1 +1,0 @@
-"""Measures of a result, in NumPy: the same numbers on every backend."""

@@ -1,0 +1,1 @@
+"""Text to text: subwords, batches, Transformers, decoding, metrics."""

@@ -1,0 +1,104 @@
+"""Recurrent language models that read and write one text, however long, with the state carried."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from shared.backends.compiling import compiled_inference
+from shared.data.randomness import random_stream
+from shared.data.text.characters import character_codes
+from shared.text.sampling import sample_tokens
+
+
+def read_on(model: keras.Model, codes: Any, states: list) -> tuple[Any, list]:
+    """What a model says of characters that follow others.
+
+    Args:
+        model: a chain of layers, from codes (batch, steps) to logits; the recurrent ones return sequences and states.
+        codes: (batch, steps).
+        states: of each recurrent layer, before the first of these characters.
+
+    Returns:
+        The logits (batch, steps, characters) of what follows each, and the states after the last.
+    """
+    x, after = codes, []
+    for layer in model.layers[1:]:
+        if isinstance(layer, keras.layers.RNN):
+            x, *state = layer(x, initial_state=states[len(after)])
+            after.append(state)
+        else:
+            x = layer(x)
+    return x, after
+
+
+def first_states(model: keras.Model) -> list:
+    """The states of the recurrent layers before one text: zeros."""
+    recurrent = [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
+    return [keras.tree.flatten(layer.get_initial_state(1)) for layer in recurrent]
+
+
+def nats_a_character(model: keras.Model, codes: np.ndarray, block: int = 1000) -> float:
+    """The mean negative logarithm of the probability of each character of a text but the first.
+
+    Args:
+        model: see `read_on`.
+        codes: (characters,).
+        block: characters read at once, with the state carried from block to block.
+    """
+
+    def surprise(codes: Any, targets: Any, states: list) -> tuple[Any, list]:
+        logits, states = read_on(model, codes, states)
+        likelihood = ops.take_along_axis(ops.log_softmax(logits, axis=-1), targets[..., None], axis=-1)
+        return -likelihood[0, :, 0], states
+
+    surprise = compiled_inference(surprise, [model])
+    states, found = first_states(model), []
+    inputs, targets = codes[:-1].astype(np.int32), codes[1:].astype(np.int32)
+    for start in range(0, len(inputs), block):
+        missing = max(0, start + block - len(inputs))  # filled up behind all that counts, for one shape
+        parts = (np.pad(each[None, start : start + block], [(0, 0), (0, missing)]) for each in (inputs, targets))
+        nats, states = surprise(*parts, states)
+        found.append(ops.convert_to_numpy(nats))
+    return float(np.concatenate(found)[: len(inputs)].mean(dtype=np.float64))
+
+
+def write_characters(
+    model: keras.Model,
+    alphabet: str,
+    prompt: str,
+    length: int,
+    seed: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Iterator[str]:
+    """Writes what follows a prompt, character by character, each at the same cost.
+
+    Args:
+        model: see `read_on`.
+        alphabet: the character of each code; code 0, which stands for all others, is not written.
+        prompt: read first; what is not in the alphabet is left out of it. Empty: the beginning of a line.
+        length: characters to write.
+        seed: of what is drawn.
+        temperature: see `shared.text.sampling.sample_tokens`, as the rest.
+        top_k: see there.
+        top_p: see there.
+    """
+
+    def follow(code: Any, states: list, uniform: Any) -> tuple[Any, list]:
+        logits, states = read_on(model, code, states)
+        logits = ops.where(ops.arange(len(alphabet)) == 0, -1e30, logits[:, -1])
+        return sample_tokens(logits, uniform, temperature, top_k, top_p), states
+
+    follow = compiled_inference(follow, [model])
+    rng, states = random_stream(seed, "tokens"), first_states(model)
+    codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
+    given = len(codes)
+    for index in range(given + length - 1):
+        drawn, states = follow(np.array([[codes[index]]], np.int32), states, rng.random(1, np.float32))
+        if index + 1 >= given:
+            codes.append(int(ops.convert_to_numpy(drawn)[0]))
+            yield alphabet[codes[-1]]

@@ -1,0 +1,80 @@
+"""Answers by a trained encoder–decoder with recurrent layers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from shared.text.decoding import SequenceWriter, WritingOptions
+from shared.text.dialogue import encode_context
+from shared.text.pairs import encoder_inputs, padded
+from shared.text.subwords import PAD, START, Subwords
+
+
+class Answerer(SequenceWriter):
+    """Writes answers to contexts, token by token, the states of the decoder carried along.
+
+    Args:
+        model: with the layers embedding, encoder, from embedded sources and their mask to memory and states, and
+            decoder, from embedded targets, memory, mask and states to vectors, which the embedding reversed makes
+            logits of, and states; of one with the layer "attention" (`GlobalAttention`), what it looked at can be
+            shown.
+        subwords: its vocabulary.
+        options: how to write.
+        turns: how many turns an answer is given to at most.
+        context: how many subwords of them are read at most.
+        answer: how many subwords an answer has at most.
+        rows: answers written at once.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        subwords: Subwords,
+        options: WritingOptions,
+        turns: int,
+        context: int,
+        answer: int,
+        rows: int,
+    ):
+        self.subwords = subwords
+        self.turns = turns
+        self.context = context
+        self.embedding, self.encoder, self.decoder = map(model.get_layer, ("embedding", "encoder", "decoder"))
+        super().__init__(self.encoded, self.step, [model], options, context + 1, answer + 1, rows)
+
+    def encoded(self, source: Any) -> tuple[list, list]:
+        """The decoder's first states for sources (batch, m), and what each step looks at: memory and mask."""
+        mask = ops.not_equal(source, PAD)
+        memory, *states = self.encoder([self.embedding(source), mask], training=False)
+        return states, [memory, mask]
+
+    def step(self, tokens: Any, index: Any, states: list, context: list) -> tuple[Any, list]:
+        """Logits (rows, vocabulary) of what follows tokens (rows,), and the states then."""
+        x, *states = self.decoder([self.embedding(tokens[:, None]), *context, *states], training=False)
+        return self.embedding(x[:, 0], reverse=True), states
+
+    def answer(self, turns: list[str]) -> str:
+        """The answer to the last of the turns of a conversation."""
+        context = encode_context([self.subwords.encode(turn) for turn in turns[-self.turns :]], self.context)
+        return self.subwords.decode(self([context])[0])
+
+    def attention(
+        self, sources: list[list[int]], targets: list[list[int]]
+    ) -> list[tuple[np.ndarray, list[str], list[str]]]:
+        """Where the decoder looked before it wrote each subword of some targets.
+
+        Returns:
+            For each the weights (target subwords, source subwords), and both as people read them; see `plot_attention`.
+        """
+        states, context = self.encoded(encoder_inputs(sources, self.source_length))
+        written = self.embedding(padded([[START, *target] for target in targets], self.target_length))
+        # As NumPy arrays, without the mask that Keras attaches to what a recurrent layer gives.
+        inputs = [ops.convert_to_numpy(each) for each in (written, *context, *states)]
+        looking = keras.Model(self.decoder.inputs, self.decoder.get_layer("attention").output[1])
+        weights = ops.convert_to_numpy(ops.cast(looking(inputs), "float32"))
+        return [
+            (seen[: len(target), : len(source)], self.subwords.pieces(source), self.subwords.pieces(target))
+            for seen, source, target in zip(weights, sources, targets, strict=True)
+        ]

@@ -1,0 +1,171 @@
+"""A vocabulary of subwords, trained on the text that it is for."""
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+
+from shared.data.encoding import replace_surrogates
+from shared.errors import UsageError
+from shared.files import replacing
+
+PAD = 0
+"""Fills a sequence up to the length of its batch; counts in no loss and no metric."""
+
+
+UNKNOWN = 1
+
+
+START = 2
+
+
+END = 3
+
+
+class VocabularySizeError(UsageError):
+    """A text does not allow a vocabulary of this size.
+
+    Args:
+        problem: the message, but for the number that it ends with.
+        nearest: the nearest size that the text allows.
+    """
+
+    def __init__(self, problem: str, nearest: int):
+        super().__init__(f"{problem} {nearest}")
+        self.nearest = nearest
+
+
+def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = ()) -> bytes:
+    """Learns subwords by byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909); the same lines give the same.
+
+    What is in no subword is written in bytes, so that any text survives; of blanks in a row one is kept.
+
+    Args:
+        lines: text to learn from.
+        size: number of subwords, those of `PAD`, `UNKNOWN`, `START`, `END` and 256 bytes included.
+        symbols: strings that are kept whole, such as what parts the turns of a conversation.
+
+    Returns:
+        A sentencepiece model.
+
+    Raises:
+        VocabularySizeError: the text does not give so many subwords, or needs more.
+        UsageError: there is no text.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(replace_surrogates(line) for line in lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=size,
+            pad_id=PAD,
+            unk_id=UNKNOWN,
+            bos_id=START,
+            eos_id=END,
+            user_defined_symbols=list(symbols),
+            byte_fallback=True,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            max_sentence_length=2**24,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise subwords_problem(str(error), size) from None
+    return model.getvalue()
+
+
+def subwords_problem(message: str, size: int) -> UsageError:
+    """What to raise where sentencepiece says `message`."""
+    if found := re.search(r"too high.*<= (\d+)", message):
+        return VocabularySizeError(f"--vocabulary {size} is more than this text allows: take at most", int(found[1]))
+    if found := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
+        return VocabularySizeError(f"--vocabulary {size} is too small for this text: take at least", int(found[1]))
+    if "empty" in message or "all_chars_count" in message:
+        return UsageError("there is no text to learn subwords from: take another file")
+    return UsageError(f"no --vocabulary {size} can be made of this text ({message.strip()})")
+
+
+class Subwords:
+    """Text to ids of subwords and back.
+
+    Args:
+        model: as `train_subwords` gives it.
+
+    Raises:
+        UsageError: it is something else.
+    """
+
+    def __init__(self, model: bytes):
+        try:
+            self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            special = [self.processor.pad_id(), self.processor.unk_id(), self.processor.bos_id()]
+            if special != [PAD, UNKNOWN, START] or self.processor.eos_id() != END:
+                raise RuntimeError("padding, unknown, start and end have other ids")
+        except RuntimeError as error:
+            raise UsageError(f"this is no vocabulary of ours ({error}): let it be trained again") from None
+
+    def __len__(self) -> int:
+        return self.processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without `START` and `END`."""
+        return self.processor.encode(replace_surrogates(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; `PAD`, `START` and `END` give nothing."""
+        return self.processor.decode([int(number) for number in ids])
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Each subword as people read it, a blank before what begins a word."""
+        return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
+
+
+def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = True, data: str = "") -> Subwords:
+    """The vocabulary in a file; where there is none, one is trained (see `train_subwords`) and written there.
+
+    Args:
+        path: of the file, in the directory of a run.
+        lines: text to learn from.
+        size: number of subwords.
+        exactly: whether it must be that number; else the nearest that the text allows is taken, which is then said on
+            stderr.
+        data: name and fingerprint of the text, kept beside the file.
+
+    Raises:
+        UsageError: the file is damaged or of other data, or no vocabulary can be trained.
+    """
+    origin, made_of = path.with_suffix(".json"), json.dumps({"data": data}) + "\n"
+    if not path.exists():
+        lines = list(lines)
+        try:
+            model = train_subwords(lines, size)
+        except VocabularySizeError as error:
+            if exactly:
+                raise
+            print(f"WARNING: {error}; taking {error.nearest}", file=sys.stderr)
+            model = train_subwords(lines, error.nearest)
+        with replacing(origin) as unfinished:
+            unfinished.write_text(made_of, encoding="utf-8")
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(model)
+    elif origin.exists() and (started := origin.read_text(encoding="utf-8", errors="replace")) != made_of:
+        raise UsageError(f"{path} is of {started.strip()}, not of {made_of.strip()}: start with another --out")
+    return read_subwords(path)
+
+
+def read_subwords(path: Path) -> Subwords:
+    """The vocabulary that a run has kept.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    try:
+        return Subwords(path.read_bytes())
+    except (OSError, UsageError) as error:
+        raise UsageError(f"{path} holds no vocabulary ({error}): start anew with another --out") from None

@@ -1,0 +1,1 @@
+"""The command `recipes`: list, copy, compare, record, doctor."""

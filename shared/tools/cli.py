@@ -1,0 +1,203 @@
+"""The command `recipes`."""
+
+import datetime
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shared.backends.choice import BACKENDS, backends_named
+from shared.data.places import data_directory
+from shared.errors import UsageError
+from shared.files import cache_directory, replacing
+from shared.tools.compare.comparison import Comparison
+from shared.tools.compare.report import report_html
+from shared.tools.compare.summary import failed, report_text
+from shared.tools.copying import check_copy, copied_notebook, copied_source
+from shared.tools.doctor import report_backends, report_data, report_disk
+from shared.tools.project import PROJECT, recipe_path, recipe_paths, task_of
+from shared.tools.records import (
+    headline_records,
+    recipes_table,
+    record_comparison,
+    record_run,
+    result_and_time,
+    with_tables,
+)
+from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
+
+
+@dataclass
+class List:
+    """Names the recipes, what each does and the best result recorded for it."""
+
+    def run(self) -> int:
+        for path in recipe_paths():
+            records = headline_records(path.stem)
+            print(f"{path.stem}\n  task        {task_of(path)}")
+            if not records:
+                print("  result      not yet measured")
+            else:
+                result, time = result_and_time(records)
+                print(f"  data        {records[0]['data']}")
+                print(f"  parameters  {records[0]['parameters']:,}")
+                print(f"  result      {result}\n  time        {time}")
+        return 0
+
+
+@dataclass
+class Doctor:
+    """Says which backends, data and disk space there are, and how to mend what is missing."""
+
+    data_dir: Path | None = None
+    """Where data are looked for."""
+
+    def run(self) -> int:
+        print(f"backends in {sys.executable} (chosen by KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')})")
+        works = report_backends()
+        if works:
+            report_data(self.data_dir)
+            print("disk")
+            report_disk({"data": data_directory(self.data_dir), "cache": cache_directory(), "runs": Path("runs")})
+        return 0 if works else 1
+
+
+@dataclass
+class Record:
+    """Puts the result of a run, or the report of a comparison, under results/."""
+
+    run_directory: Annotated[Path, tyro.conf.Positional]
+    """Directory of a finished run or comparison."""
+
+    def run(self) -> int:
+        compared = (self.run_directory / "report.json").exists()
+        print(record_comparison(self.run_directory) if compared else record_run(self.run_directory))
+        return 0
+
+
+@dataclass
+class Tables:
+    """Makes the tables of the README from results/."""
+
+    write: bool = False
+    """Put them into README.md instead of printing the table of recipes."""
+
+    def run(self) -> int:
+        if not self.write:
+            print(recipes_table())
+            return 0
+        readme = PROJECT / "README.md"
+        with replacing(readme) as path:
+            path.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
+
+
+@dataclass
+class Copy:
+    """Writes a recipe and what it uses of `shared` to one file that needs nothing from here."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """Recipe to copy."""
+    directory: Annotated[Path, tyro.conf.Positional] = Path(".")
+    """Where the file goes; made where it does not exist."""
+    notebook: bool = False
+    """Write a Jupyter notebook."""
+    backends: str = ",".join(BACKENDS)
+    """Backends that the file asks for in its metadata, separated by commas."""
+    force: bool = False
+    """Replace a file that is there."""
+    check: Path | None = None
+    """Say whether this copy is current, stale or edited instead; exit code 1 unless it is current."""
+
+    def run(self) -> int:
+        if self.check is not None:
+            differences = check_copy(self.check)
+            print("\n".join(differences) or f"current  {self.check}")
+            return 1 if differences else 0
+        if self.name is None:
+            raise UsageError("name the recipe to copy; recipes list shows them all")
+        recipe, backends = recipe_path(self.name), backends_named(self.backends)
+        path = self.directory / (recipe.stem + (".ipynb" if self.notebook else ".py"))
+        if path.exists() and not self.force:
+            raise UsageError(f"{path} exists already: add --force to replace it, or name another directory")
+        text = copied_notebook(recipe, backends) if self.notebook else copied_source(recipe, backends)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path} ({error.strerror}): name another directory") from None
+        print(path)
+        return 0
+
+
+@dataclass
+class Compare:
+    """Runs a recipe on several backends in turns and reports speed, memory, result and how far the losses agree.
+
+    Every further option is one of the recipe's own, such as --preset smoke. Exit code 1 if a backend did not run, or
+    the losses do not agree.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Recipe to compare."""
+    backends: str = ",".join(BACKENDS)
+    """Backends, separated by commas."""
+    repeats: int = 3
+    """Rounds; in each the recipe runs once on each backend. 0: only how far the losses agree."""
+    agreement_steps: int = 20
+    """Training steps whose losses are laid over each other."""
+    layers: bool = False
+    """Compare each layer by itself too, forward and back."""
+    native: bool = False
+    """Run the native baselines too, the same model in plain PyTorch or JAX, where benchmarks/ has one."""
+    out: Path | None = None
+    """Directory of the report (default: runs/compare-RECIPE-TIME)."""
+    recipe_options: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> int:
+        recipe_path(self.name)
+        for option, least in (("repeats", 0), ("agreement_steps", 1)):
+            if getattr(self, option) < least:
+                raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, not {getattr(self, option)}")
+        now = datetime.datetime.now()
+        directory = self.out or Path("runs") / f"compare-{self.name}-{now:%Y%m%d-%H%M%S}"
+        comparison = Comparison(
+            self.name, list(self.recipe_options), backends_named(self.backends), self.repeats, self.agreement_steps,
+            self.native, self.layers, directory,
+        )  # fmt: skip
+        comparison.run()
+        command = shlex.join(["recipes", *sys.argv[1:]])
+        report = {"command": command, "date": f"{now:%Y-%m-%d}", **comparison.report()}
+        for name, text in (("report.json", json.dumps(report, indent=1)), ("report.html", report_html(report))):
+            with replacing(directory / name) as path:
+                path.write_text(text + "\n", encoding="utf-8")
+        print(f"\n{report_text(report)}\n\n{directory / 'report.html'}")
+        return 130 if comparison.interrupted else int(failed(report))
+
+
+def main() -> None:
+    """Runs the command `recipes`. Exit codes: 0 done, 1 not all is well, 2 wrong use."""
+    replace_what_cannot_be_shown()
+    commands = List | Compare | Copy | Doctor | Record | Tables
+    try:
+        command, further = parse_command_line(
+            commands, prog="recipes", description="Deep-learning recipes in Keras 3.", return_unknown_args=True
+        )
+        if isinstance(command, Compare):
+            command.recipe_options = tuple(further)
+        elif further:
+            raise UsageError(f"unrecognized: {' '.join(further)} (see --help)")
+        sys.exit(command.run())
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""One job of a comparison, in a process of its own: `python -m shared.tools.compare.worker JOB.json`.
+
+The recipe itself runs, unchanged; only its `Run` is one of those below. So whatever a recipe does before `fit` and
+after it is measured as it is, and no recipe has anything to register.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import runpy
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+import psutil
+
+from shared.backends.optimizers import prepare_optimizer
+from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
+from shared.errors import UsageError
+from shared.files import replacing
+from shared.tools.compare.course import initial_course, training_course
+from shared.tools.compare.job import Job, end_with_parent
+from shared.tools.compare.layers import layer_arrays
+from shared.training.batches import SeededBatches
+from shared.training.checkpoint import assign_variables, read_variables
+from shared.training.custom import models_together, reset_metrics
+from shared.training.options import Options, launch, source_commit
+from shared.training.run import Run
+from shared.training.saving import load_initial_weights
+
+REORDERINGS = 3
+"""How many times the first steps are trained again with the examples of each batch in another order, which changes
+nothing but rounding."""
+
+
+NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
+"""What layers call the strength of the noise that they add, which each backend draws differently."""
+
+
+def seconds_since_start() -> float:
+    """Time since this process was started, in seconds."""
+    return time.time() - psutil.Process().create_time()
+
+
+def silence(model: keras.Model) -> None:
+    """Turns off dropout and other noise inside a model, before it is traced."""
+    for layer in model._flatten_layers():
+        for name in NOISE:
+            passed_on = isinstance(getattr(type(layer), name, None), property)  # as LSTM does with its cell's
+            if isinstance(getattr(layer, name, None), float) and not passed_on:
+                setattr(layer, name, 0.0)
+
+
+def reordered(batch: tuple, axis: int, seed: int) -> tuple:
+    """A batch with its examples, which lie along `axis` of each array, in an order that the seed gives."""
+    order = np.random.default_rng(seed).permutation(keras.tree.flatten(batch)[0].shape[axis])
+    return keras.tree.map_structure(lambda x: x if x is None else np.take(x, order, axis), batch)
+
+
+class Answered(Exception):
+    """Raised to end a recipe when the worker has what it wants."""
+
+
+@dataclass
+class Training:
+    """What a recipe trains, be it by `fit` or by a step of its own."""
+
+    model: keras.Model
+    """All models together, with the weights that every backend starts from."""
+    state: keras.Model | dict[str, Any]
+    """As for `training_variables`."""
+    batches: SeededBatches
+    loss_on: Callable[..., float]
+    """Trains on one batch and gives the loss, which for a step of its own is the sum of all its losses."""
+    run: Callable[..., None]
+    """Trains to the end, with `callbacks`."""
+
+
+class JobRun(Run):
+    """A run of a recipe, with something else in place of its training.
+
+    Args:
+        job: what is asked.
+        module: the recipe's.
+    """
+
+    def __init__(self, job: Job, module: ModuleType, recipe: str, config: Options):
+        if config.resume:
+            raise UsageError("--resume does not go with a comparison, which starts runs of its own")
+        super().__init__(recipe, config)
+        self.job = job
+        by_hand = runpy.run_path(job.native) if job.native else {}
+        self.native = by_hand.get("Trainer")
+        for name in by_hand.get("REPLACED", ()):
+            setattr(module, name, by_hand[name])
+
+    def fit(self, model: keras.Model, batches: SeededBatches, phase: str = "", **arguments: Any) -> None:
+        def loss_on(*batch: Any) -> float:
+            model.reset_metrics()  # else the loss would be the mean of all steps so far
+            return float(model.train_on_batch(*batch, return_dict=True)["loss"])
+
+        def run(callbacks: list[keras.callbacks.Callback]) -> None:
+            callbacks = [*callbacks, *arguments.get("callbacks", [])]
+            Run.fit(self, model, batches, phase=phase, **arguments | {"callbacks": callbacks})
+
+        self.train_main(Training(model, model, batches, loss_on, run), phase)
+
+    def train(self, step: Callable, batches: SeededBatches, state: dict, phase: str = "", **arguments: Any) -> None:
+        def loss_on(*batch: Any) -> float:
+            reset_metrics(state)
+            return sum(float(value) for name, value in step(*batch).items() if name.endswith("loss"))
+
+        run = functools.partial(Run.train, self, step, batches, state, phase=phase, **arguments)
+        self.train_main(Training(models_together(state), state, batches, loss_on, run), phase)
+
+    def train_main(self, training: Training, phase: str) -> None:
+        """Does what the job asks with the main training; the others only prepare it, or come after it."""
+        if not phase:
+            self.work_on(training)
+        elif isinstance(self, PreparingRun | MeasuredRun):  # the others take the weights that the first of these left
+            training.run(callbacks=[])
+
+    def work_on(self, training: Training) -> None:
+        """What the job asks."""
+        raise NotImplementedError
+
+    def trainer_by_hand(self, training: Training) -> Any | None:
+        """The benchmark's trainer, with the weights of the models; None where the job is Keras's."""
+        if not self.native:
+            return None
+        return self.native(self.config, training.state, self.config.epochs * len(training.batches))
+
+    def answer(self, **facts: Any) -> None:
+        """Writes answer.json."""
+        facts |= {"version": backend_version(), "device": device_name(), "keras": keras.__version__}
+        with replacing(Path(self.job.directory) / "answer.json") as path:
+            path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+class PreparingRun(JobRun):
+    """Writes the weights that every backend will start from."""
+
+    def work_on(self, training: Training) -> NoReturn:
+        if self.config.initial_weights:
+            load_initial_weights(training.model, self.config.initial_weights)
+        training.model.save_weights(self.directory / "initial.weights.h5")
+        self.answer(
+            parameters=training.model.count_params(),
+            precision=self.config.precision,
+            machine=machine_name(),
+            commit=source_commit(),
+            preset=self.config.preset,
+            batch_size=training.batches.batch_size,
+            batches_per_epoch=training.batches.batches_per_epoch,
+            epochs=self.config.epochs,
+        )
+        raise Answered
+
+
+class AgreeingRun(JobRun):
+    """Trains the first steps without noise and notes their course; then anew, the examples in other orders."""
+
+    def work_on(self, training: Training) -> NoReturn:
+        silence(training.model)
+        orders = (None, *range(REORDERINGS))
+        if self.native:
+            courses = [self.course_by_hand(training, order) for order in orders]
+        else:
+            drawn = initial_course(training.model)
+            load_initial_weights(training.model, self.config.initial_weights)
+            if isinstance(training.state, keras.Model):
+                prepare_optimizer(training.state)
+            variables = read_variables(training.state)
+            start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
+            courses = []
+            for order in orders:
+                assign_variables(training.state, start)
+                courses.append(training_course(training.loss_on, self.batches(training, order), training.state))
+            courses[0] |= drawn
+        self.answer(course=courses[0], reordered=courses[1:])
+        raise Answered
+
+    def course_by_hand(self, training: Training, order: int | None) -> dict[str, Any]:
+        """The course of the benchmark, which keeps its own variables: the losses."""
+        load_initial_weights(training.model, self.config.initial_weights)
+        trainer = self.trainer_by_hand(training)
+        return training_course(trainer.train_on_batch, self.batches(training, order), {})
+
+    def batches(self, training: Training, order: int | None) -> Iterator[tuple]:
+        """The batches of the first steps, the examples of each in an order that a seed gives; None: as they are."""
+        batches = training.batches
+        for step in range(self.job.steps):
+            batches.epoch, index = divmod(step, len(batches))
+            yield batches[index] if order is None else reordered(batches[index], batches.example_axis, order)
+
+
+class LayersRun(JobRun):
+    """Runs each layer forward and back, by itself, on the inputs that the reference backend saw."""
+
+    def work_on(self, training: Training) -> NoReturn:
+        if isinstance(training.state, dict):
+            raise UsageError(f"--layers is for recipes that train one model by fit: leave it out for {self.recipe}")
+        silence(training.model)
+        load_initial_weights(training.model, self.config.initial_weights)
+        reference = self.job.reference and Path(self.job.reference)
+        layer_arrays(training.model, training.batches[0], Path(self.job.directory), reference)
+        self.answer()
+        raise Answered
+
+
+class StepTimer(keras.callbacks.Callback):
+    """Notes how long each training step takes, its batch included, waiting for the device each time."""
+
+    def __init__(self, batches: SeededBatches):
+        super().__init__()
+        self.batches = batches
+        self.step_seconds: list[float] = []
+        self.since = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.since = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(next(iter(logs.values())))
+        now = time.perf_counter()
+        if not self.step_seconds:
+            self.batches.seconds = 0.0  # the first step is told apart from the others
+        self.step_seconds.append(now - self.since)
+        self.since = now
+
+    def measured(self) -> dict[str, float]:
+        """The first step, which compiles, and the others, in seconds."""
+        first, *others = self.step_seconds
+        return {
+            "first_step_seconds": first,
+            "median_step_seconds": float(np.median(others)),
+            "slow_step_seconds": float(np.percentile(others, 95)),
+            "examples_per_second": self.batches.batch_size * len(others) / sum(others),
+            "data_share": self.batches.seconds / sum(others),
+        }
+
+
+class MeasuredRun(JobRun):
+    """Notes how long each part of a run takes; everything else is as without it."""
+
+    def __init__(self, job: Job, module: ModuleType, recipe: str, config: Options):
+        super().__init__(job, module, recipe, config)
+        self.ready = seconds_since_start()
+        self.model_begun: float | None = None
+        self.model_built = 0.0
+        build_model = module.build_model
+
+        def noted_build_model(*arguments: Any, **keywords: Any) -> keras.Model:
+            self.model_begun = self.model_begun or seconds_since_start()
+            return build_model(*arguments, **keywords)
+
+        module.build_model = noted_build_model
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return [] if self.native else super().history
+
+    def work_on(self, training: Training) -> None:
+        self.model_built = seconds_since_start()
+        self.timer = StepTimer(training.batches)
+        if self.native:
+            self.train_by_hand(training)
+        else:
+            training.run(callbacks=[self.timer])
+
+    def train_by_hand(self, training: Training) -> None:
+        """Trains with the benchmark on the same batches, then gives the weights to the Keras models."""
+        load_initial_weights(training.model, self.config.initial_weights)
+        trainer, batches = self.trainer_by_hand(training), training.batches
+        for epoch in range(self.config.epochs):
+            batches.epoch = epoch
+            self.timer.on_epoch_begin(epoch)
+            for index in range(len(batches)):
+                self.timer.on_train_batch_end(index, {"loss": trainer.train_on_batch(*batches[index])})
+            print(f"epoch {epoch + 1}/{self.config.epochs}", flush=True)
+        training.model.set_weights(trainer.weights())
+
+    def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
+        measured = {**self.timer.measured(), "value": metrics[metric]}
+        if speed := arguments.get("generated_tokens_per_second"):
+            measured["generated_tokens_per_second"] = speed
+        if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone
+            self.answer(data=data, metric=metric, measured=measured)
+            return metrics
+        measured |= {
+            "import_seconds": self.ready,
+            "data_seconds": self.model_begun - self.ready,
+            "build_seconds": self.model_built - self.model_begun,
+            "peak_memory_bytes": peak_memory(),
+            "peak_device_memory_bytes": peak_device_memory(),
+        }
+        try:
+            return super().finish(model, data, metric, metrics, **arguments)
+        finally:
+            measured["model_bytes"] = (self.directory / "model.keras").stat().st_size
+            self.answer(data=data, metric=metric, measured=measured)
+
+
+RUNS = {
+    "prepare": PreparingRun,
+    "agree": AgreeingRun,
+    "layers": LayersRun,
+    "measure": MeasuredRun,
+}
+
+
+def run_job(job: Job) -> NoReturn:
+    """Runs the recipe of a job as from its command line; exit codes are those of a recipe."""
+    module = importlib.import_module(f"recipes.{job.recipe}")
+    module.Run = functools.partial(RUNS[job.task], job, module)
+
+    def main(config: Options) -> None:
+        with contextlib.suppress(Answered):
+            module.main(config)
+
+    sys.argv = [f"recipes/{job.recipe}.py", *job.options]
+    launch(main, module.Config)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    run_job(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

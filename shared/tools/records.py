@@ -1,0 +1,279 @@
+"""Recorded results, and the tables of the README that are made of them."""
+
+import hashlib
+import json
+import re
+import shlex
+import statistics
+from pathlib import Path
+from typing import Any
+
+from shared.backends.choice import BACKENDS
+from shared.errors import UsageError
+from shared.files import replacing
+from shared.tools.compare.summary import comparison_markdown
+from shared.tools.project import PROJECT, recipe_paths, task_of
+
+
+def read_records(recipe: str) -> list[dict[str, Any]]:
+    """The recorded results of a recipe, by preset, data and backend."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (PROJECT / "results" / recipe).glob("*.json")]
+    order = ("smoke", "small", "full")
+
+    def place(record: dict[str, Any]) -> tuple:
+        options = sorted(record.get("options", {}).items())
+        return order.index(record["preset"]), record["data"], options, record["backend"], record["seed"]
+
+    return sorted(records, key=place)
+
+
+def is_preset(record: dict[str, Any]) -> bool:
+    """Whether a record is of the very experiment that its preset is, on whatever data."""
+    return not record.get("options")  # records of runs up to November 2026, all of them of presets, do not name them
+
+
+def on_own_data(record: dict[str, Any]) -> bool:
+    """Whether a record is of the data that the preset of its recipe has."""
+    return "--data" not in command_options(record["command"])
+
+
+def headline_records(recipe: str) -> list[dict[str, Any]]:
+    """The records that stand for a recipe: the preset `small` on the data that it is made for, the quickest first."""
+    records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
+    own = [record for record in records if on_own_data(record)]
+    return sorted(own or records, key=lambda record: record["train_seconds"])
+
+
+def result_and_time(records: list[dict[str, Any]]) -> tuple[str, str]:
+    """Two cells: the lowest and highest result of one experiment, and the shortest and longest time on each backend."""
+
+    def ends(numbers: list[float], digits: int) -> str:
+        texts = [f"{number:.{digits}f}" for number in (min(numbers), max(numbers))]
+        return "–".join(dict.fromkeys(texts))
+
+    minutes: dict[str, list[float]] = {}
+    for record in sorted(records, key=lambda record: record["train_seconds"]):
+        minutes.setdefault(record["backend"], []).append(record["train_seconds"] / 60)
+    result = f"{records[0]['metric']} {ends([record['value'] for record in records], 4)}"
+    return result, ", ".join(f"{ends(times, 0)} min {backend}" for backend, times in minutes.items())
+
+
+def record_comparison(directory: Path) -> Path:
+    """Copies the report of a comparison to results/comparisons/.
+
+    Returns:
+        The path of the record.
+
+    Raises:
+        UsageError: the report cannot be read, is not whole, or its code was not committed.
+    """
+    try:
+        report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+        path = PROJECT / "results" / "comparisons" / f"{report['recipe']}.json"
+        whole = not report["interrupted"] and not any(row["problem"] for row in report["rows"])
+        commit = report["commit"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{directory} holds no report ({error}): run  recipes compare  to its end first") from None
+    if not whole:
+        raise UsageError(f"{directory} is the report of a comparison that did not run to its end: run it again")
+    check_committed(directory, commit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def check_committed(directory: Path, commit: str | None) -> None:
+    """Raises a UsageError unless a run was of committed code."""
+    if not commit or commit.endswith("-dirty"):
+        raise UsageError(f"{directory} was run with code that is not committed: commit, run again, then record")
+
+
+def record_run(directory: Path) -> Path:
+    """Copies the result of a run, with its command, commit and machine, to results/.
+
+    Returns:
+        The path of the record.
+
+    Raises:
+        UsageError: there is no finished run in the directory, its code was not committed or was changed before it
+            finished, or it was finished with other options than its command has.
+    """
+    try:
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        facts = {name: config[name] for name in ("command", "commit", "machine")}
+        path = PROJECT / "results" / result["recipe"] / f"{record_name(result)}.json"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{directory} holds no finished run ({error}): run the recipe to its end first") from None
+    check_committed(directory, facts["commit"])
+    if commits := result.get("commits"):
+        raise UsageError(f"{directory} was trained by the code of {' and of '.join(map(str, commits))}: run it anew")
+    if changed := result.get("changed_on_resume"):
+        options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
+        raise UsageError(
+            f"{directory} was finished with {options}, which its command does not say: "
+            "go on with it with --resume and no other option, or run it anew"
+        )
+    facts["command"] = public_command(facts["command"])
+    record = {name: public_path(value) if isinstance(value, str) else value for name, value in result.items()} | facts
+    record.pop("out", None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def record_name(result: dict[str, Any]) -> str:
+    """The name of a record, which tells the experiment: preset, data, backend, seed, and options beside the preset's.
+
+    Where there are so many options that a file system would refuse the name, a hash stands for the last of them.
+    """
+    options = (f"{name}-{value.strip('()')}" for name, value in sorted(result.get("options", {}).items()))
+    words = [*(str(result[key]) for key in ("preset", "data", "backend", "seed")), *options]
+    name = re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-")
+    return name if len(name) <= 120 else f"{name[:103]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def recipes_table() -> str:
+    """The table of recipes, in Markdown."""
+    rows = ["| recipe | task | data | parameters | result | time |", "|---|---|---|---|---|---|"]
+    for path in recipe_paths():
+        records = headline_records(path.stem)
+        cells = ["", "", "not yet measured", ""]
+        if records:
+            cells = [records[0]["data"], f"{records[0]['parameters']:,}", *result_and_time(records)]
+        rows.append(f"| [{path.stem}](recipes/{path.name}) | {task_of(path)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def results_table(recipe: str) -> str:
+    """The recorded results of one recipe, in Markdown, with the command of each."""
+    records = read_records(recipe)
+    rows = [
+        "| data | backend | result | training | examples/s | start | peak memory | machine | command |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        cells = [
+            record["data"],
+            f"{record['backend']} {record['versions'][record['backend']]}",
+            ", ".join(f"{name} {record['metrics'][name]:.4f}" for name in by_headline(record)),
+            f"{record['train_seconds'] / 60:.1f} min",
+            f"{record['examples_per_second']:,.0f}",
+            f"{record['start_seconds']:.0f} s",
+            f"{record['peak_memory_bytes'] / 1e9:.2f} GB",
+            record["machine"],
+            f"`{public_command(record['command'])}`",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    measured = {(each["preset"], each["backend"]) for each in records if is_preset(each) and on_own_data(each)}
+    missing = [("small", backend) for backend in BACKENDS if ("small", backend) not in measured]
+    if not any(preset == "full" for preset, _ in measured):
+        missing.append(("full", "jax"))
+    for preset, backend in missing:
+        command = f"KERAS_BACKEND={backend} python recipes/{recipe}.py --preset {preset}"
+        rows.append(f"| | {backend} | not yet measured | | | | | | `{command}` |")
+    return "\n".join(rows)
+
+
+def steps_table() -> str:
+    """What benchmarks/custom_step.py measured on each backend, in Markdown."""
+    directory = PROJECT / "results" / "custom_step"
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
+    if not records:
+        return "Not yet measured."
+    ways = dict.fromkeys(way for record in records for way in record["milliseconds"])
+    lines = [f"| | {' | '.join(record['backend'] for record in records)} |", "|---" * (len(records) + 1) + "|"]
+    for way in ways:
+        cells = [record["milliseconds"].get(way) for record in records]
+        lines.append(f"| {way} | {' | '.join('–' if cell is None else f'{cell:.2f} ms' for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def by_headline(record: dict[str, Any]) -> list[str]:
+    """The names of a record's metrics, the headline first, without those that `bounds_table` shows beside them."""
+    names = [name for name in record["metrics"] if not name.endswith(("_floor", "_ceiling"))]
+    return sorted(names, key=lambda name: (name != record["metric"], name))
+
+
+def bounds_table(recipe: str) -> str:
+    """The measures of generated images between those of real ones and of an untrained network, in Markdown.
+
+    Where there are several runs on the same data, their mean and standard deviation stand below them.
+    """
+    records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
+    if not records:
+        return "Not yet measured."
+    first = records[0]["metrics"]
+    names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
+    rows = [("training images", [first[f"{name}_floor"] for name in names])]
+    runs = [
+        (f"{each['data']}, {each['backend']}, seed {each['seed']}", [each["metrics"][name] for name in names])
+        for each in records
+    ]
+    rows += runs
+    if len(runs) > 1 and len({each["data"] for each in records}) == 1:
+        columns = list(zip(*(values for _, values in runs), strict=True))
+        rows += [(f"mean of these {len(runs)} runs", [statistics.mean(column) for column in columns])]
+        rows += [("their standard deviation", [statistics.stdev(column) for column in columns])]
+    rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_ceiling"] for name in names])]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])
+
+
+def public_command(command: str) -> str:
+    """The command of a record without the directories of whoever ran it."""
+    words = iter(with_values_apart(command))
+    kept = []
+    for word in words:
+        if word in ("--out", "--data-dir"):
+            next(words, None)
+        else:
+            kept.append(public_path(word))
+    return shlex.join(kept)
+
+
+def with_values_apart(command: str) -> list[str]:
+    """The words of a command, --OPTION=VALUE as two of them."""
+    split = (word.split("=", 1) if word.startswith("--") else [word] for word in shlex.split(command))
+    return [word.replace("_", "-") if word.startswith("--") else word for words in split for word in words]
+
+
+def command_options(command: str) -> set[str]:
+    """The options that a command names, such as "--data"."""
+    return {word for word in with_values_apart(command) if word.startswith("--")}
+
+
+def public_path(word: str) -> str:
+    """A path from the root or the home directory as one from the project, or its last name alone; else the word."""
+    if not word.startswith(("/", "~")) and not Path(word).is_absolute():
+        return word
+    path = Path(word)
+    return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
+
+
+def with_tables(text: str) -> str:
+    """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
+
+    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe, and "steps".
+    """
+
+    def table(match: re.Match) -> str:
+        kind, name = match.groups()
+        if kind == "comparison":
+            path = PROJECT / "results" / "comparisons" / f"{name}.json"
+            body = (
+                comparison_markdown(json.loads(path.read_text(encoding="utf-8")))
+                if path.exists()
+                else "Not yet measured."
+            )
+        elif kind == "steps":
+            body = steps_table()
+        elif kind == "bounds":
+            body = bounds_table(name)
+        else:
+            body = recipes_table() if name == "recipes" else results_table(name)
+        return f"<!-- {kind} {name} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- (table|bounds|steps|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

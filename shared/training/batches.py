@@ -1,0 +1,78 @@
+"""Batches for `fit`, the same on every backend, in every process and after a resume."""
+
+import time
+from typing import ClassVar
+
+import keras
+import numpy as np
+
+from shared.data.randomness import random_stream
+
+
+class SeededBatches(keras.utils.PyDataset):
+    """A data set of which batch k of epoch e depends on (seed, e, k) and on nothing else.
+
+    Subclasses give `batches_per_epoch`, `batch_size` and `make_batch`. Whoever runs `fit` sets `epoch` before each
+    epoch, and `first` where an epoch is entered in the middle.
+
+    Args:
+        seed: of everything that is drawn.
+    """
+
+    example_axis: ClassVar[int] = 0
+    """The axis of every array of a batch along which its examples lie."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+        self.epoch = 0
+        self.first = 0
+        self.seconds = 0.0
+        """Time spent making batches so far, in seconds."""
+        self.order: tuple[tuple[int, int] | None, np.ndarray | None] = (None, None)
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
+        """Batch `index` of the current epoch as (inputs, targets), whatever is random drawn from `rng`."""
+        raise NotImplementedError
+
+    @property
+    def num_batches(self) -> int:
+        return self.batches_per_epoch - self.first
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> tuple:
+        start = time.perf_counter()
+        index += self.first
+        batch = self.make_batch(index, random_stream(self.seed, "batch", self.epoch, index))
+        self.seconds += time.perf_counter() - start
+        return batch
+
+    def shuffled(self, examples: int, number: int) -> np.ndarray:
+        """A permutation of the examples, another one for each pass over them; it is kept for the next batch."""
+        if self.order[0] != (examples, number):
+            self.order = ((examples, number), random_stream(self.seed, "order", number).permutation(examples))
+        return self.order[1]
+
+
+class ArrayBatches(SeededBatches):
+    """Shuffled examples that lie ready in arrays; the last, smaller batch of an epoch is left out.
+
+    Args:
+        inputs: (examples, …).
+        targets: (examples, …).
+        batch_size: examples a batch; at most the number of examples.
+        seed: of shuffling.
+    """
+
+    def __init__(self, inputs: np.ndarray, targets: np.ndarray, batch_size: int, seed: int):
+        super().__init__(seed)
+        self.inputs = inputs
+        self.targets = targets
+        self.batch_size = batch_size
+        self.batches_per_epoch = len(inputs) // batch_size
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.shuffled(len(self.inputs), self.epoch)[index * self.batch_size :][: self.batch_size]
+        return self.inputs[chosen], self.targets[chosen]

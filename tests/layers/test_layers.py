@@ -1,0 +1,286 @@
+"""Each shared layer: shape, precision, config, saving, gradients, and the numbers of an independent implementation."""
+
+import keras
+import numpy as np
+import pytest
+
+from shared.backends.convolution import convolution, depthwise_convolution
+from shared.backends.gradients import value_and_grad
+from shared.images.backbones.efficientnet_lite import InvertedBottleneck
+from shared.layers.convolution import Convolution, DepthwiseConvolution
+from shared.layers.dense import SequenceDense
+from shared.layers.normalization import BatchNormalization
+from shared.layers.residual import ConvolutionBlock, ResidualBlock
+
+CASES = {
+    "plain convolution": (lambda **kw: Convolution(6, 3, **kw), (2, 7, 8, 5), (2, 7, 8, 6)),
+    "plain convolution strided": (lambda **kw: Convolution(6, 3, strides=2, **kw), (2, 8, 7, 5), (2, 4, 4, 6)),
+    "plain convolution 6x6": (lambda **kw: Convolution(6, 6, use_bias=True, **kw), (2, 7, 8, 5), (2, 7, 8, 6)),
+    "plain convolution of many channels": (lambda **kw: Convolution(16, 3, **kw), (2, 7, 8, 16), (2, 7, 8, 16)),
+    "convolution": (lambda **kw: ConvolutionBlock(6, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
+    "convolution 5x5": (lambda **kw: ConvolutionBlock(6, kernel_size=5, **kw), (4, 8, 8, 3), (4, 8, 8, 6)),
+    "convolution pooled": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 8, 8, 3), (4, 4, 4, 6)),
+    "convolution pooled odd": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), (4, 7, 9, 3), (4, 3, 4, 6)),
+    "normalization": (lambda **kw: BatchNormalization(**kw), (4, 5, 6, 3), (4, 5, 6, 3)),
+    "depthwise": (lambda **kw: DepthwiseConvolution(3, **kw), (2, 7, 8, 5), (2, 7, 8, 5)),
+    "depthwise 5x5 strided": (lambda **kw: DepthwiseConvolution(5, strides=2, **kw), (2, 8, 7, 5), (2, 4, 4, 5)),
+    "depthwise strided even": (lambda **kw: DepthwiseConvolution(3, strides=2, **kw), (2, 8, 8, 5), (2, 4, 4, 5)),
+    "bottleneck": (lambda **kw: InvertedBottleneck(5, **kw), (2, 7, 8, 5), (2, 7, 8, 5)),
+    "bottleneck strided": (lambda **kw: InvertedBottleneck(5, 5, 2, **kw), (2, 8, 8, 5), (2, 4, 4, 5)),
+    "bottleneck plain": (lambda **kw: InvertedBottleneck(4, expansion=1, **kw), (2, 7, 8, 5), (2, 7, 8, 4)),
+    "residual": (lambda **kw: ResidualBlock(**kw), (4, 8, 8, 3), (4, 8, 8, 3)),
+    "residual short": (lambda **kw: ResidualBlock(depth=1, **kw), (4, 5, 5, 6), (4, 5, 5, 6)),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def randomize(layer):
+    """Gives every variable a value of its own, so that none can hide behind its initial 0 or 1."""
+    for index, variable in enumerate(layer.weights):
+        value = random(variable.shape, seed=index + 1)
+        variable.assign(np.abs(value) + 0.5 if "variance" in variable.path or "gamma" in variable.path else value * 0.3)
+
+
+def windows_of(x, size, stride):
+    """What each output of a same-padded convolution sees: (batch, height, width, channels, size, size).
+
+    With a stride, same padding adds just as much as the last output needs, the smaller half of it before.
+    """
+    missing = [max((-(-length // stride) - 1) * stride + size - length, 0) for length in x.shape[1:3]]
+    padded = np.pad(x.astype("float64"), ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+
+
+def reference_plain(layer, x):
+    """What a Convolution or a DepthwiseConvolution should compute, from its weights, in NumPy."""
+    kernel, *bias = layer.get_weights()
+    if isinstance(layer, DepthwiseConvolution):
+        return np.einsum("bhwcij,ijc->bhwc", windows_of(x, kernel.shape[0], layer.strides), kernel[..., 0])
+    return np.einsum("bhwcij,ijcf->bhwf", windows_of(x, kernel.shape[0], layer.strides[0]), kernel) + sum(bias)
+
+
+def reference_normalization(layer, x, training):
+    """What a BatchNormalization should compute, from its weights, in NumPy."""
+    gamma, beta, mean, variance = layer.get_weights()
+    if training:
+        mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    return gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta
+
+
+def reference_block(block, x, training):
+    """What a ConvolutionBlock should compute, from its weights, in NumPy."""
+    x = reference_plain(block.convolution, x)
+    if block.pool:
+        batch, height, width, channels = x.shape
+        x = x[:, : height // 2 * 2, : width // 2 * 2]
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    return np.maximum(reference_normalization(block.normalization, x, training), 0)
+
+
+def reference_bottleneck(block, x, training):
+    """What an InvertedBottleneck should compute, from its weights, in NumPy."""
+    for first, second in zip(block.layers[::2], block.layers[1::2], strict=True):
+        outputs = reference_normalization(second, reference_plain(first, x), training)
+        x = outputs.clip(0, 6)
+    return outputs
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_same_numbers_as_numpy(case, training):
+    make, input_shape, _ = case
+    layer, x = make(), random(input_shape)
+    layer.build(input_shape)
+    randomize(layer)
+    if isinstance(layer, Convolution | DepthwiseConvolution):
+        expected = reference_plain(layer, x)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, rtol=1e-5, atol=1e-5)
+        return
+    if isinstance(layer, BatchNormalization):
+        expected = reference_normalization(layer, x, training)
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(layer(x, training=training)), expected, rtol=1e-5, atol=1e-5
+        )
+        return
+    if isinstance(layer, InvertedBottleneck):
+        expected = reference_bottleneck(layer, x, training)
+    elif isinstance(layer, ResidualBlock):
+        expected = x
+        for block in layer.blocks:
+            expected = reference_block(block, expected, training)
+    else:
+        expected = reference_block(layer, x, training)
+    if isinstance(layer, InvertedBottleneck | ResidualBlock) and expected.shape == x.shape:
+        expected = x + expected
+    actual = keras.ops.convert_to_numpy(layer(x, training=training))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_same_numbers_as_keras_cv():
+    csp_darknet = pytest.importorskip("keras_cv.src.models.backbones.csp_darknet.csp_darknet_utils")
+    ours, x = ConvolutionBlock(6), random((2, 8, 8, 3))
+    theirs = csp_darknet.DarknetConvBlock(6, kernel_size=3, strides=1, activation="relu")
+    ours.build(x.shape)
+    theirs(x)
+    randomize(ours)
+    theirs.set_weights(ours.get_weights())
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_shape(case):
+    make, input_shape, output_shape = case
+    layer = make()
+    assert layer(random(input_shape)).shape == output_shape
+    assert layer.compute_output_shape((None, *input_shape[1:])) == (None, *output_shape[1:])
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(case, policy):
+    make, input_shape, _ = case
+    layer = make(dtype=policy)
+    outputs = layer(random(input_shape))
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+
+
+def test_config_round_trip(case):
+    make, input_shape, _ = case
+    layer = make(dtype="mixed_bfloat16", name="some_name")
+    copy = type(layer).from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    for each in (layer, copy):
+        each.build(input_shape)
+    assert [w.shape for w in copy.weights] == [w.shape for w in layer.weights]
+
+
+def test_save_and_load(case, tmp_path):
+    make, input_shape, _ = case
+    model = keras.Sequential([keras.Input(input_shape[1:]), make()])
+    randomize(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = random(input_shape)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(loaded(x)), keras.ops.convert_to_numpy(model(x)))
+
+
+def test_gradients_are_finite_and_reach_every_weight(case):
+    make, input_shape, output_shape = case
+    model = keras.Sequential([keras.Input(input_shape[1:]), make()])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    before = [keras.ops.convert_to_numpy(w.value).copy() for w in model.trainable_weights]
+    model.train_on_batch(random(input_shape), random(output_shape, seed=1))
+    for old, weight in zip(before, model.trainable_weights, strict=True):
+        gradient = old - keras.ops.convert_to_numpy(weight.value)
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0, weight.path
+
+
+CONVOLUTIONS = pytest.mark.parametrize(
+    ("ours", "theirs", "last"),
+    [(convolution, keras.ops.conv, 16), (depthwise_convolution, keras.ops.depthwise_conv, 1)],
+)
+
+
+@pytest.mark.parametrize(("size", "stride", "extent"), [(3, 1, (6, 5)), (5, 2, (8, 7)), (3, 2, (8, 8)), (1, 1, (4, 4))])
+@CONVOLUTIONS
+def test_gradients_of_convolutions_are_those_of_keras(ours, theirs, last, size, stride, extent, monkeypatch):
+    monkeypatch.setattr("shared.backends.convolution.PIXELS_AT_ONCE", 60)  # so that a batch is of several parts
+    x, kernel = keras.Variable(random((6, *extent, 16))), keras.Variable(random((size, size, 16, last), seed=1))
+
+    def by_keras(inputs, kernel, stride):
+        return theirs(inputs, kernel, stride, padding="same")
+
+    found = []
+    for convolve in (ours, by_keras):
+        outputs = convolve(x, kernel, stride)
+        weight = random(tuple(outputs.shape), seed=2)
+
+        def loss(convolve=convolve, weight=weight):
+            return keras.ops.sum(keras.ops.multiply(convolve(x.value, kernel.value, stride), weight))
+
+        value, gradients = value_and_grad(loss, [x, kernel])
+        found.append([keras.ops.convert_to_numpy(each) for each in (outputs, value, *gradients)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@CONVOLUTIONS
+def test_gradients_of_gradients_of_convolutions_are_those_of_keras(ours, theirs, last):
+    kernel = keras.Variable(0.1 * random((3, 3, 16, last), seed=1))
+    inputs = keras.ops.convert_to_tensor(random((3, 6, 5, 16)))
+    found = []
+    for convolve in (ours, lambda *arguments: theirs(*arguments, padding="same")):
+
+        def score(x, convolve=convolve):
+            return keras.ops.sum(keras.ops.tanh(convolve(x, kernel.value, 1)))
+
+        def penalty(score=score):
+            return keras.ops.sum(keras.ops.square(value_and_grad(score, [inputs])[1][0]))
+
+        value, (gradient,) = value_and_grad(penalty, [kernel])
+        found.append([keras.ops.convert_to_numpy(each) for each in (value, gradient)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("plain", "depthwise"))])
+def test_inference_does_not_change_the_statistics(name):
+    make, input_shape, _ = CASES[name]
+    layer = make()
+    layer.build(input_shape)
+    before = [w.copy() for w in layer.get_weights()]
+    layer(random(input_shape) + 3, training=False)
+    assert all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
+    layer(random(input_shape) + 3, training=True)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"center": False}, {"axis": 1}, {"momentum": 0.5, "epsilon": 0.1}])
+@pytest.mark.parametrize("shape", [(6, 4), (5, 3, 4, 4)])
+@pytest.mark.parametrize("state", ["training", "inference", "frozen"])
+def test_batch_normalization_is_that_of_keras(shape, options, state):
+    x, weight = keras.Variable(random(shape) * 3 + 1), random(shape, seed=1)
+    found = []
+    for make in (BatchNormalization, keras.layers.BatchNormalization):
+        layer = make(**options)
+        layer.build(shape)
+        randomize(layer)
+        layer.trainable = state != "frozen"
+
+        def loss(layer=layer):
+            return keras.ops.sum(keras.ops.multiply(layer(x, training=state != "inference"), weight))
+
+        value, gradients = value_and_grad(loss, [x, *layer.trainable_variables])
+        found.append([keras.ops.convert_to_numpy(each) for each in (value, *gradients, *layer.get_weights())])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("own", [{}, {"activation": "tanh"}, {"use_bias": False}])
+def test_the_dense_layer_of_sequences_is_that_of_keras(shape, own):
+    inputs = keras.Input((None, *shape[2:]) if len(shape) > 2 else shape[1:])
+    ours, theirs = SequenceDense(7, **own), keras.layers.Dense(7, **own)
+    models = [keras.Model(inputs, layer(inputs)) for layer in (ours, theirs)]
+    randomize(ours)
+    theirs.set_weights(ours.get_weights())
+    x, goal = random(shape), random((*shape[:-1], 7), seed=1)
+    found = []
+    for model in models:
+
+        def loss(model=model):
+            return keras.ops.mean(keras.ops.square(keras.ops.subtract(model(x), goal)))
+
+        value, gradients = value_and_grad(loss, model.trainable_variables)
+        found.append([keras.ops.convert_to_numpy(tensor) for tensor in (model(x), value, *gradients)])
+    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+    assert models[0].output.shape == models[1].output.shape

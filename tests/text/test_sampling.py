@@ -1,0 +1,79 @@
+"""Sampling: the probabilities against NumPy, the draws against the probabilities, the same on every backend."""
+
+import keras
+import numpy as np
+import pytest
+
+from shared.text.sampling import draw_tokens, penalize_repetition, sample_tokens, sampling_probabilities
+
+
+def numpy_of(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def logits(*shape, seed=0):
+    return (2 * np.random.default_rng(seed).normal(size=shape)).astype("float32")
+
+
+def expected_probabilities(row, temperature, top_k, top_p):
+    """Sorts the tokens of a row, and leaves the first of them."""
+    p = np.exp(row.astype("float64") / temperature)
+    order = np.argsort(-p)
+    p[order[top_k or len(p) :]] = 0
+    p /= p.sum()
+    kept = int(np.searchsorted(np.cumsum(p[order]), top_p)) + 1
+    p[order[kept:]] = 0
+    return p / p.sum()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("top_k", [0, 1, 4, 99])
+@pytest.mark.parametrize("top_p", [1.0, 0.7, 0.01])
+def test_probabilities(temperature, top_k, top_p):
+    x = logits(6, 9)
+    expected = np.stack([expected_probabilities(row, temperature, top_k, top_p) for row in x])
+    actual = numpy_of(sampling_probabilities(x, temperature, top_k, top_p))
+    np.testing.assert_array_equal(actual > 0, expected > 0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_equally_likely_tokens_stay_or_go_together():
+    row = np.array([[0.0, 3.0, 3.0, 3.0, -1.0]], "float32")
+    for options in ({"top_k": 2}, {"top_p": 0.5}):
+        actual = numpy_of(sampling_probabilities(row, **options))
+        np.testing.assert_allclose(actual, [[0, 1 / 3, 1 / 3, 1 / 3, 0]], atol=1e-6)
+
+
+def test_draws_have_the_probabilities():
+    p = np.array([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
+    uniform = (np.arange(1000) + 0.5) / 1000
+    drawn = numpy_of(draw_tokens(np.tile(p.astype("float32"), (1000, 1)), uniform))
+    np.testing.assert_allclose(np.bincount(drawn, minlength=6) / 1000, p, atol=0.002)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1.0])
+def test_the_ends_never_draw_an_impossible_token(uniform):
+    rng = np.random.default_rng(0)
+    p = np.where(rng.random((200, 50)) < 0.5, 0, rng.random((200, 50))).astype("float32")
+    p /= p.sum(axis=1, keepdims=True)
+    drawn = numpy_of(draw_tokens(p, np.full(200, uniform, "float32")))
+    assert (p[np.arange(200), drawn] > 0).all()
+
+
+def test_temperature_0_takes_the_likeliest():
+    x = logits(5, 7)
+    np.testing.assert_array_equal(numpy_of(sample_tokens(x, np.full(5, 0.9), temperature=0)), x.argmax(axis=1))
+
+
+def test_a_seed_draws_the_same_on_every_backend():
+    uniform = np.random.default_rng(3).random(12)
+    drawn = numpy_of(sample_tokens(logits(12, 40, seed=1), uniform, temperature=0.9, top_k=30, top_p=0.95))
+    assert drawn.dtype == np.int32
+    assert drawn.tolist() == [7, 12, 28, 4, 6, 1, 33, 13, 29, 6, 6, 17]
+
+
+def test_repetition_is_penalized():
+    x = np.array([[2.0, -1.0, 4.0, 0.5], [1.0, 1.0, 1.0, -2.0]], "float32")
+    tokens = np.array([[0, 1, 0], [3, -1, -1]], "int32")
+    actual = numpy_of(penalize_repetition(keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(tokens), 2.0))
+    np.testing.assert_allclose(actual, [[1.0, -2.0, 4.0, 0.5], [1.0, 1.0, 1.0, -4.0]])
