@@ -32,9 +32,10 @@ from shared.images.batches import ImageBatches
 from shared.images.metrics import confusion_matrix, softmax, top_k_accuracy
 from shared.images.plots import plot_confusion, plot_mistakes
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
-from shared.training.options import Options, launch
+from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, Limit, NonNegative, Part, Positive, Rate, Whole
+from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
 from shared.training.schedules import WarmupCosine
 
@@ -54,52 +55,40 @@ class Config(Options):
         },
     }  # fmt: skip
 
-    epochs: int = 12
-    batch_size: int = 128
-    learning_rate: float = 0.2
+    epochs: Count = 12
+    batch_size: Count = 128
+    learning_rate: Positive = 0.2
     """The highest learning rate; for AdamW try 0.002."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum 0.9, or AdamW."""
-    weight_decay: float = 5e-3
+    weight_decay: NonNegative = 5e-3
     """Decay of the kernels; for AdamW try 0.05."""
-    warmup: float = 0.2
+    warmup: Rate = 0.2
     """Share of the steps over which the learning rate rises, before it falls along a cosine."""
-    label_smoothing: float = 0.1
+    label_smoothing: Rate = 0.1
     """Share of each label that is spread over all classes."""
-    ema: float = 0.0
+    ema: Rate = 0.0
     """Decay of an exponential moving average of the weights, such as 0.999, which then is what is measured; 0: none."""
-    stem: int = 16
+    stem: Count = 16
     """Channels after the first convolution."""
-    widths: tuple[int, ...] = (32, 128, 256)
+    widths: tuple[Count, ...] = (32, 128, 256)
     """Channels of each stage; a stage halves the resolution."""
-    depth: int = 1
+    depth: Count = 1
     """Convolutions in the residual block of each stage."""
-    crop: int = 4
+    crop: Whole = 4
     """Shift training images by up to so many pixels."""
     flip: bool = True
     """Mirror half of the training images, where that does not change their class."""
     flip_test: bool = True
     """Average the predictions for each test image and its mirror image, where that does not change their class."""
-    cutout: int = 0
+    cutout: Whole = 0
     """Cover a square of so many pixels in each training image."""
-    image_size: int | None = None
+    image_size: Limit = None
     """Cut images to squares of so many pixels (default: as they are)."""
-    validation: float = 0.1
+    validation: Part = 0.1
     """Share of the training images kept apart for validation."""
-    train_examples: int | None = None
+    train_examples: Limit = None
     """Train on only so many images."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("weight_decay", "crop", "cutout"):
-            self.require(name, getattr(self, name) >= 0, "must be at least 0")
-        for name in ("warmup", "label_smoothing", "ema"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
-        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
-        for name in ("stem", "depth"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        self.require("image_size", self.image_size is None or self.image_size >= 1, "must be at least 1")
-        self.require("widths", self.widths and min(self.widths) >= 1, "must be at least 1 each")
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against; a UsageError where these options do not fit them."""
@@ -145,8 +134,8 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("cnn_cifar10", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     data = config.load()
     check_initial_classes(config.initial_weights, data.classes)
     batches = ImageBatches(

@@ -48,9 +48,9 @@ from shared.generative.plots import plot_denoising
 from shared.layers.convolution import Convolution
 from shared.layers.normalization import GroupNormalization
 from shared.layers.resampling import DepthToSpace, NearestUpsampling, SpaceToDepth
-from shared.training.options import launch
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, NonNegative, Part, Positive, Rate, Whole
+from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
 
 
@@ -75,51 +75,44 @@ class Config(JudgedOptions):
     )  # fmt: skip
     beside_result: ClassVar[tuple[str, ...]] = (*JudgedOptions.beside_result, "chain_samples")
 
-    epochs: int = 6
-    batch_size: int = 64
-    learning_rate: float = 4e-3
+    epochs: Count = 6
+    batch_size: Count = 64
+    learning_rate: Positive = 4e-3
     """The highest learning rate, of Adam."""
-    warmup: float = 0.05
+    warmup: Rate = 0.05
     """Share of the steps over which the learning rate rises, before it falls along a cosine."""
-    ema: float = 0.995
+    ema: Rate = 0.995
     """Decay of an exponential moving average of the weights, which then is what makes images; 0: none."""
     prediction: Prediction = "v"
     """What the network predicts: the noise, or v, which says as much at every time."""
-    label_dropout: float = 0.1
+    label_dropout: Rate = 0.1
     """Share of the labels left out in training, so that the network also learns to do without."""
-    widths: tuple[int, ...] = (48, 96)
+    widths: tuple[Count, ...] = (48, 96)
     """Channels of each resolution, multiples of 8; each further one has half as many pixels each way."""
-    depth: int = 1
+    depth: Count = 1
     """Residual blocks of each resolution, down and up."""
-    patch: int = 2
+    patch: Count = 2
     """Squares of so many pixels are one place of the highest resolution: quicker, and a little coarser."""
-    attention: int = 1
+    attention: Whole = 1
     """Of the lowest so many resolutions, each place attends to all others."""
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     """Share of the values left out in each residual block."""
     flip: bool = False
     """Mirror half of the training images, where that does not change their class."""
-    validation: float = 0.02
+    validation: Part = 0.02
     """Share of the training images kept apart for validation."""
     sampler: SamplerName = "dpm_solver"
     """How images are made: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
-    steps: int = 10
+    steps: Count = 10
     """How many times the network is asked for an image."""
-    guidance: float = 1.5
+    guidance: NonNegative = 1.5
     """How much the label counts: 0 not at all, 1 as it was learned, and above 1 for twice the time."""
-    chain_samples: int = 0
+    chain_samples: Whole = 0
     """Compare so many images of DDIM in 20 steps with as many of DDPM in 1000, which takes a while."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("warmup", "ema", "label_dropout", "dropout"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
-        for name in ("depth", "patch", "steps"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("attention", "guidance"):
-            self.require(name, getattr(self, name) >= 0, "must be at least 0")
         self.require("guidance", self.guidance == 1 or self.label_dropout > 0, "must be 1 where --label-dropout is 0")
-        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
         self.require(
             "widths", self.widths and all(w >= 8 and w % 8 == 0 for w in self.widths), "must be of 8, 16, 24, …"
         )
@@ -192,8 +185,8 @@ def make_and_measure(run: Run, model: keras.Model, judge: Judge, data: ImageData
     return metrics
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("diffusion", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     data = config.load()
     classes = len(data.classes)
     batches = NoisyImageBatches(

@@ -48,9 +48,9 @@ from shared.layers.convolution import Convolution
 from shared.layers.normalization import BatchNormalization
 from shared.layers.resampling import DepthToSpace
 from shared.training.custom import update_averages
-from shared.training.options import launch
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, NonNegative, Positive, Rate
+from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
 
 
@@ -71,44 +71,34 @@ class Config(JudgedOptions):
         },
     }  # fmt: skip
 
-    epochs: int = 12
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    epochs: Count = 12
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
     """The highest learning rate of the generator, of Adam."""
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: Positive = 1e-3
     """That of the critic."""
     loss: AdversarialLoss = "hinge"
     """What the two play for."""
     spectral_norm: bool = True
     """Divide the kernels of the critic by their largest singular values."""
-    r1: float = 0.0
+    r1: NonNegative = 0.0
     """Weight of a penalty on the critic's slope at real images (R1); 0: none. With wgan_gp there is one anyway."""
-    penalty_every: int = 1
+    penalty_every: Count = 1
     """Penalize in one step of so many, and as much more, which takes less time."""
-    critic_steps: int = 1
+    critic_steps: Count = 1
     """Steps of the critic for one of the generator."""
     class_conditional: bool = True
     """Tell both networks the class of each image, so that images of a class can be asked for."""
-    latent: int = 64
+    latent: Count = 64
     """How many random numbers an image is made from."""
-    widths: tuple[int, ...] = (48, 96)
+    widths: tuple[Count, ...] = (48, 96)
     """Channels of each resolution of the generator, that of half the image's first."""
-    critic_widths: tuple[int, ...] = (32, 64, 128)
+    critic_widths: tuple[Count, ...] = (32, 64, 128)
     """Channels of each resolution of the critic, that of half the image's first."""
-    ema: float = 0.999
+    ema: Rate = 0.999
     """Decay of the moving average of the generator, which is what makes images; 0: the generator itself."""
     flip: bool = False
     """Mirror half of the training images, where that does not change their class."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require("critic_learning_rate", self.critic_learning_rate > 0, "must be above 0")
-        self.require("r1", self.r1 >= 0, "must be at least 0")
-        self.require("ema", 0 <= self.ema < 1, "must be at least 0 and below 1")
-        for name in ("penalty_every", "critic_steps", "latent"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("widths", "critic_widths"):
-            self.require(name, getattr(self, name) and min(getattr(self, name)) >= 1, "must be at least 1 each")
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against."""
@@ -218,8 +208,8 @@ def build_optimizer(config: Config, model: keras.Model, rate: float, steps: int)
     return optimizer
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("gan_fashion", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     data = config.load()
     batches = AdversarialBatches(
         data.train, config.batch_size, config.seed, config.latent, config.critic_steps, config.class_conditional,

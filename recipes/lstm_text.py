@@ -40,9 +40,10 @@ from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.language_model import nats_a_character, write_characters
-from shared.training.options import Options, launch
+from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, Limit, NonNegative, Positive, Rate, Whole, ranged
+from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
 
 
@@ -63,61 +64,49 @@ class Config(Options):
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = ("prompt", "length", "temperature", "top_k", "top_p", "sample_seed")
 
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 4e-3
+    epochs: Count = 10
+    batch_size: Count = 32
+    learning_rate: Positive = 4e-3
     """The highest learning rate, of AdamW."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     """Decay of the kernels."""
-    warmup: float = 0.05
+    warmup: Rate = 0.05
     """Share of the steps over which the learning rate rises, before it falls along a cosine."""
-    clip: float = 1.0
+    clip: Positive = 1.0
     """Shorten gradients that together are longer than this."""
     cell: Literal["lstm", "gru"] = "lstm"
     """Long short-term memory, or gated recurrent units."""
-    depth: int = 2
+    depth: Count = 2
     """Recurrent layers."""
-    units: int = 256
+    units: Count = 256
     """Units of each."""
-    embedding: int = 64
+    embedding: Count = 64
     """Numbers that stand for a character."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Share of the outputs of each recurrent layer left out at each step."""
-    window: int = 128
+    window: ranged(int, least=2) = 128
     """Characters that the training looks back over."""
-    patience: int | None = None
+    patience: Limit = None
     """Stop after so many epochs without a lower validation loss; the best weights are taken in any case."""
-    train_characters: int | None = None
+    train_characters: ranged(int, least=2, optional=True) = None
     """Train on only so many characters."""
-    test_characters: int | None = 100_000
+    test_characters: ranged(int, least=2, optional=True) = 100_000
     """Validate and measure on only the first so many characters of each held-out part."""
     prompt: str | None = None
     """With --resume and --out of a finished run: write what follows this."""
-    length: int = 1000
+    length: Whole = 1000
     """Write so many characters."""
-    temperature: float = 0.8
+    temperature: NonNegative = 0.8
     """The higher, the wilder what is written; 0 takes the likeliest character each time."""
-    top_k: int = 0
+    top_k: Whole = 0
     """Write only the likeliest so many characters; 0: any."""
-    top_p: float = 1.0
+    top_p: ranged(float, above=0, most=1) = 1.0
     """Write only the likeliest characters that together have this probability."""
-    sample_seed: int = 0
+    sample_seed: Whole = 0
     """Of what is written."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("weight_decay", "length", "temperature", "top_k", "sample_seed"):
-            self.require(name, getattr(self, name) >= 0, "must be at least 0")
-        for name in ("depth", "units", "embedding"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        self.require("patience", self.patience is None or self.patience >= 1, "must be at least 1")
-        for name in ("train_characters", "test_characters"):
-            self.require(name, getattr(self, name) is None or getattr(self, name) >= 2, "must be at least 2")
-        for name in ("warmup", "dropout"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
-        self.require("window", self.window >= 2, "must be at least 2")
-        self.require("clip", self.clip > 0, "must be above 0")
-        self.require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
         self.require("prompt", self.prompt is None or self.resume, "needs --resume and --out, a finished run")
 
     def load(self) -> TextData:
@@ -191,8 +180,8 @@ def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
     return round((len(text) - 1) / seconds, 1) if len(text) > 1 else None
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("lstm_text", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     if config.prompt is not None:
         return write_on(run)
     data = config.load()

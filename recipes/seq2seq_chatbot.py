@@ -48,9 +48,9 @@ from shared.text.responder import Answerer
 from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.text.transformer import TokenEmbedding
-from shared.training.options import launch
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, Limit, Positive, Rate
+from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
 
 CELLS = {"gru": FusedGRU, "lstm": FusedLSTM}
@@ -75,51 +75,46 @@ class Config(WritingOptions):
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = ("chat", *WritingOptions.free_on_resume)
 
-    epochs: int = 2
-    batch_size: int = 64
+    epochs: Count = 2
+    batch_size: Count = 64
     """Pairs of context and answer a step, on average: those of short pairs have more."""
-    learning_rate: float = 5e-3
+    learning_rate: Positive = 5e-3
     """The highest learning rate."""
     cell: Literal["gru", "lstm"] = "gru"
     attention: Literal["general", "dot", "additive"] = "general"
     """Score of the attention: Luong's general or dot, or Bahdanau's additive."""
     baseline: bool = True
     """Also train the same model without attention, to compare."""
-    vocabulary: int = 4000
+    vocabulary: Count = 4000
     """Number of subwords, learned from the training conversations."""
-    width: int = 256
+    width: Count = 256
     """Size of the embeddings, by which subwords go in and come out."""
-    units: int = 256
+    units: Count = 256
     """Units of the decoder, and of both directions of the encoder together."""
-    dropout: float = 0.2
-    label_smoothing: float = 0.1
+    dropout: Rate = 0.2
+    label_smoothing: Rate = 0.1
     """Share of each label that is spread over the vocabulary."""
-    patience: int = 3
+    patience: Count = 3
     """Stop after so many epochs without a lower validation loss, and take the best weights."""
-    shapes: int = 5
+    shapes: Count = 5
     """Number of lengths that batches are padded to, each a compilation."""
-    turns: int = 2
+    turns: Count = 2
     """Turns of the conversation that an answer is given to."""
-    context: int = 40
+    context: Count = 40
     """Subwords of them; what was said first is cut off."""
-    answer: int = 60
+    answer: Count = 60
     """Subwords of an answer; longer ones are not trained on, but measured."""
-    train_conversations: int | None = None
+    train_conversations: Limit = None
     """Train on only so many conversations."""
-    held_out: int | None = None
+    held_out: Limit = None
     """Measure perplexity on only so many answers of each held-out part."""
-    test_answers: int | None = 1000
+    test_answers: Limit = 1000
     """Write only so many answers, for BLEU and the distinct words."""
     chat: bool = False
     """With --resume and --out of a finished run: talk, a line a turn, until Ctrl-D."""
 
     def __post_init__(self):
         super().__post_init__()
-        counts = "units width patience shapes turns context answer train_conversations held_out test_answers"
-        for name in counts.split():
-            self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
-        for name in ("dropout", "label_smoothing"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         self.require("units", self.units % 2 == 0, "must be even, a half for each direction")
         self.require("chat", not self.chat or self.resume, "needs --resume and --out, a finished run")
 
@@ -213,8 +208,8 @@ def chat(run: Run) -> dict[str, float]:
     return result["metrics"]
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("seq2seq_chatbot", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     if config.chat:
         return chat(run)
     data = load_conversations(config.data, config.data_dir, config.train_conversations)

@@ -43,9 +43,10 @@ from shared.images.grad_cam import class_activation_maps
 from shared.images.metrics import softmax, top_k_accuracy
 from shared.images.plots import plot_heatmaps, plot_predictions
 from shared.training.batches import ArrayBatches
-from shared.training.options import Options, launch
+from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, Fraction, Limit, Part, Positive, Rate, Whole, ranged
+from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
 from shared.training.schedules import WarmupCosine
 
@@ -64,53 +65,42 @@ class Config(Options):
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = ("predict",)
 
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over the images while fine-tuning."""
-    head_epochs: int = 40
+    head_epochs: Count = 40
     """Passes over the frozen features while training the head."""
-    scratch_epochs: int = 20
+    scratch_epochs: Whole = 20
     """Passes over the images while training from scratch, to compare; 0 to leave that out."""
-    batch_size: int = 32
-    learning_rate: float = 2e-4
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-4
     """The highest learning rate while fine-tuning."""
-    head_learning_rate: float = 2e-3
+    head_learning_rate: Positive = 2e-3
     """The highest learning rate of the head, and of training from scratch."""
     backbone: str = "efficientnet_lite0"
     """efficientnet_lite0, whose weights come in a package, or any of keras.applications, such as efficientnetv2b0."""
-    unfreeze: float = 0.5
+    unfreeze: Fraction = 0.5
     """Share of the backbone's layers, from the top, that is fine-tuned."""
-    image_size: int = 112
+    image_size: ranged(int, least=32) = 112
     """Images are scaled to so many pixels each way."""
-    per_class: int | None = 100
+    per_class: ranged(int, least=2, optional=True) = 100
     """Train on only so many images a class."""
-    test_examples: int | None = None
+    test_examples: Limit = None
     """Measure on only so many test images."""
-    dropout: float = 0.2
+    dropout: Rate = 0.2
     """Share of the features left out at each step."""
-    crop: int = 4
+    crop: Whole = 4
     """Shift training images by up to so many pixels."""
     flip: bool = True
     """Mirror half of the training images, where that does not change their class."""
-    patience: int = 4
+    patience: Count = 4
     """Stop training the head after so many epochs without a lower validation loss."""
-    validation: float = 0.1
+    validation: Part = 0.1
     """Share of the training images kept apart for validation."""
     predict: tuple[Path, ...] = ()
     """With --resume and --out of a finished run: classify these image files, and those of these folders."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("head_epochs", "patience"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        self.require("scratch_epochs", self.scratch_epochs >= 0, "must be at least 0")
-        self.require("head_learning_rate", self.head_learning_rate > 0, "must be above 0")
-        self.require("image_size", self.image_size >= 32, "must be at least 32")
-        self.require("per_class", self.per_class is None or self.per_class >= 2, "must be at least 2")
-        self.require("test_examples", self.test_examples is None or self.test_examples >= 1, "must be at least 1")
-        self.require("crop", self.crop >= 0, "must be at least 0")
-        self.require("dropout", 0 <= self.dropout < 1, "must be at least 0 and below 1")
-        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
-        self.require("unfreeze", 0 <= self.unfreeze <= 1, "must be between 0 and 1")
         self.require("predict", not self.predict or self.resume, "needs --resume and --out, a finished run")
 
     def few_images(self) -> ImageData:
@@ -214,8 +204,8 @@ def classify_files(run: Run) -> dict[str, float]:
     return result["metrics"]
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("transfer_learning", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     if config.predict:
         return classify_files(run)
     data = config.few_images()

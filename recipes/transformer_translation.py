@@ -43,9 +43,10 @@ from shared.text.plots import plot_attention
 from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.text.transformer import TokenEmbedding, TransformerDecoder, TransformerEncoder
 from shared.text.translator import LONGEST, Translator
-from shared.training.options import Options, launch
+from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, Limit, Number, Positive, Rate
+from shared.training.run import Run, launch
 from shared.training.schedules import WarmupInverseSquareRoot
 
 
@@ -68,52 +69,46 @@ class Config(Options):
 
     free_on_resume: ClassVar[tuple[str, ...]] = ("translate", "beams", "length_penalty")
 
-    epochs: int = 8
-    batch_size: int = 64
+    epochs: Count = 8
+    batch_size: Count = 64
     """Sentence pairs a step, on average; steps of short ones have more, those of long ones fewer."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """The highest learning rate."""
-    warmup_steps: int = 600
+    warmup_steps: Count = 600
     """Steps over which the learning rate rises, before it falls with the inverse square root of the step."""
-    ema: float = 0.998
+    ema: Rate = 0.998
     """Decay of the exponential moving average of the weights that is measured and kept; 0: none."""
-    vocabulary: int = 5000
+    vocabulary: Count = 5000
     """Number of subwords, which both languages share."""
-    width: int = 256
+    width: Count = 256
     """Channels of a token."""
-    depth: int = 3
+    depth: Count = 3
     """Blocks of the encoder, and of the decoder."""
-    heads: int = 4
+    heads: Count = 4
     """Heads of each attention, which share the width."""
-    hidden: int = 512
+    hidden: Count = 512
     """Channels inside of the feed-forward parts."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Share of what each part of the network gives that is left out."""
     positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
     """How places are told: added to the tokens, or queries and keys turned by them."""
-    label_smoothing: float = 0.1
+    label_smoothing: Rate = 0.1
     """Share of each label that is spread over the vocabulary."""
-    shapes: int = 8
+    shapes: Count = 8
     """Shapes of batches, each of which is compiled; the more, the less padding."""
-    beams: int = 5
+    beams: Count = 5
     """Translations that are followed at once."""
-    length_penalty: float = 1.0
+    length_penalty: Number = 1.0
     """How strongly longer translations are preferred."""
-    train_examples: int | None = None
+    train_examples: Limit = None
     """Train on only so many pairs."""
-    test_examples: int | None = None
+    test_examples: Limit = None
     """Measure on only so many test pairs."""
     translate: str | None = None
     """With --resume and --out of a finished run: translate this text; - translates standard input line by line."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("warmup_steps", "depth", "heads", "hidden", "beams", "shapes"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("train_examples", "test_examples"):
-            self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
-        for name in ("dropout", "label_smoothing", "ema"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         rule = f"must be a multiple of twice the {self.heads} heads"
         self.require("width", self.width > 0 and self.width % (2 * self.heads) == 0, rule)
         self.require("translate", self.translate is None or self.resume, "needs --resume and --out, a finished run")
@@ -160,9 +155,9 @@ def short_pairs(subwords: Subwords, data: ParallelText) -> dict[str, SequencePai
     return short
 
 
-def translate_text(config: Config) -> dict[str, float]:
+def translate_text(run: Run) -> dict[str, float]:
     """Prints the translation of what `--translate` names."""
-    run = Run("transformer_translation", config)
+    config = run.config
     model, result = run.finished_model()
     subwords = read_subwords(run.directory / "subwords.model")
     translate = Translator(model, subwords, config.beams, config.length_penalty)
@@ -171,10 +166,10 @@ def translate_text(config: Config) -> dict[str, float]:
     return result["metrics"]
 
 
-def main(config: Config) -> dict[str, float]:
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     if config.translate is not None:
-        return translate_text(config)
-    run = Run("transformer_translation", config)
+        return translate_text(run)
     data = load_parallel(config.data, config.data_dir, config.train_examples)
     lines, identity = [*data.train.sources, *data.train.targets], f"{data.name} {data.fingerprint}"
     exactly = not config.is_of_preset("vocabulary")

@@ -42,9 +42,10 @@ from shared.detection.losses import DetectionLoss
 from shared.detection.metrics import RECALLS, detection_metrics
 from shared.detection.plots import draw_objects, plot_detections, plot_precision_recall
 from shared.files import replacing
-from shared.training.options import Options, launch
+from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.run import Run
+from shared.training.ranges import Count, Fraction, Limit, NonNegative, Part, Positive, Rate, Whole, ranged
+from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
 
 # Blocks and channels of each stage of the backbone: YOLOv8n, s and m.
@@ -71,61 +72,52 @@ class Config(Options):
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = ("predict",)
 
-    epochs: int = 120
-    batch_size: int = 8
-    images_per_epoch: int | None = 400
+    epochs: Count = 120
+    batch_size: Count = 8
+    images_per_epoch: Limit = 400
     """About how many images make an epoch; a pass over a larger set takes several epochs."""
-    learning_rate: float = 1.5e-3
+    learning_rate: Positive = 1.5e-3
     """The highest learning rate, of AdamW."""
-    weight_decay: float = 0.05
+    weight_decay: NonNegative = 0.05
     """Decay of the kernels."""
-    warmup: float = 0.1
+    warmup: Rate = 0.1
     """Share of the steps over which the learning rate rises, before it falls along a cosine."""
-    ema: float = 0.995
+    ema: Rate = 0.995
     """Decay of an exponential moving average of the weights, which then is what is measured; 0: none."""
     size: Literal["n", "s", "m"] = "n"
     """Depth and width of the network, as YOLOv8's: nano, small or medium."""
-    image_size: int = 320
+    image_size: ranged(int, least=64) = 320
     """Images are scaled to squares of so many pixels, a multiple of 32, with grey where they are not square."""
-    mosaic: float = 1.0
+    mosaic: Fraction = 1.0
     """Share of the training images that are put together from four."""
-    plain_epochs: int = 15
+    plain_epochs: Whole = 15
     """Train the last so many epochs without mosaic."""
-    scale: float = 0.5
+    scale: Rate = 0.5
     """Enlarge and shrink training images by up to so much."""
-    shift: float = 0.1
+    shift: Rate = 0.1
     """Shift training images by up to so much of their size."""
     flip: bool = True
     """Mirror half of the training images, where an object mirrored still is what it is."""
-    colour: float = 1.0
+    colour: NonNegative = 1.0
     """How much the colours of training images are changed; 1 for about as much as YOLOv8 does."""
-    max_boxes: int = 100
+    max_boxes: Count = 100
     """Learn from the largest so many boxes of a training image."""
-    overlap: float = 0.7
+    overlap: Fraction = 0.7
     """Detections of a class whose boxes overlap by a higher IoU are taken for the same object."""
-    confidence: float = 0.25
+    confidence: Fraction = 0.25
     """Draw, and report with --predict, detections of at least this score."""
-    validation: float = 0.1
+    validation: Part = 0.1
     """Share of the training images kept apart for validation, where the data have no split of their own."""
-    train_examples: int | None = None
+    train_examples: Limit = None
     """Train on only so many images."""
-    test_examples: int | None = None
+    test_examples: Limit = None
     """Validate and measure on only so many images each."""
     predict: tuple[Path, ...] = ()
     """With --resume and --out of a finished run: find and draw objects in these image files, or folders of them."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("weight_decay", "plain_epochs", "colour"):
-            self.require(name, getattr(self, name) >= 0, "must be at least 0")
-        for name in ("warmup", "ema", "scale", "shift"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
-        for name in ("mosaic", "confidence", "overlap"):
-            self.require(name, 0 <= getattr(self, name) <= 1, "must be between 0 and 1")
-        for name in ("train_examples", "test_examples", "max_boxes", "images_per_epoch"):
-            self.require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
         self.require("image_size", self.image_size >= 64 and self.image_size % 32 == 0, "must be 64, 96, 128, …")
-        self.require("validation", 0 < self.validation < 1, "must be above 0 and below 1")
         self.require("predict", not self.predict or self.resume, "needs --resume and --out, a finished run")
 
     def load(self) -> DetectionData:
@@ -206,8 +198,8 @@ def detect_in_files(run: Run) -> dict[str, float]:
     return result["metrics"]
 
 
-def main(config: Config) -> dict[str, float]:
-    run = Run("yolo_detection", config)
+def main(run: Run) -> dict[str, float]:
+    config = run.config
     if config.predict:
         return detect_in_files(run)
     data = config.load()

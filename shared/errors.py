@@ -1,4 +1,4 @@
-"""The ways a run can end other than well; `shared.training.options.launch` turns them into exit codes."""
+"""The ways a run can end other than well; `shared.training.run.launch` turns them into exit codes."""
 
 
 class UsageError(Exception):

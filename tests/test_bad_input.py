@@ -56,7 +56,7 @@ def refused(process):
 def test_options(arguments, message):
     with refused_in_one_line(message):
         config = parse_options(Config, arguments)
-        Run("cnn_cifar10", config)
+        Run(config)
 
 
 def test_presets_and_options_combine():
@@ -177,7 +177,7 @@ def test_data_set_missing_offline(run_recipe, offline):
 )
 def test_what_does_not_fit_the_images(tmp_path, changes, message):
     with pytest.raises(UsageError, match=message) as caught:
-        main(Config.for_preset("smoke", data="mnist5k", out=tmp_path / "run", **changes))
+        main(Run(Config.for_preset("smoke", data="mnist5k", out=tmp_path / "run", **changes)))
     assert "\n" not in str(caught.value)
 
 
@@ -190,7 +190,7 @@ def test_an_output_directory_that_is_in_use(tmp_path):
     (tmp_path / "run/thesis.txt").write_text("precious")
     for resume in (False, True):
         with pytest.raises(UsageError, match="take another --out"):
-            Run("cnn_cifar10", small_config(tmp_path / "run", resume=resume))
+            Run(small_config(tmp_path / "run", resume=resume))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
@@ -198,32 +198,32 @@ def test_an_output_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a directory")
     for place in (tmp_path / "file", tmp_path / "file/run", "/proc/run"):
         with pytest.raises(UsageError, match=r"cannot write to .* take another --out"):
-            Run("cnn_cifar10", small_config(place))
+            Run(small_config(place))
     assert (tmp_path / "file").read_text() == "not a directory"
 
 
 @pytest.fixture
 def started(tmp_path):
-    Run("cnn_cifar10", small_config(tmp_path / "run"))
+    Run(small_config(tmp_path / "run"))
     (tmp_path / "run/history.csv").write_text("epoch\n")
     return tmp_path / "run"
 
 
 def test_an_existing_run_without_resume(started):
     with pytest.raises(UsageError, match="add --resume to go on with the run in it"):
-        Run("cnn_cifar10", small_config(started))
+        Run(small_config(started))
     assert (started / "history.csv").read_text() == "epoch\n"
 
 
 def test_resume_with_other_settings(started):
     with pytest.raises(UsageError, match=r"was started with --learning-rate 0\.1, not 0\.2"):
-        Run("cnn_cifar10", small_config(started, resume=True, learning_rate=0.2))
+        Run(small_config(started, resume=True, learning_rate=0.2))
     with pytest.raises(UsageError, match="is a run of cnn_cifar10, not of gan"):
-        Run("gan", small_config(started, resume=True))
+        Run(small_config(started, resume=True), "gan")
     path = started / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"backend": "theano"}))
     with pytest.raises(UsageError, match="set KERAS_BACKEND=theano"):
-        Run("cnn_cifar10", small_config(started, resume=True))
+        Run(small_config(started, resume=True))
 
 
 def test_resume_takes_the_settings_of_the_run(started):
@@ -242,9 +242,9 @@ def test_resume_with_a_damaged_config(started, content):
 
 def test_an_interrupt_before_training_is_130(run_python):
     code = (
-        "import os, signal, shared.training.options as options\n"
+        "import os, signal, shared.training.run as run\n"
         "from recipes.cnn_cifar10 import Config\n"
-        "options.launch(lambda config: os.kill(os.getpid(), signal.SIGTERM), Config)"
+        "run.launch(lambda opened: os.kill(os.getpid(), signal.SIGTERM), Config)"
     )
     process = run_python("-c", code, PYTHONPATH=str(PROJECT))
     assert process.returncode == 130

@@ -16,6 +16,7 @@ from shared.text.pairs import encoder_inputs
 from shared.text.sampling import sample_tokens
 from shared.text.subwords import END, PAD, START, UNKNOWN
 from shared.training.options import Options
+from shared.training.ranges import Count, NonNegative, Whole, ranged
 
 
 @dataclass(kw_only=True)
@@ -26,25 +27,18 @@ class WritingOptions(Options):
         "beams", "length_penalty", "no_repeat", "temperature", "top_k", "top_p",
     )  # fmt: skip
 
-    beams: int = 4
+    beams: Count = 4
     """Sequences that the search follows at once; 1: greedy."""
-    length_penalty: float = 1.0
+    length_penalty: NonNegative = 1.0
     """The higher, the longer what the search prefers; 0: the likeliest as a whole."""
-    no_repeat: int = 3
+    no_repeat: Whole = 3
     """No run of so many tokens may occur twice in what is written; 0: any may."""
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """Above 0, draw each token in place of the search; the higher, the wilder."""
-    top_k: int = 0
+    top_k: Whole = 0
     """Draw among only so many of the likeliest tokens; 0: all."""
-    top_p: float = 0.9
+    top_p: ranged(float, above=0, most=1) = 0.9
     """Draw among only as many of the likeliest tokens as have this probability together."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require("beams", self.beams >= 1, "must be at least 1")
-        for name in ("length_penalty", "no_repeat", "temperature", "top_k"):
-            self.require(name, getattr(self, name) >= 0, "must be at least 0")
-        self.require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
 
 
 def sampling_step(step: Callable, options: WritingOptions) -> Callable:

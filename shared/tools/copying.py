@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 
 out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-metrics = main(Config.for_preset("smoke", out=out))
+metrics = main(Run(Config.for_preset("smoke", out=out), "{recipe}"))
 metrics"""
 
 
@@ -307,7 +307,7 @@ def copied_notebook(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     cells += [new_code_cell(source) for source in statements if not source.startswith("if __name__")]
     cells += [
         new_markdown_cell("## Run it\n\n`smoke` takes under a minute; `small` is the real experiment."),
-        new_code_cell(NOTEBOOK_RUN),
+        new_code_cell(NOTEBOOK_RUN.format(recipe=recipe.stem)),
         new_code_cell(NOTEBOOK_FIGURES),
     ]
     for index, cell in enumerate(cells):

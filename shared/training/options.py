@@ -1,24 +1,22 @@
-"""The command line of a recipe, made from its dataclass, and the exit codes."""
+"""The command line of a recipe, made from its dataclass."""
 
-import argparse
 import dataclasses
-import errno
 import json
-import math
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Self
+from typing import Any, ClassVar, Literal, Self
 
 import keras
 
 from shared.backends.runtime import machine_name
-from shared.errors import TargetMissed, UsageError
+from shared.errors import UsageError
 from shared.files import replacing
-from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
+from shared.training.command_line import parse_command_line
+from shared.training.ranges import Count, NonNegative, Positive, out_of_range, ranged
+
+Preset = Literal["smoke", "small", "full"]
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
 FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
@@ -34,19 +32,19 @@ class Options:
     beside_result: ClassVar[tuple[str, ...]] = ()
     """Options of the recipe's own that change no number by which runs of its presets are compared."""
 
-    preset: Literal["smoke", "small", "full"] = "small"
+    preset: Preset = "small"
     """Size of the experiment: under a minute on two cores, minutes on a laptop, or the reference for one GPU."""
     data: str = "auto"
     """Data set by name; auto takes the recipe's own, or the embedded one where that cannot be had."""
     data_dir: Path | None = None
     """Where data are kept (default: $KERAS_RECIPES_DATA, else ~/.cache/keras-recipes)."""
-    epochs: int
+    epochs: Count
     """Passes over the training data."""
-    batch_size: int
+    batch_size: Count
     """Examples a step."""
-    learning_rate: float
+    learning_rate: Positive
     """The highest learning rate."""
-    seed: int = 0
+    seed: ranged(int, least=0, most=2**32 - 1) = 0
     """Of initial weights, shuffling, augmentation and dropout."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Type that layers compute in; weights are always float32, and float32 is never rounded to TF32 in products."""
@@ -54,25 +52,19 @@ class Options:
     """Directory of the run (default: runs/RECIPE-BACKEND-TIME)."""
     resume: bool = False
     """Go on with the run in --out; options not given are those it was started with."""
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: NonNegative = 60.0
     """Save a checkpoint so often, besides at the end of each epoch."""
     initial_weights: Path | None = None
     """Start from the weights in this .weights.h5 or .keras file."""
-    target: float | None = None
+    target: ranged(float, optional=True) = None
     """Exit with code 1 if the result is worse than this."""
 
     def __post_init__(self):
         for name in ("data_dir", "out", "initial_weights"):
             if getattr(self, name) is not None:
                 setattr(self, name, Path(getattr(self, name)))
-        for name in ("epochs", "batch_size"):
-            self.require(name, getattr(self, name) >= 1, "must be at least 1")
-        self.require("learning_rate", self.learning_rate > 0, "must be above 0")
-        self.require("seed", 0 <= self.seed < 2**32, "must be between 0 and 4294967295")
-        self.require("checkpoint_seconds", self.checkpoint_seconds >= 0, "must be at least 0")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            self.require(field.name, not isinstance(value, float) or math.isfinite(value), "must be a finite number")
+        for name, rule in out_of_range(self):
+            self.require(name, False, rule)
 
     def require(self, name: str, holds: bool, rule: str) -> None:
         """Raises a UsageError that names the option, its value and the rule, unless the rule holds."""
@@ -95,6 +87,15 @@ class Options:
         return {name: str(value) for name, value in values.items() if value != getattr(preset, name)}
 
 
+@dataclasses.dataclass
+class Start:
+    """The options on which the defaults of all others depend."""
+
+    preset: Preset = "small"
+    out: Path | None = None
+    resume: bool = False
+
+
 def parse_options(config_class: type[Options], arguments: list[str] | None = None) -> Options:
     """Reads the command line into a `config_class`.
 
@@ -105,16 +106,12 @@ def parse_options(config_class: type[Options], arguments: list[str] | None = Non
         UsageError: an unknown option, or a value of the wrong type or out of range.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    glance = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    glance.add_argument("--preset", nargs="?")
-    glance.add_argument("--out", nargs="?", type=Path)
-    glance.add_argument("--resume", action="store_true")
-    seen, _ = glance.parse_known_args(arguments)
+    seen, _ = parse_command_line(Start, arguments, return_unknown_args=True, add_help=False)
     if seen.resume and seen.out and (seen.out / "config.json").exists():
         _, _, started = read_config(seen.out, config_class)
         default = dataclasses.replace(started, resume=False)
     else:
-        default = config_class.for_preset(seen.preset if seen.preset in config_class.presets else "small")
+        default = config_class.for_preset(seen.preset)
     return parse_command_line(config_class, arguments, default=default)
 
 
@@ -155,33 +152,3 @@ def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str,
         return facts["recipe"], facts["backend"], config_class(**options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not hold the options of this recipe ({error}): take another --out") from None
-
-
-def launch(main: Callable[[Options], dict[str, float]], config_class: type[Options]) -> NoReturn:
-    """Runs a recipe from the command line and ends the process.
-
-    Exit codes: 0 done, 1 `--target` not reached, 2 wrong use or input, 130 interrupted.
-    """
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    replace_what_cannot_be_shown()
-    code, message = 0, None
-    try:
-        main(parse_options(config_class))
-    except UsageError as error:
-        code, message = 2, f"error: {error}"
-    except TargetMissed as error:
-        code, message = 1, str(error)
-    except KeyboardInterrupt as error:
-        code, message = 130, str(error) or "interrupted; what was saved before is untouched"
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise
-        code, message = 2, f"error: {error}: make room or take another --out; what was saved before is untouched"
-    sys.stdout.flush()
-    if message:
-        print(message, file=sys.stderr)
-    sys.exit(code)

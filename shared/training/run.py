@@ -1,11 +1,14 @@
-"""One run of a recipe: its directory, training that can be stopped and resumed, its result."""
+"""One run of a recipe: its directory, training that can be stopped and resumed, its result; and its command."""
 
+import errno
 import json
 import platform
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -17,9 +20,10 @@ from shared.files import remove_unfinished, replacing
 from shared.training.averages import AveragedWeights, averages_weights
 from shared.training.batches import SeededBatches
 from shared.training.checkpoint import CheckpointStore, assign_variables
+from shared.training.command_line import replace_what_cannot_be_shown
 from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.directory import changed_on_resume, note_commit, open_run_directory, take_directory
-from shared.training.options import Options
+from shared.training.options import Options, parse_options
 from shared.training.recorder import Recorder
 from shared.training.saving import load_initial_weights, read_model, save_model
 
@@ -28,24 +32,24 @@ class Run:
     """Prepares the backend and opens the directory of a run.
 
     Args:
-        recipe: name of the recipe.
-        config: its options.
+        config: the options.
+        recipe: name of the recipe; None for that of the file which defines the options.
 
     Raises:
         UsageError: the directory cannot be written, holds another run or that of a process that trains now, or was
             started with other options.
     """
 
-    def __init__(self, recipe: str, config: Options):
-        self.recipe = recipe
+    def __init__(self, config: Options, recipe: str | None = None):
+        self.recipe = recipe or Path(sys.modules[type(config).__module__].__file__).stem
         self.config = config
-        self.directory, self.lock = open_run_directory(recipe, config)
+        self.directory, self.lock = open_run_directory(self.recipe, config)
         self.commits: list[str | None] = []
         """Of the code that trained, where the run was resumed."""
         self.changed_on_resume = changed_on_resume(self.directory, config)
         self.recorders: dict[str, Recorder] = {}
         prepare_backend(config.seed, config.precision)
-        print(f"{recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
+        print(f"{self.recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -275,3 +279,40 @@ class Run:
         if target is not None and not (value >= target if higher_is_better else value <= target):
             raise TargetMissed(f"target missed: {metric} is {value:.6g}, the target {target:.6g}")
         return metrics
+
+
+def launch(
+    main: Callable[[Run], Any], config_class: type[Options], open_run: Callable[[Options], Run] = Run
+) -> NoReturn:
+    """Runs a recipe from the command line and ends the process.
+
+    Exit codes: 0 done, 1 `--target` not reached, 2 wrong use or input, 130 interrupted.
+
+    Args:
+        main: the recipe.
+        config_class: its options.
+        open_run: what makes a run of them.
+    """
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    replace_what_cannot_be_shown()
+    code, message = 0, None
+    try:
+        main(open_run(parse_options(config_class)))
+    except UsageError as error:
+        code, message = 2, f"error: {error}"
+    except TargetMissed as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt as error:
+        code, message = 130, str(error) or "interrupted; what was saved before is untouched"
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        code, message = 2, f"error: {error}: make room or take another --out; what was saved before is untouched"
+    sys.stdout.flush()
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(code)

@@ -26,6 +26,7 @@ from shared.text.plots import drawable
 from shared.text.responder import Answerer
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwords
 from shared.tools.records import read_records
+from shared.training.run import Run
 from shared.training.schedules import WarmupCosine
 
 VOCABULARY = 30
@@ -347,6 +348,6 @@ def test_options(changes, message):
 def test_what_cannot_be_trained_on_is_said_in_a_line(tmp_path):
     write_talks(tmp_path / "talks.jsonl")
     with pytest.raises(UsageError, match="--vocabulary 9000 is more than this text allows: take at most"):
-        main(Config.for_preset("smoke", data=str(tmp_path / "talks.jsonl"), vocabulary=9000, out=tmp_path / "a"))
+        main(Run(Config.for_preset("smoke", data=str(tmp_path / "talks.jsonl"), vocabulary=9000, out=tmp_path / "a")))
     with pytest.raises(UsageError, match="holds no finished run"):
-        main(Config.for_preset("smoke", chat=True, resume=True, out=tmp_path / "b"))
+        main(Run(Config.for_preset("smoke", chat=True, resume=True, out=tmp_path / "b")))

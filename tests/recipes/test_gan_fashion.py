@@ -446,7 +446,7 @@ def test_the_last_convolution_of_the_generator_is_not_rounded_to_half_precision(
 def trained(out, stop=None, **options):
     """Trains as the recipe does; a SIGTERM comes with step `stop`."""
     config, data = tiny(epochs=2, out=out, r1=0.1, penalty_every=2, **options), image_data()
-    run, calls = Run("gan_fashion", config), itertools.count(1)
+    run, calls = Run(config), itertools.count(1)
     step, state = adversarial_step(config, build_model(config, data), 12)
     sheets = EpochSheets(run, NoiseSampler(state["average"], config.latent, True, 50, 0), data)
 

@@ -133,7 +133,7 @@ def test_each_precision_has_features_of_its_own_in_float32(tmp_path, monkeypatch
     kept = {}
     for precision in ("mixed_bfloat16", "float32"):
         config = Config.for_preset("smoke", out=tmp_path / precision, precision=precision, **options)
-        run = Run("transfer_learning", config)  # sets the precision of the layers that are made from here on
+        run = Run(config)  # sets the precision of the layers that are made from here on
         try:
             in_precision = keras.Sequential([*backbone.layers, keras.layers.Identity()])
             train_head(run, build_model(config, data, in_precision), data, "random")

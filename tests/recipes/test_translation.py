@@ -22,6 +22,7 @@ from shared.text.pairs import HeldOutPairs, PairBatches, PairShape, SequencePair
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwords
 from shared.text.translator import Translator
 from shared.tools.records import read_records
+from shared.training.run import Run
 from shared.training.schedules import WarmupInverseSquareRoot
 
 TINY = {
@@ -51,7 +52,7 @@ def forward(model, source, target):
 @pytest.mark.in_turn
 def test_smoke_learns_real_sentences(tmp_path):
     directory_with("raw/multi30k")
-    metrics = main(Config.for_preset("smoke", out=tmp_path / "run"))
+    metrics = main(Run(Config.for_preset("smoke", out=tmp_path / "run")))
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["data"] == "multi30k"
     assert result["metric"] == "bleu"
@@ -73,7 +74,7 @@ def test_smoke_learns_real_sentences(tmp_path):
 def finished(tmp_path_factory):
     """The directory of a finished run on the embedded pairs."""
     directory = tmp_path_factory.mktemp("finished") / "run"
-    main(Config.for_preset("smoke", out=directory, **TINY))
+    main(Run(Config.for_preset("smoke", out=directory, **TINY)))
     return directory
 
 
@@ -99,7 +100,7 @@ def test_translating_from_a_finished_run(finished, capsys):
     assert first.startswith("transformer_translation on")
     assert len(translations) == len(lines)
     assert translations[1] == ""
-    main(Config.for_preset("smoke", out=finished, resume=True, translate="Ungarn", **TINY))
+    main(Run(Config.for_preset("smoke", out=finished, resume=True, translate="Ungarn", **TINY)))
     assert capsys.readouterr().out.splitlines()[-1] == translations[0]
 
 
@@ -258,14 +259,14 @@ def test_bleu_is_cased_and_of_plain_text():
 )
 def test_what_is_refused(changes, message, tmp_path):
     with refused_in_one_line(message):
-        main(Config.for_preset("smoke", out=tmp_path / "run", **TINY | changes))
+        main(Run(Config.for_preset("smoke", out=tmp_path / "run", **TINY | changes)))
 
 
 @pytest.mark.once
 def test_there_must_be_a_finished_run_to_translate_with(tmp_path):
     main_config = Config.for_preset("smoke", out=tmp_path / "run", resume=True, translate="Hund", **TINY)
     with pytest.raises(UsageError, match="holds no finished run"):
-        main(main_config)
+        main(Run(main_config))
 
 
 @pytest.mark.once

@@ -582,7 +582,7 @@ def regression(config):
 
 def train(config, number=None, event=None, bad=None, build=adversaries):
     """Trains as a recipe does; the event comes with step `number`."""
-    run = Run(build.__name__, config)
+    run = Run(config, build.__name__)
     step, state = build(config)
     batches, calls = Points(config.seed), itertools.count(1)
     batches.bad = bad
@@ -660,7 +660,7 @@ def test_a_loss_of_fit_that_is_no_number_ends_the_run(tmp_path, index):
     batches.bad = (0, index)
     model.compile("sgd", "mse")
     with pytest.raises(UsageError, match=f"loss is nan after step {index + 1} of epoch 1; there is no checkpoint yet"):
-        Run("points", Config(out=tmp_path)).fit(model, batches, "points")
+        Run(Config(out=tmp_path), "points").fit(model, batches, "points")
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
@@ -672,7 +672,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
         return {"loss": ops.mean(points)}
 
     with pytest.raises(UsageError, match="the weight scale is not finite after step 5 of epoch 1"):
-        Run("points", Config(out=tmp_path)).train(step, Points(0), {"weight": weight}, "points")
+        Run(Config(out=tmp_path), "points").train(step, Points(0), {"weight": weight}, "points")
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [".lock"]
 
 
@@ -687,13 +687,13 @@ def test_initial_weights(tmp_path, name):
         model.set_weights([x + 1 for x in model.get_weights()])
     step = compiled_step(lambda *batch: {"loss": ops.sum(models["first"].weights[0])})
     config = Config(out=tmp_path / "run", epochs=1, initial_weights=tmp_path / "start.weights.h5")
-    Run("points", config).train(step, Points(0), state, "points")
+    Run(config, "points").train(step, Points(0), state, "points")
     for x, y in zip((x for model in state.values() for x in model.weights), expected, strict=True):
         np.testing.assert_array_equal(numbers(x.value), y)
 
 
 def test_the_state_must_be_built(tmp_path):
-    run, model = Run("points", Config(out=tmp_path)), linear([1.0])
+    run, model = Run(Config(out=tmp_path), "points"), linear([1.0])
     for part, message in [
         (keras.Sequential([layers.Dense(1)]), "thing is not built: call it once"),
         (keras.optimizers.Adam(), r"thing is not built: call thing\.build\(model\.trainable_variables\)"),

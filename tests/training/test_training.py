@@ -78,7 +78,7 @@ def held_out_points():
 
 def train(config, monkeypatch=None, stop_after=None, message="--resume"):
     """Runs `fit` as a recipe does; with `stop_after`, a signal arrives during that step."""
-    run = Run("points", config)
+    run = Run(config, "points")
     model = make_model(config)
 
     def fit():
@@ -131,7 +131,7 @@ def test_clipping_and_adam_see_whole_gradients_of_embeddings(tmp_path, scaled):
     adam = keras.optimizers.Adam(global_clipnorm=0.1)
     model.compile(keras.optimizers.LossScaleOptimizer(adam) if scaled else adam, "mse")
     batches = Codes(0)
-    Run("codes", Config(out=tmp_path, epochs=1)).fit(model, batches, "codes")
+    Run(Config(out=tmp_path, epochs=1), "codes").fit(model, batches, "codes")
 
     counts = (batches[0][0][:, :, None] == np.arange(5)).sum(axis=1)
     gradient = counts.T @ (2 * (counts / 6) @ table / 12) / 6
@@ -193,7 +193,7 @@ def test_averages_of_weights_and_statistics_are_validated_and_what_is_left(tmp_p
 
 def test_patience_ends_with_the_averages_that_had_the_lowest_validation_loss(tmp_path):
     def fit(config):
-        run, model = Run("points", config), make_model(config)
+        run, model = Run(config, "points"), make_model(config)
         run.fit(model, Points(config.seed), "points", patience=2, validation_data=held_out_points())
         return run, model
 
@@ -259,7 +259,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     train(Config(out=tmp_path / "run"))
     config = Config(out=tmp_path / "run", resume=True)
     with pytest.raises(UsageError, match="can be used"):
-        Run("points", config).fit(make_model(config), Points(0), "other points")
+        Run(config, "points").fit(make_model(config), Points(0), "other points")
 
 
 @pytest.fixture
@@ -406,7 +406,7 @@ class Scripted(keras.callbacks.Callback):
 
 def test_a_phase_stops_without_progress_and_ends_with_the_best_weights(tmp_path):
     def head(config):
-        run, model, scripted = Run("points", config), make_model(config), Scripted()
+        run, model, scripted = Run(config, "points"), make_model(config), Scripted()
         x = np.ones((8, 4), "float32")
         run.fit(
             model, Points(config.seed), "points", phase="head", epochs=5, patience=2,
@@ -459,7 +459,7 @@ def test_a_directory_belongs_to_the_process_that_trains_in_it(tmp_path):
             train(config)
         assert (tmp_path / "run/.unfinished-1-model.keras").exists()
         assert {path: path.read_bytes() for path in before} == before
-        assert Run("points", config).finished_model()  # reading is for everybody
+        assert Run(config, "points").finished_model()  # reading is for everybody
     finally:
         other.kill()  # at which the system gives the lock back
         other.communicate()
@@ -485,7 +485,7 @@ def test_a_new_run_is_not_started_in_a_directory_that_was_just_taken(tmp_path):
 @pytest.mark.once
 def test_runs_that_start_in_the_same_second_have_directories_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = [Run("points", Config(seed=seed)) for seed in range(3)]
+    runs = [Run(Config(seed=seed), "points") for seed in range(3)]
     assert len({run.directory for run in runs}) == 3
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(run.directory.name for run in runs)
 
@@ -521,4 +521,4 @@ def test_options_beside_the_presets(tmp_path):
 def test_a_damaged_config_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with refused_in_one_line("does not hold the options"):
-        Run("points", Config(out=tmp_path, resume=True))
+        Run(Config(out=tmp_path, resume=True), "points")

@@ -31,8 +31,8 @@ from shared.tools.compare.layers import layer_arrays
 from shared.training.batches import SeededBatches
 from shared.training.checkpoint import assign_variables, read_variables
 from shared.training.custom import models_together, reset_metrics
-from shared.training.options import Options, launch, source_commit
-from shared.training.run import Run
+from shared.training.options import Options, source_commit
+from shared.training.run import Run, launch
 from shared.training.saving import load_initial_weights
 
 REORDERINGS = 3
@@ -91,10 +91,10 @@ class JobRun(Run):
         module: the recipe's.
     """
 
-    def __init__(self, job: Job, module: ModuleType, recipe: str, config: Options):
+    def __init__(self, job: Job, module: ModuleType, config: Options):
         if config.resume:
             raise UsageError("--resume does not go with a comparison, which starts runs of its own")
-        super().__init__(recipe, config)
+        super().__init__(config)
         self.job = job
         by_hand = runpy.run_path(job.native) if job.native else {}
         self.native = by_hand.get("Trainer")
@@ -250,8 +250,8 @@ class StepTimer(keras.callbacks.Callback):
 class MeasuredRun(JobRun):
     """Notes how long each part of a run takes; everything else is as without it."""
 
-    def __init__(self, job: Job, module: ModuleType, recipe: str, config: Options):
-        super().__init__(job, module, recipe, config)
+    def __init__(self, job: Job, module: ModuleType, config: Options):
+        super().__init__(job, module, config)
         self.ready = seconds_since_start()
         self.model_begun: float | None = None
         self.model_built = 0.0
@@ -319,14 +319,13 @@ RUNS = {
 def run_job(job: Job) -> NoReturn:
     """Runs the recipe of a job as from its command line; exit codes are those of a recipe."""
     module = importlib.import_module(f"recipes.{job.recipe}")
-    module.Run = functools.partial(RUNS[job.task], job, module)
 
-    def main(config: Options) -> None:
+    def main(run: JobRun) -> None:
         with contextlib.suppress(Answered):
-            module.main(config)
+            module.main(run)
 
     sys.argv = [f"recipes/{job.recipe}.py", *job.options]
-    launch(main, module.Config)
+    launch(main, module.Config, functools.partial(RUNS[job.task], job, module))
 
 
 if __name__ == "__main__":
