@@ -69,10 +69,9 @@ Part = ranged(float, above=0, below=1)
 def out_of_range(values: Any) -> Iterator[tuple[str, str]]:
     """Of each field of a dataclass whose value is not in the range that its type states, the name and the rule."""
     for name, hint in typing.get_type_hints(type(values), include_extras=True).items():
-        value, entries = getattr(values, name), typing.get_origin(hint) is tuple
-        allowed = getattr(typing.get_args(hint)[0] if entries else hint, "__metadata__", ())
-        for each in allowed:
-            if isinstance(each, Range) and entries and not (value and all(entry in each for entry in value)):
-                yield name, f"must be {each} each"
-            if isinstance(each, Range) and not entries and value not in each:
-                yield name, f"must be {each}"
+        value, several = getattr(values, name), typing.get_origin(hint) is tuple
+        entries = value if several else [value]
+        for allowed in getattr(typing.get_args(hint)[0] if several else hint, "__metadata__", ()):
+            if isinstance(allowed, Range) and not (entries and all(entry in allowed for entry in entries)):
+                infinite = any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries)
+                yield name, f"must be {Range() if infinite else allowed}" + " each" * several
