@@ -83,7 +83,8 @@ def check_same_run(directory: Path, recipe: str, config: Options) -> None:
         raise UsageError(f"{directory} was started on {started_backend}: set KERAS_BACKEND={started_backend}")
     for field in dataclasses.fields(config):
         here, there = getattr(config, field.name), getattr(started, field.name)
-        if field.name not in (*FREE_ON_RESUME, *config.free_on_resume) and here != there:
+        longer = field.name == "epochs" and here > there
+        if field.name not in (*FREE_ON_RESUME, *config.free_on_resume) and here != there and not longer:
             option = field.name.replace("_", "-")
             raise UsageError(
                 f"{directory} was started with --{option} {there}, not {here}: leave the option out, "
@@ -98,19 +99,24 @@ def changed_on_resume(directory: Path, config: Options) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value != getattr(started, name)}
 
 
-def note_commit(directory: Path) -> list[str | None]:
-    """Notes in config.json that the code of this process goes on with a run.
+def note_continuation(directory: Path, epochs: int) -> dict[str, list]:
+    """Notes in config.json that this process goes on with a run, by its code, to so many epochs.
 
     Returns:
-        The commits of all code that trained it, that which started it first.
+        "commits", those of all code that trained the run, and "epochs", how many it was to have each time, both without
+        repetitions, the first first.
     """
     path = directory / "config.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
-    commits, here = facts.get("commits", [facts.get("commit")]), source_commit()
-    if here != commits[-1]:
-        print(f"WARNING: the code is {here} now, and was {commits[-1]}: the result will say so", file=sys.stderr)
-    if here not in commits:
-        commits.append(here)
+    so_far = {
+        "commits": facts.get("commits", [facts.get("commit")]),
+        "epochs": facts.get("epochs", [facts["options"]["epochs"]]),
+    }
+    if (here := source_commit()) != (last := so_far["commits"][-1]):
+        print(f"WARNING: the code is {here} now, and was {last}: the result will say so", file=sys.stderr)
+    noted = {name: list(dict.fromkeys([*so_far[name], now])) for name, now in (("commits", here), ("epochs", epochs))}
+    if noted != so_far:
+        facts["options"]["epochs"] = epochs  # what --resume alone goes on to from here
         with replacing(path) as unfinished:
-            unfinished.write_text(json.dumps(facts | {"commits": commits}, indent=1) + "\n", encoding="utf-8")
-    return commits
+            unfinished.write_text(json.dumps(facts | noted, indent=1) + "\n", encoding="utf-8")
+    return noted

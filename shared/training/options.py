@@ -51,7 +51,7 @@ class Options:
     out: Path | None = None
     """Directory of the run (default: runs/RECIPE-BACKEND-TIME)."""
     resume: bool = False
-    """Go on with the run in --out; options not given are those it was started with."""
+    """Go on with the run in --out, also to more --epochs; options not given are those it was started with."""
     checkpoint_seconds: NonNegative = 60.0
     """Save a checkpoint so often, besides at the end of each epoch."""
     initial_weights: Path | None = None

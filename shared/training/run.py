@@ -22,7 +22,7 @@ from shared.training.batches import SeededBatches
 from shared.training.checkpoint import CheckpointStore, assign_variables
 from shared.training.command_line import replace_what_cannot_be_shown
 from shared.training.custom import check_state, models_together, train_epochs
-from shared.training.directory import changed_on_resume, note_commit, open_run_directory, take_directory
+from shared.training.directory import changed_on_resume, note_continuation, open_run_directory, take_directory
 from shared.training.options import Options, parse_options
 from shared.training.recorder import Recorder
 from shared.training.saving import load_initial_weights, read_model, save_model
@@ -44,8 +44,8 @@ class Run:
         self.recipe = recipe or Path(sys.modules[type(config).__module__].__file__).stem
         self.config = config
         self.directory, self.lock = open_run_directory(self.recipe, config)
-        self.commits: list[str | None] = []
-        """Of the code that trained, where the run was resumed."""
+        self.continued: dict[str, list] = {}
+        """By what code and to how many epochs, where the run was resumed; see `note_continuation`."""
         self.changed_on_resume = changed_on_resume(self.directory, config)
         self.recorders: dict[str, Recorder] = {}
         prepare_backend(config.seed, config.precision)
@@ -180,7 +180,7 @@ class Run:
         if self.lock is None or not self.lock.is_locked:  # opened again, until now only to be read
             self.lock = take_directory(self.directory)
         if self.config.resume:
-            self.commits = note_commit(self.directory)
+            self.continued = note_continuation(self.directory, self.config.epochs)
         identity = {"recipe": self.recipe, "data": data, **self.versions()}
         store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
         store.directory.mkdir(exist_ok=True)
@@ -267,8 +267,10 @@ class Run:
             "peak_memory_bytes": peak_memory(),
             **facts,
         }
-        if len(self.commits) > 1:
-            result["commits"] = self.commits
+        if len(self.continued.get("commits", ())) > 1:
+            result["commits"] = self.continued["commits"]
+        if len(self.continued.get("epochs", ())) > 1:
+            result["extended"] = self.continued["epochs"]
         if self.changed_on_resume:
             result["changed_on_resume"] = self.changed_on_resume
         with replacing(self.directory / "result.json") as path:

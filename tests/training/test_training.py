@@ -24,7 +24,7 @@ from shared.errors import Interrupted, TargetMissed, UsageError
 from shared.tools.records import record_run
 from shared.training import directory, options
 from shared.training.batches import SeededBatches
-from shared.training.options import Options
+from shared.training.options import Options, parse_options
 from shared.training.recorder import Recorder
 from shared.training.run import Run
 from shared.training.saving import save_model
@@ -100,6 +100,22 @@ def train(config, monkeypatch=None, stop_after=None, message="--resume"):
         with pytest.raises(Interrupted, match=message):
             fit()
     return run, model
+
+
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path, monkeypatch):
+    """It ends with the bits of a run of so many from the start, as the learning rate does not depend on the epochs."""
+    _, whole = train(Config(out=tmp_path / "whole", epochs=4))
+    train(Config(out=tmp_path / "run", epochs=2))
+    train(Config(out=tmp_path / "run", epochs=4, resume=True), monkeypatch, stop_after=3)
+    config = parse_options(Config, ["--out", str(tmp_path / "run"), "--resume"])
+    assert config.epochs == 4
+    run, longer = train(config)
+    assert_same_bits(whole, longer)
+    assert [line["epoch"] for line in run.history] == [1, 2, 3, 4]
+    run.finish(longer, "points", "loss", {"loss": 1.0})
+    assert json.loads((tmp_path / "run/result.json").read_text())["extended"] == [2, 4]
+    with pytest.raises(UsageError, match="was started with --epochs 4, not 3"):
+        train(Config(out=tmp_path / "run", epochs=3, resume=True))
 
 
 def weights(model):
