@@ -6,10 +6,13 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import directory_with
+from conftest import directory_with, numbers
 from PIL import Image
 
 from recipes.yolo_detection import Config, build_model
+from shared.backends.gradients import value_and_grad
+from shared.backends.steps import compiled_step
+from shared.detection.losses import DetectionLoss
 from shared.detection.plots import annotated_picture
 from shared.errors import UsageError
 
@@ -87,17 +90,18 @@ def test_networks_are_as_large_as_published():
 
 def test_all_of_the_network_learns_and_is_saved(tmp_path):
     """Every weight has a gradient, and the same outputs come of the saved model."""
-    from test_detection import gradients_of
-
-    from shared.detection.losses import DetectionLoss
-
     keras.utils.set_random_seed(0)
     config = Config.for_preset("small", image_size=64)
     model = build_model(config, classes=3)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("uint8")
     targets = np.array([[[0, 4, 4, 30, 40], [2, 20, 10, 60, 60]], [[1, 0, 0, 64, 64], [-1, 0, 0, 0, 0]]], "float32")
     loss = DetectionLoss(64)
-    value, gradients = gradients_of(lambda: loss(targets, model(images, training=True)), model.trainable_weights)
+
+    @compiled_step
+    def value_and_gradients():
+        return value_and_grad(lambda: loss(targets, model(images, training=True)), model.trainable_weights)
+
+    value, gradients = keras.tree.map_structure(numbers, value_and_gradients())
     assert np.isfinite(value)
     moved = {
         weight.path: np.abs(gradient).max() for weight, gradient in zip(model.trainable_weights, gradients, strict=True)
