@@ -10,8 +10,8 @@ import runpy
 import signal
 import sys
 import textwrap
-from pathlib import Path
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
