@@ -20,6 +20,14 @@ SCRIPT = PROJECT / "recipes" / "cnn_cifar10.py"
 TINY = ("--preset", "smoke", "--data", "mnist5k", "--epochs", "2", "--train-examples", "1000")
 
 
+def test_the_recorded_model_still_loads_and_gives_the_same_outputs():
+    """Whatever moves within `shared`: a saved model names its layers by their registered names."""
+    model = read_model(PROJECT / "results/judges/fashion_mnist.keras")
+    rising = np.tile(np.arange(28, dtype="uint8")[:, None] * 9, (1, 28))[None, ..., None]
+    logits = [0.5350, 0.0608, -0.5893, -0.2392, -1.3046, 0.0484, -1.9204, -0.3891, 3.7761, -0.1296]
+    np.testing.assert_allclose(model.predict(rising, verbose=0)[0], logits, atol=2e-4)
+
+
 def result_of(process):
     line = process.stdout.splitlines()[-1]
     assert line.startswith("result ")
