@@ -15,6 +15,7 @@ from conftest import PROJECT
 from PIL import Image
 
 import recipes.cnn_cifar10  # noqa: F401 - registers what saved models name
+from shared.training.saving import read_model
 
 SCRIPT = PROJECT / "recipes" / "cnn_cifar10.py"
 TINY = ("--preset", "smoke", "--data", "mnist5k", "--epochs", "2", "--train-examples", "1000")
