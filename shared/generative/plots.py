@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from skimage.util import montage
 
 from shared.data.images.datasets import LabelledImages
 from shared.files import replacing
@@ -22,14 +23,8 @@ def image_grid(images: np.ndarray, columns: int, margin: int = 2) -> np.ndarray:
     Returns:
         (rows · (height + margin) + margin, columns · (width + margin) + margin, channels), uint8.
     """
-    examples, height, width, channels = images.shape
-    rows = -(-examples // columns)
-    sheet = np.full((rows * (height + margin) + margin, columns * (width + margin) + margin, channels), 255, np.uint8)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        top, left = row * (height + margin) + margin, column * (width + margin) + margin
-        sheet[top : top + height, left : left + width] = image
-    return sheet
+    grid, white = (-(-len(images) // columns), columns), [255] * images.shape[-1]
+    return montage(images, fill=white, grid_shape=grid, padding_width=margin, channel_axis=-1)
 
 
 def plot_sheet(sheet: np.ndarray, rows: list[str], row_height: int, title: str = "") -> Figure:

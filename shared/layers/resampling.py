@@ -50,9 +50,7 @@ class SpaceToDepth(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        _, height, width, channels = self.compute_output_shape(inputs.shape)
-        x = ops.reshape(inputs, (-1, height, self.size, width, self.size, inputs.shape[-1]))
-        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        return ops.space_to_depth(inputs, self.size, data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -77,10 +75,7 @@ class DepthToSpace(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        rows, columns = inputs.shape[1:3]
-        _, height, width, channels = self.compute_output_shape(inputs.shape)
-        x = ops.reshape(inputs, (-1, rows, columns, self.size, self.size, channels))
-        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        return ops.depth_to_space(inputs, self.size, data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         batch, rows, columns, channels = input_shape

@@ -6,14 +6,15 @@ from typing import ClassVar
 import keras
 import numpy as np
 
+from shared.backends.runtime import seed_step
 from shared.data.randomness import random_stream
 
 
 class SeededBatches(keras.utils.PyDataset):
     """A data set of which batch k of epoch e depends on (seed, e, k) and on nothing else.
 
-    Subclasses give `batches_per_epoch`, `batch_size` and `make_batch`. Whoever runs `fit` sets `epoch` before each
-    epoch, and `first` where an epoch is entered in the middle.
+    Subclasses give `batches_per_epoch`, `batch_size` and `make_batch`. `SeededSteps` sets `epoch` before each epoch;
+    whoever runs `fit` sets `first` where an epoch is entered in the middle.
 
     Args:
         seed: of everything that is drawn.
@@ -54,6 +55,24 @@ class SeededBatches(keras.utils.PyDataset):
         if self.order[0] != (examples, number):
             self.order = ((examples, number), random_stream(self.seed, "order", number).permutation(examples))
         return self.order[1]
+
+
+class SeededSteps(keras.callbacks.Callback):
+    """Tells the batches which epoch it is, and seeds each training step by its place in the data.
+
+    Args:
+        batches: the training data.
+    """
+
+    def __init__(self, batches: SeededBatches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        seed_step(random_stream(self.batches.seed, "step", self.batches.epoch, self.batches.first + batch))
 
 
 class ArrayBatches(SeededBatches):

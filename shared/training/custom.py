@@ -114,30 +114,34 @@ def train_epochs(
         start: the epoch and the batch in it to begin with.
         epochs: the epochs in all.
         after_epoch: called with the number of finished epochs; returns more scalars by name, or None.
-        callbacks: told when an epoch begins and when a step has ended.
+        callbacks: more of them, told as by `fit`, but with results that are still on the device.
     """
     batches, on_screen = recorder.batches, sys.stdout.isatty()
+    callbacks = [*recorder.callbacks, *callbacks]  # no `CallbackList`, which waits for the device after each step
     first_epoch, batches.first = start
     for epoch in range(first_epoch, epochs):
         reset_metrics(recorder.state)
-        for each in (recorder, *callbacks):
+        for each in callbacks:
             each.on_epoch_begin(epoch)
         print(f"Epoch {epoch + 1}/{epochs}")
         bar = keras.utils.Progbar(len(batches), verbose=1 if on_screen else 2, stateless_metrics=())
         results = {}
         for index in range(len(batches)):
-            recorder.on_train_batch_begin(index)
+            for each in callbacks:
+                each.on_train_batch_begin(index)
             shown, results = results, step(*batches[index])
-            for each in (recorder, *callbacks):
+            for each in callbacks:
                 each.on_train_batch_end(index, results)
             if on_screen:  # the results of the step before: to read those of this one would be to wait for it
                 bar.update(index, as_floats(shown))
         row = as_floats(results)
-        recorder.pause_timing()
         if after_epoch:
+            for each in callbacks:
+                each.on_test_begin()
             row += (after_epoch(epoch + 1) or {}).items()
         bar.update(len(batches), row, finalize=True)
-        recorder.on_epoch_end(epoch, dict(row))
+        for each in callbacks:
+            each.on_epoch_end(epoch, dict(row))
         batches.first = 0
 
 

@@ -19,7 +19,7 @@ from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
 from shared.training.averages import AveragedWeights, averages_weights
 from shared.training.batches import SeededBatches
-from shared.training.checkpoint import CheckpointStore, assign_variables
+from shared.training.checkpoint import CheckpointStore
 from shared.training.command_line import replace_what_cannot_be_shown
 from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.directory import changed_on_resume, note_continuation, open_run_directory, take_directory
@@ -103,29 +103,28 @@ class Run:
         averages = AveragedWeights(model) if averages_weights(model.optimizer) else None
         recorder = self.open_recorder(model, batches, data, phase, patience, averages)
         arguments = arguments | {
-            "callbacks": [*([averages] if averages else []), *arguments.get("callbacks", []), recorder],
+            "callbacks": [*([averages] if averages else []), *arguments.get("callbacks", []), *recorder.callbacks],
             "verbose": 1 if sys.stdout.isatty() else 2,
             "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
         }
         epochs = epochs or self.config.epochs
-        epoch, first = recorder.restore() if self.config.resume else (0, 0)
+        epoch, first = recorder.checkpoints.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
-        with recorder.stopped_by_signals():
+        with recorder.stop.by_signals():
             if first:
                 # Keras cannot enter an epoch in the middle: the rest of it is an epoch of a `fit` of its own.
                 batches.first = first
                 model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, **arguments)
                 batches.first = 0
                 epoch += 1
-                # The end of `fit` put the averages in place of the weights.
-                assign_variables(model, recorder.arrays, recorder.averaged_statistics)
-            if epoch < epochs and not recorder.out_of_patience():
+                recorder.checkpoints.assign()  # the end of `fit` put the averages in place of the weights
+            if epoch < epochs and not (recorder.best and recorder.best.out_of_patience()):
                 model.fit(batches, initial_epoch=epoch, epochs=epochs, **arguments)
             elif averages:
                 averages.finish()
-        if patience is not None:
-            recorder.restore_best()
+        if recorder.best:
+            recorder.best.restore()
 
     def train(
         self,
@@ -152,7 +151,7 @@ class Run:
             epochs: passes over the data; None for `--epochs`.
             after_epoch: called with the number of finished epochs; validates or draws, and returns what else shall go
                 to history.csv.
-            callbacks: told when an epoch begins and when a step has ended.
+            callbacks: told as by `fit`, but with results that are still on the device.
 
         Raises:
             UsageError: there are checkpoints, but none that can be used; something is not built; or a loss became NaN
@@ -161,10 +160,10 @@ class Run:
         """
         check_state(state)
         recorder = self.open_recorder(state, batches, data, phase)
-        start = recorder.restore() if self.config.resume else (0, 0)
+        start = recorder.checkpoints.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and start == (0, 0):
             load_initial_weights(models_together(state), self.config.initial_weights)
-        with recorder.stopped_by_signals():
+        with recorder.stop.by_signals():
             train_epochs(step, recorder, start, epochs or self.config.epochs, after_epoch, callbacks)
 
     def open_recorder(
@@ -185,17 +184,18 @@ class Run:
         store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
         store.directory.mkdir(exist_ok=True)
         remove_unfinished(store.directory)
+        rate = f"{self.config.learning_rate:g}"
         precision = "" if self.config.precision == "float32" else ", --precision float32"
         self.recorders[phase] = Recorder(
-            state,
-            store,
-            batches,
-            self.directory / (f"history-{phase}.csv" if phase else "history.csv"),
-            self.config.checkpoint_seconds,
-            f"interrupted, and saved; go on with  {self.resume_command()}",
-            f"try a --learning-rate below {self.config.learning_rate:g}{precision} or clipping, and another --out",
-            patience,
-            averages,
+            state=state,
+            store=store,
+            batches=batches,
+            history_path=self.directory / (f"history-{phase}.csv" if phase else "history.csv"),
+            checkpoint_seconds=self.config.checkpoint_seconds,
+            stop_message=f"interrupted, and saved; go on with  {self.resume_command()}",
+            remedy=f"try a --learning-rate below {rate}{precision} or clipping, and another --out",
+            patience=patience,
+            averages=averages,
         )
         return self.recorders[phase]
 
@@ -242,7 +242,8 @@ class Run:
         """
         save_model(model, self.directory / "model.keras")
         value, target = metrics[metric], self.config.target
-        recorder = self.recorders[""]
+        timer = self.recorders[""].timer
+        speed, share = timer.examples_per_second(), timer.data_share()
         result = {
             "recipe": self.recipe,
             "backend": keras.config.backend(),
@@ -252,8 +253,8 @@ class Run:
             "value": value,
             "metrics": metrics,
             "epochs": self.config.epochs,
-            "examples_per_second": recorder.examples_per_second(),
-            "train_seconds": round(sum(each.train_seconds for each in self.recorders.values()), 1),
+            "examples_per_second": speed and round(speed, 1),
+            "train_seconds": round(sum(each.checkpoints.train_seconds for each in self.recorders.values()), 1),
             "parameters": model.count_params(),
             "seed": self.config.seed,
             "precision": self.config.precision,
@@ -262,8 +263,8 @@ class Run:
             "versions": self.versions(),
             "device": device_name(),
             "out": str(self.directory),
-            "start_seconds": next(iter(self.recorders.values())).start_seconds,
-            "data_share": recorder.data_share(),
+            "start_seconds": next(iter(self.recorders.values())).timer.start_seconds,
+            "data_share": share and round(share, 4),
             "peak_memory_bytes": peak_memory(),
             **facts,
         }

@@ -106,7 +106,8 @@ def test_the_metadata_names_what_the_file_needs(recipe, tmp_path):
                      [node.module] if isinstance(node, ast.ImportFrom) else [])
     } - set(sys.stdlib_module_names) - {"torch", "tensorflow"}  # fmt: skip
     listed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in dependencies}
-    assert {{"PIL": "pillow", "yaml": "pyyaml"}.get(name, name) for name in imported} <= listed
+    names = {"PIL": "pillow", "skimage": "scikit_image", "yaml": "pyyaml"}
+    assert {names.get(name, name) for name in imported} <= listed
     for package, name in {"mlxtend": "mlxtend", "skimage": "scikit-image"}.items():
         if package in text:
             assert name in dependencies

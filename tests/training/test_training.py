@@ -1,5 +1,6 @@
 """Training that is stopped anywhere and goes on as if it had not been."""
 
+import contextlib
 import csv
 import json
 import signal
@@ -25,7 +26,6 @@ from shared.tools.records import record_run
 from shared.training import directory, options
 from shared.training.batches import SeededBatches
 from shared.training.options import Options, parse_options
-from shared.training.recorder import Recorder
 from shared.training.run import Run
 from shared.training.saving import save_model
 
@@ -76,37 +76,33 @@ def held_out_points():
     return x, x.sum(axis=1, keepdims=True)
 
 
-def train(config, monkeypatch=None, stop_after=None, message="--resume"):
-    """Runs `fit` as a recipe does; with `stop_after`, a signal arrives during that step."""
-    run = Run(config, "points")
-    model = make_model(config)
+class Stopping(keras.callbacks.Callback):
+    """A signal that arrives during a step, numbered from 1."""
 
-    def fit():
-        run.fit(model, Points(config.seed), "points", validation_data=held_out_points())
-
-    if stop_after is None:
-        fit()
-        return run, model
-    steps = iter(range(1, 1000))
-    original = Recorder.on_train_batch_end
+    def __init__(self, number):
+        super().__init__()
+        self.left = number
 
     def on_train_batch_end(self, batch, logs=None):
-        if next(steps) == stop_after:
+        self.left -= 1
+        if self.left == 0:
             signal.raise_signal(signal.SIGTERM)
-        original(self, batch, logs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_train_batch_end", on_train_batch_end)
-        with pytest.raises(Interrupted, match=message):
-            fit()
+
+def train(config, stop_after=None, message="--resume"):
+    """Runs `fit` as a recipe does; with `stop_after`, a signal arrives during that step."""
+    run, model, batches = Run(config, "points"), make_model(config), Points(config.seed)
+    callbacks = [Stopping(stop_after)] if stop_after else []
+    with pytest.raises(Interrupted, match=message) if stop_after else contextlib.nullcontext():
+        run.fit(model, batches, "points", validation_data=held_out_points(), callbacks=callbacks)
     return run, model
 
 
-def test_a_finished_run_goes_on_to_more_epochs(tmp_path, monkeypatch):
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
     """It ends with the bits of a run of so many from the start, as the learning rate does not depend on the epochs."""
     _, whole = train(Config(out=tmp_path / "whole", epochs=4))
     train(Config(out=tmp_path / "run", epochs=2))
-    train(Config(out=tmp_path / "run", epochs=4, resume=True), monkeypatch, stop_after=3)
+    train(Config(out=tmp_path / "run", epochs=4, resume=True), stop_after=3)
     config = parse_options(Config, ["--out", str(tmp_path / "run"), "--resume"])
     assert config.epochs == 4
     run, longer = train(config)
@@ -159,9 +155,9 @@ def test_clipping_and_adam_see_whole_gradients_of_embeddings(tmp_path, scaled):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("stop_after", [2, 5, 8, 14])
-def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, stop_after):
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, optimizer, stop_after):
     whole, expected = train(Config(out=tmp_path / "whole", optimizer=optimizer))
-    train(Config(out=tmp_path / "parts", optimizer=optimizer), monkeypatch, stop_after)
+    train(Config(out=tmp_path / "parts", optimizer=optimizer), stop_after)
     keras.utils.set_random_seed(99)
     parts, actual = train(Config(out=tmp_path / "parts", optimizer=optimizer, resume=True))
     assert_same_bits(actual, expected)
@@ -224,12 +220,12 @@ def test_patience_ends_with_the_averages_that_had_the_lowest_validation_loss(tmp
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_stopped_twice_with_mixed_precision(tmp_path, monkeypatch, precision):
+def test_stopped_twice_with_mixed_precision(tmp_path, precision):
     options = {"precision": precision}
     try:
         _, expected = train(Config(out=tmp_path / "whole", **options))
-        train(Config(out=tmp_path / "parts", **options), monkeypatch, 3)
-        train(Config(out=tmp_path / "parts", resume=True, **options), monkeypatch, 4)
+        train(Config(out=tmp_path / "parts", **options), 3)
+        train(Config(out=tmp_path / "parts", resume=True, **options), 4)
         _, actual = train(Config(out=tmp_path / "parts", resume=True, **options))
         assert_same_bits(actual, expected)
     finally:
@@ -307,9 +303,9 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, disk, capsys):
     assert_same_bits(resumed, expected)
 
 
-def test_stopped_on_a_full_disk_does_not_claim_to_have_saved(tmp_path, disk, monkeypatch):
+def test_stopped_on_a_full_disk_does_not_claim_to_have_saved(tmp_path, disk):
     disk["room"] = 0
-    train(Config(out=tmp_path / "run"), monkeypatch, 3, r"no checkpoint written \(No space left on device\)")
+    train(Config(out=tmp_path / "run"), 3, r"no checkpoint written \(No space left on device\)")
 
 
 def test_history_has_a_line_an_epoch(tmp_path):
@@ -399,11 +395,11 @@ def test_weights_travel_and_training_goes_on(tmp_path, run_python):
         np.testing.assert_allclose(there["losses"], losses, rtol=1e-3, err_msg=backend)
 
 
-def test_time_is_not_lost_by_a_resume(tmp_path, monkeypatch):
-    first, _ = train(Config(out=tmp_path / "run"), monkeypatch, 8)
+def test_time_is_not_lost_by_a_resume(tmp_path):
+    first, _ = train(Config(out=tmp_path / "run"), 8)
     time.sleep(0.01)
     second, _ = train(Config(out=tmp_path / "run", resume=True))
-    assert second.recorders[""].train_seconds > first.recorders[""].train_seconds > 0
+    assert second.recorders[""].checkpoints.train_seconds > first.recorders[""].checkpoints.train_seconds > 0
 
 
 class Scripted(keras.callbacks.Callback):

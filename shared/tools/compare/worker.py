@@ -10,7 +10,6 @@ import importlib
 import json
 import runpy
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, NoReturn
 
 import keras
 import numpy as np
-import psutil
 
 from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
@@ -34,6 +32,7 @@ from shared.training.custom import models_together, reset_metrics
 from shared.training.options import Options, source_commit
 from shared.training.run import Run, launch
 from shared.training.saving import load_initial_weights
+from shared.training.timing import StepTimer, seconds_since_start
 
 REORDERINGS = 3
 """How many times the first steps are trained again with the examples of each batch in another order, which changes
@@ -42,11 +41,6 @@ nothing but rounding."""
 
 NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
 """What layers call the strength of the noise that they add, which each backend draws differently."""
-
-
-def seconds_since_start() -> float:
-    """Time since this process was started, in seconds."""
-    return time.time() - psutil.Process().create_time()
 
 
 def silence(model: keras.Model) -> None:
@@ -215,36 +209,16 @@ class LayersRun(JobRun):
         raise Answered
 
 
-class StepTimer(keras.callbacks.Callback):
-    """Notes how long each training step takes, its batch included, waiting for the device each time."""
-
-    def __init__(self, batches: SeededBatches):
-        super().__init__()
-        self.batches = batches
-        self.step_seconds: list[float] = []
-        self.since = 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.since = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        float(next(iter(logs.values())))
-        now = time.perf_counter()
-        if not self.step_seconds:
-            self.batches.seconds = 0.0  # the first step is told apart from the others
-        self.step_seconds.append(now - self.since)
-        self.since = now
-
-    def measured(self) -> dict[str, float]:
-        """The first step, which compiles, and the others, in seconds."""
-        first, *others = self.step_seconds
-        return {
-            "first_step_seconds": first,
-            "median_step_seconds": float(np.median(others)),
-            "slow_step_seconds": float(np.percentile(others, 95)),
-            "examples_per_second": self.batches.batch_size * len(others) / sum(others),
-            "data_share": self.batches.seconds / sum(others),
-        }
+def measured_steps(timer: StepTimer) -> dict[str, float]:
+    """The first step, which compiles, and the others, in seconds."""
+    first, *others = timer.step_seconds
+    return {
+        "first_step_seconds": first,
+        "median_step_seconds": float(np.median(others)),
+        "slow_step_seconds": float(np.percentile(others, 95)),
+        "examples_per_second": timer.examples_per_second(),
+        "data_share": timer.data_share(),
+    }
 
 
 class MeasuredRun(JobRun):
@@ -269,7 +243,7 @@ class MeasuredRun(JobRun):
 
     def work_on(self, training: Training) -> None:
         self.model_built = seconds_since_start()
-        self.timer = StepTimer(training.batches)
+        self.timer = StepTimer(training.batches, wait=True)
         if self.native:
             self.train_by_hand(training)
         else:
@@ -288,7 +262,7 @@ class MeasuredRun(JobRun):
         training.model.set_weights(trainer.weights())
 
     def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
-        measured = {**self.timer.measured(), "value": metrics[metric]}
+        measured = {**measured_steps(self.timer), "value": metrics[metric]}
         if speed := arguments.get("generated_tokens_per_second"):
             measured["generated_tokens_per_second"] = speed
         if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone

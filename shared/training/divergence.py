@@ -1,0 +1,67 @@
+"""The end of a training whose loss or weights are no longer finite numbers."""
+
+import math
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+
+from shared.errors import UsageError
+from shared.training.batches import SeededBatches
+from shared.training.checkpoint import CheckpointStore, training_variables
+
+
+class DivergenceCheck(keras.callbacks.Callback):
+    """Ends a training that diverged (NaN or infinite loss), before that is saved.
+
+    Unlike `keras.callbacks.TerminateOnNaN` it does not keep the device waiting: a loss is read after the next step, or
+    before a checkpoint.
+
+    Args:
+        batches: the training data.
+        store: where the checkpoints are, the last of which the error names.
+        remedy: what to try.
+    """
+
+    def __init__(self, batches: SeededBatches, store: CheckpointStore, remedy: str):
+        super().__init__()
+        self.batches = batches
+        self.store = store
+        self.remedy = remedy
+        self.unread: tuple[int, int, dict[str, Any]] = (0, 0, {})
+        """Epoch, batch and results of the last step."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check_losses()  # of the step before: for those of this one it would wait, and the device then for it
+        self.unread = (self.batches.epoch, self.batches.first + batch, logs)
+
+    def check_losses(self) -> None:
+        """Ends the run where a loss of the last step was NaN or infinite.
+
+        Raises:
+            UsageError: it was.
+        """
+        for name, value in sorted(self.unread[2].items()):
+            if name.endswith("loss") and not math.isfinite(float(value)):
+                self.fail(f"{name} is {float(value)}")
+
+    def check_weights(self, state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Ends the run where a trainable weight is NaN or infinite.
+
+        Args:
+            state: what is trained, as for `training_variables`.
+            arrays: the values of its variables.
+
+        Raises:
+            UsageError: one is.
+        """
+        for name, variable in training_variables(state).items():
+            if variable.trainable and not np.isfinite(arrays[name]).all():
+                self.fail(f"the weight {variable.path} is not finite")
+
+    def fail(self, what: str) -> NoReturn:
+        """Ends the run with what went wrong in the last step, the last good checkpoint and what to try."""
+        epoch, batch, _ = self.unread
+        good = self.store.paths()[-1:]
+        kept = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
+        raise UsageError(f"{what} after step {batch + 1} of epoch {epoch + 1}; {kept}: {self.remedy}")

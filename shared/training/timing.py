@@ -1,0 +1,68 @@
+"""How long training takes."""
+
+import time
+
+import keras
+import psutil
+
+from shared.training.batches import SeededBatches
+
+
+def seconds_since_start() -> float:
+    """Time since this process was started, in seconds."""
+    return time.time() - psutil.Process().create_time()
+
+
+class StepTimer(keras.callbacks.Callback):
+    """Step times in seconds, the making of the batches included, validation and the end of the epoch left out.
+
+    Args:
+        batches: the training data.
+        wait: whether to wait for the device after each step, so that each has its own time. Otherwise that is done
+            after the first step alone, and the last one of an epoch has what the device still has to do then.
+    """
+
+    def __init__(self, batches: SeededBatches, wait: bool = False):
+        super().__init__()
+        self.batches = batches
+        self.wait = wait
+        self.start_seconds: float | None = None
+        """From the start of the process to the end of the first step."""
+        self.step_seconds: list[float] = []
+        """The first step, which compiles, and the others."""
+        self.since: float | None = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.since = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        first = not self.step_seconds
+        if self.wait or first:
+            float(next(iter(logs.values())))  # waits for the device
+        self.step_seconds.append(time.perf_counter() - self.since)
+        if first:
+            self.start_seconds = seconds_since_start()
+            self.batches.seconds = 0.0
+        self.since = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        self.pause()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.pause()
+
+    def pause(self) -> None:
+        """Ends the time counted as training, until the next epoch begins."""
+        if self.since is not None and self.step_seconds:
+            self.step_seconds[-1] += time.perf_counter() - self.since
+        self.since = None
+
+    def examples_per_second(self) -> float | None:
+        """Training examples a second, the first step left out; None where there was no other."""
+        others = self.step_seconds[1:]
+        return self.batches.batch_size * len(others) / sum(others) if others else None
+
+    def data_share(self) -> float | None:
+        """Fraction of the training time spent making batches, as for `examples_per_second`."""
+        others = self.step_seconds[1:]
+        return self.batches.seconds / sum(others) if others else None
