@@ -25,6 +25,7 @@ from shared.tools.records import record_run
 from shared.training import directory, options
 from shared.training.batches import SeededBatches
 from shared.training.options import Options
+from shared.training.predictors import FinishedRun
 from shared.training.recorder import Recorder
 from shared.training.run import Run
 from shared.training.saving import save_model
@@ -459,7 +460,7 @@ def test_a_directory_belongs_to_the_process_that_trains_in_it(tmp_path):
             train(config)
         assert (tmp_path / "run/.unfinished-1-model.keras").exists()
         assert {path: path.read_bytes() for path in before} == before
-        assert Run("points", config).finished_model()  # reading is for everybody
+        assert FinishedRun(tmp_path / "run", Config).result["value"] == 1.0  # reading is for everybody
     finally:
         other.kill()  # at which the system gives the lock back
         other.communicate()
