@@ -9,7 +9,7 @@ and so makes images from nothing but noise, of a class that is asked for (classi
     KERAS_BACKEND=jax python recipes/diffusion.py --preset full            CIFAR-10, on one GPU
     KERAS_BACKEND=jax python recipes/diffusion.py --data photos --image-size 32    a folder of images
     KERAS_BACKEND=jax python recipes/diffusion.py --judge model.keras      measured by a classifier of cnn_cifar10
-    KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --sampler ddim --steps 20 --guidance 3
+    KERAS_BACKEND=jax recipes predict RUN Sneaker --guidance 3             images of a class; without one, of each
     KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --chain-samples 2000    against 1000 steps of DDPM
 
 The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
@@ -18,8 +18,10 @@ compare only numbers of the same judge. Expect 28 to 30 by that under results/ju
 JAX); sandals come out worst. The recorded runs are under results/diffusion.
 """
 
+import functools
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 try:
@@ -45,10 +47,12 @@ from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAtte
 from shared.generative.evaluation import Judge, JudgedOptions, labels_like_test, measured_generator, trained_judge
 from shared.generative.metrics import frechet_distance
 from shared.generative.plots import plot_denoising
+from shared.generative.prediction import pictures_of_class
 from shared.layers.convolution import Convolution
 from shared.layers.normalization import GroupNormalization
 from shared.layers.resampling import DepthToSpace, NearestUpsampling, SpaceToDepth
 from shared.training.plots import plot_curves
+from shared.training.predictors import ClassName, FinishedRun, Pictures
 from shared.training.ranges import Count, NonNegative, Part, Positive, Rate, Whole
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -163,22 +167,26 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
     return keras.Model({"image": image, "time": time, "label": label}, x, name="unet")
 
 
+def image_sampler(config: Config, model: keras.Model, classes: int, batch_size: int) -> ImageSampler:
+    return ImageSampler(
+        model, sampler_steps(config.sampler, config.steps), config.prediction, config.guidance, no_label=classes,
+        batch_size=batch_size, seed=config.seed,
+    )  # fmt: skip
+
+
 def make_and_measure(run: Run, model: keras.Model, judge: Judge, data: ImageData, untrained: list) -> dict[str, float]:
     """Makes images, writes the figures and gives the metrics. `untrained` are the weights before training."""
     config = run.config
 
-    def sampler(name, steps):
-        return ImageSampler(
-            model, sampler_steps(name, steps), config.prediction, config.guidance, no_label=len(data.classes),
-            batch_size=config.sample_batch, seed=config.seed,
-        )  # fmt: skip
+    def sampler(**options):
+        return image_sampler(replace(config, **options), model, len(data.classes), config.sample_batch)
 
-    draw = sampler(config.sampler, config.steps)
+    draw = sampler()
     samples, metrics = measured_generator(run, model, draw, judge, data, untrained)
     if config.chain_samples:
         labels, real = labels_like_test(data, config.chain_samples, config.seed), judge.look(data.test.images).features
         for name, steps in (("ddim", 20), ("ddpm", 1000)):
-            images = sampler(name, steps)(labels)
+            images = sampler(sampler=name, steps=steps)(labels)
             metrics[f"frechet_{name}_{steps}"] = frechet_distance(judge.look(images).features, real)
     run.save_figure("denoising.png", plot_denoising(draw.chain(samples.labels[:8], stages=11)))
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
@@ -201,17 +209,32 @@ def main(run: Run) -> dict[str, float]:
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
     model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
     model.summary()
-    run.fit(
-        model,
-        batches,
-        data=f"{data.name} {data.fingerprint}",
-        validation_data=noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes),
-        validation_batch_size=100,
-    )
+    validation = noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes)
+    identity = f"{data.name} {data.fingerprint}"
+    run.fit(model, batches, data=identity, validation_data=validation, validation_batch_size=100)
     judge = judge or trained_judge(run, data, config.judge_epochs)
     metrics = make_and_measure(run, model, judge, data, untrained)
     facts = config.facts("prediction", "sampler", "steps", "guidance") | {"classes": data.classes}
     return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
+
+
+def predictor(run: FinishedRun) -> Callable:
+    """What the model of a finished run does with a class."""
+    config, classes = run.config, run.result["classes"]
+
+    @functools.lru_cache(4)
+    def sampler_of(count: int, **options: Any) -> ImageSampler:
+        return image_sampler(replace(config, **options), run.model, len(classes), count)
+
+    def generate(
+        name: ClassName, count: int = 4, seed: int = config.seed, sampler: SamplerName = config.sampler,
+        steps: int = config.steps, guidance: float = config.guidance,
+    ) -> Pictures:  # fmt: skip
+        """Makes images of a class."""
+        draw = sampler_of(count, seed=seed, sampler=sampler, steps=steps, guidance=guidance)
+        return pictures_of_class(draw, name, classes, count)
+
+    return generate
 
 
 if __name__ == "__main__":

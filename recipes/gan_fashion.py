@@ -11,16 +11,16 @@ Mescheder et al. 2018, https://arxiv.org/abs/1801.04406); a moving average of th
     KERAS_BACKEND=jax python recipes/gan_fashion.py --preset full            CIFAR-10, on one GPU
     KERAS_BACKEND=jax python recipes/gan_fashion.py --data photos --image-size 32    a folder of images
     KERAS_BACKEND=jax python recipes/gan_fashion.py --judge model.keras      measured by a classifier of cnn_cifar10
+    KERAS_BACKEND=jax recipes predict RUN Sneaker --count 10                 images of a class; without one, of each
 
 The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
-compare only numbers of the same judge. Expect 9 to 11 by that under results/judges, where an untrained generator has
-some 790, in 14 to 21 minutes (two cores of an Intel Xeon). The recorded runs are under results/gan_fashion.
+compare only numbers of the same judge. The recorded runs are under results/gan_fashion.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 try:
     from shared.backends.choice import require_backend
@@ -33,8 +33,8 @@ import keras
 from keras import layers, ops
 
 from shared.backends.gradients import minimize
-from shared.backends.optimizers import grouped_updates
-from shared.backends.runtime import copied_weights
+from shared.backends.optimizers import built_optimizer
+from shared.backends.runtime import copied_model, copied_weights
 from shared.backends.steps import compiled_step
 from shared.data.images.datasets import ImageData
 from shared.generative.evaluation import Judge, JudgedOptions, measured_generator, trained_judge
@@ -43,12 +43,14 @@ from shared.generative.gan_losses import AdversarialLoss, critic_loss, generator
 from shared.generative.gan_sampling import EpochSheets, NoiseSampler, warn_if_collapsed
 from shared.generative.modulation import ClassModulation
 from shared.generative.plots import plot_rows
+from shared.generative.prediction import pictures_of_class
 from shared.generative.spectral import SpectralNormalization
 from shared.layers.convolution import Convolution
 from shared.layers.normalization import BatchNormalization
 from shared.layers.resampling import DepthToSpace
 from shared.training.custom import update_averages
 from shared.training.plots import plot_curves
+from shared.training.predictors import ClassName, FinishedRun, Pictures
 from shared.training.ranges import Count, NonNegative, Positive, Rate
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -110,25 +112,17 @@ class Config(JudgedOptions):
         return data
 
 
-class Networks(NamedTuple):
-    """The two that play against each other."""
-
-    generator: keras.Model
-    """Noise (batch, latent) and labels (batch,) to images (batch, height, width, channels), −1 to 1, in float32."""
-    critic: keras.Model
-    """Images and labels to scores (batch, 1) in float32, high for what looks real."""
-
-
-def build_model(config: Config, data: ImageData) -> Networks:
+def build_model(config: Config, data: ImageData) -> tuple[keras.Model, keras.Model]:
+    """The generator, and the critic, from images and labels to scores (batch, 1), high for what looks real."""
     image_shape = data.train.images.shape[1:]
     classes = len(data.classes) if config.class_conditional else 1
-    return Networks(build_generator(config, image_shape, classes), build_critic(config, image_shape, classes))
+    return build_generator(config, image_shape, classes), build_critic(config, image_shape, classes)
 
 
 def build_generator(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Noise (batch, latent) and labels (batch,) to images (batch, height, width, channels), −1 to 1, in float32."""
     rows, columns = (length >> len(config.widths) for length in image_shape[:2])
-    noise = keras.Input((config.latent,), name="noise")
-    label = keras.Input((), dtype="int32", name="label")
+    noise, label = keras.Input((config.latent,), name="noise"), keras.Input((), dtype="int32", name="label")
     x = layers.Dense(rows * columns * config.widths[-1], use_bias=False, name="first")(noise)
     x = layers.Reshape((rows, columns, config.widths[-1]))(x)
     for level in reversed(range(len(config.widths))):
@@ -158,11 +152,10 @@ def build_critic(config: Config, image_shape: tuple[int, int, int], classes: int
     return keras.Model({"image": image, "label": label}, score + fitting, name="critic")
 
 
-def adversarial_step(config: Config, networks: Networks, steps: int) -> tuple[Callable, dict[str, Any]]:
+def adversarial_step(config: Config, networks: tuple[keras.Model, ...], steps: int) -> tuple[Callable, dict[str, Any]]:
     """The training step, for so many of them, and all that it changes."""
     generator, critic = networks
-    average = keras.models.clone_model(generator)
-    average.set_weights(copied_weights(generator))
+    average = copied_model(generator)
     generator_optimizer = build_optimizer(config, generator, config.learning_rate, steps)
     critic_optimizer = build_optimizer(config, critic, config.critic_learning_rate, steps * config.critic_steps)
     means = {name: keras.metrics.Mean(name) for name in ("critic_loss", "generator_loss")}
@@ -201,11 +194,8 @@ def adversarial_step(config: Config, networks: Networks, steps: int) -> tuple[Ca
 
 
 def build_optimizer(config: Config, model: keras.Model, rate: float, steps: int) -> keras.optimizers.Optimizer:
-    optimizer = grouped_updates(keras.optimizers.Adam(WarmupCosine(rate, steps, 0.02), beta_1=0.5, beta_2=0.99))
-    if config.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
+    adam = keras.optimizers.Adam(WarmupCosine(rate, steps, 0.02), beta_1=0.5, beta_2=0.99)
+    return built_optimizer(adam, model, config.precision)
 
 
 def main(run: Run) -> dict[str, float]:
@@ -216,8 +206,7 @@ def main(run: Run) -> dict[str, float]:
         config.penalty_every if config.r1 or config.loss == "wgan_gp" else 0, config.flip and data.mirrored,
     )  # fmt: skip
     judge = Judge(config.judge, data) if config.judge else None
-    networks = build_model(config, data)
-    step, state = adversarial_step(config, networks, config.epochs * len(batches))
+    step, state = adversarial_step(config, build_model(config, data), config.epochs * len(batches))
     generator = state["average"]
     untrained = copied_weights(generator)
     generator.summary()
@@ -234,6 +223,17 @@ def main(run: Run) -> dict[str, float]:
     facts["classes"] = data.classes if config.class_conditional else None
     facts["collapsed"] = warn_if_collapsed(metrics["diversity"])
     return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
+
+
+def predictor(run: FinishedRun) -> Callable:
+    latent, conditional = run.config.latent, run.config.class_conditional
+
+    def generate(name: ClassName, count: int = 4, seed: int = run.config.seed) -> Pictures:
+        """Makes images of a class."""
+        draw = NoiseSampler(run.model, latent, conditional, count, replace(run.config, seed=seed).seed)
+        return pictures_of_class(draw, name, run.result["classes"], count)
+
+    return generate
 
 
 if __name__ == "__main__":

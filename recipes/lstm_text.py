@@ -8,7 +8,7 @@ as Zaremba et al. 2014 (https://arxiv.org/abs/1409.2329) place it.
     KERAS_BACKEND=jax python recipes/lstm_text.py --data book.txt        any text in UTF-8, or a folder of texts
     KERAS_BACKEND=jax python recipes/lstm_text.py --cell gru
     KERAS_BACKEND=jax python recipes/lstm_text.py --preset full          tiny Shakespeare, on one GPU
-    KERAS_BACKEND=jax python recipes/lstm_text.py --out RUN --resume --prompt "ROMEO:"
+    KERAS_BACKEND=jax recipes predict RUN "ROMEO:"                       writes on
 
 It learns from windows cut out of the text, each read from a state of zeros. It is measured in nats a character as it
 writes, reading the held-out text as one, from its second character on, with the state carried all the way. The loss in
@@ -20,8 +20,8 @@ and 15 on TensorFlow (two cores of an AMD EPYC). The recorded runs are under res
 
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 try:
@@ -42,6 +42,7 @@ from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.language_model import nats_a_character, write_characters
 from shared.training.options import Options
 from shared.training.plots import plot_curves
+from shared.training.predictors import FinishedRun, Text, TextStream
 from shared.training.ranges import Count, Limit, NonNegative, Positive, Rate, Whole, ranged
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -62,7 +63,7 @@ class Config(Options):
             "window": 256, "dropout": 0.5, "patience": 10,
         },
     }  # fmt: skip
-    free_on_resume: ClassVar[tuple[str, ...]] = ("prompt", "length", "temperature", "top_k", "top_p", "sample_seed")
+    free_on_resume: ClassVar[tuple[str, ...]] = ("length", "temperature", "top_k", "top_p", "sample_seed")
 
     epochs: Count = 10
     batch_size: Count = 32
@@ -92,8 +93,6 @@ class Config(Options):
     """Train on only so many characters."""
     test_characters: ranged(int, least=2, optional=True) = 100_000
     """Validate and measure on only the first so many characters of each held-out part."""
-    prompt: str | None = None
-    """With --resume and --out of a finished run: write what follows this."""
     length: Whole = 1000
     """Write so many characters."""
     temperature: NonNegative = 0.8
@@ -104,10 +103,6 @@ class Config(Options):
     """Write only the likeliest characters that together have this probability."""
     sample_seed: Whole = 0
     """Of what is written."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require("prompt", self.prompt is None or self.resume, "needs --resume and --out, a finished run")
 
     def load(self) -> TextData:
         """The text to learn from and to measure on."""
@@ -154,19 +149,6 @@ def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Ite
     )
 
 
-def write_on(run: Run) -> dict[str, float]:
-    """Writes what follows `--prompt` with the model of a finished run."""
-    config = run.config
-    model, result = run.finished_model()
-    if missing := set(config.prompt) - set(result["alphabet"]):
-        print(f"left out, not in the text that was learned: {''.join(sorted(missing))!r}", file=sys.stderr)
-    print(config.prompt, end="", flush=True)
-    for character in write(model, result["alphabet"], config, config.prompt):
-        print(character, end="", flush=True)
-    print()
-    return result["metrics"]
-
-
 def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
     """Writes samples.txt; returns how many characters a second were written, None if there were not two."""
     characters = write(model, alphabet, run.config, "\n")
@@ -182,8 +164,6 @@ def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
 
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    if config.prompt is not None:
-        return write_on(run)
     data = config.load()
     print(data.found)
     batches = TextBatches(data.train, config.window, config.batch_size, config.seed)
@@ -219,6 +199,27 @@ def main(run: Run) -> dict[str, float]:
         generated_tokens_per_second=speed,
         alphabet=data.alphabet,
     )
+
+
+def predictor(run: FinishedRun) -> Callable:
+    """What the model of a finished run does with a prompt."""
+    config, alphabet = run.config, run.result["alphabet"]
+
+    def write_on(
+        prompt: Text,
+        length: int = config.length,
+        temperature: float = config.temperature,
+        top_k: int = config.top_k,
+        top_p: float = config.top_p,
+        sample_seed: int = config.sample_seed,
+    ) -> TextStream:
+        """Writes what follows a prompt."""
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "sample_seed": sample_seed}
+        if missing := set(prompt) - set(alphabet):
+            print(f"left out, not in the text that was learned: {''.join(sorted(missing))!r}", file=sys.stderr)
+        return TextStream(write(run.model, alphabet, replace(config, length=length, **options), prompt))
+
+    return write_on
 
 
 if __name__ == "__main__":

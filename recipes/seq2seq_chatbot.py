@@ -10,7 +10,7 @@ https://arxiv.org/abs/1608.05859). The same model without attention shows what a
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data chitchat          the package chitchat-dataset
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --data talks.jsonl       conversations in JSON, CSV, tabs …
     KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --no-baseline            without that comparison
-    KERAS_BACKEND=jax python recipes/seq2seq_chatbot.py --out RUN --resume --chat --temperature 0.7
+    KERAS_BACKEND=jax recipes predict RUN --temperature 0.7                      talks
 
 The headline is the perplexity of a subword over all answers in the test conversations.
 
@@ -19,9 +19,11 @@ EPYC), 19 on JAX and 22 on TensorFlow (of an Intel Xeon). The answers are as saf
 sure." The recorded runs are under results/seq2seq_chatbot.
 """
 
+import functools
 import itertools
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 try:
@@ -37,7 +39,6 @@ from keras import layers, ops
 from shared.data.text.conversations import load_conversations
 from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
-from shared.text.chat import talk
 from shared.text.decoding import WritingOptions
 from shared.text.dialogue import answer_pairs, answers_used, evenly_spread, spoken_context
 from shared.text.losses import Perplexity, SequenceLoss
@@ -49,6 +50,7 @@ from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.text.transformer import TokenEmbedding
 from shared.training.plots import plot_curves
+from shared.training.predictors import Conversation, FinishedRun, Text
 from shared.training.ranges import Count, Limit, Positive, Rate
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -59,7 +61,7 @@ ALL = {"return_sequences": True, "return_state": True}
 
 @dataclass(kw_only=True)
 class Config(WritingOptions):
-    """Trains an encoder–decoder with attention on conversations, or talks (`--chat`)."""
+    """Trains an encoder–decoder with attention on conversations."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {
@@ -73,7 +75,6 @@ class Config(WritingOptions):
             "dropout": 0.4, "test_answers": None, "shapes": 8, "context": 80, "turns": 4, "answer": 100,
         },
     }  # fmt: skip
-    free_on_resume: ClassVar[tuple[str, ...]] = ("chat", *WritingOptions.free_on_resume)
 
     epochs: Count = 2
     batch_size: Count = 64
@@ -110,13 +111,10 @@ class Config(WritingOptions):
     """Measure perplexity on only so many answers of each held-out part."""
     test_answers: Limit = 1000
     """Write only so many answers, for BLEU and the distinct words."""
-    chat: bool = False
-    """With --resume and --out of a finished run: talk, a line a turn, until Ctrl-D."""
 
     def __post_init__(self):
         super().__post_init__()
         self.require("units", self.units % 2 == 0, "must be even, a half for each direction")
-        self.require("chat", not self.chat or self.resume, "needs --resume and --out, a finished run")
 
 
 def build_encoder(config: Config) -> keras.Model:
@@ -200,18 +198,8 @@ def write_answers(
     return metrics, {"signature": bleu.signature, "generated_tokens_per_second": write.tokens_per_second()}
 
 
-def chat(run: Run) -> dict[str, float]:
-    """Talks with whoever is at the terminal."""
-    model, result = run.finished_model()
-    subwords = read_subwords(run.directory / "subwords.model")
-    talk(answerer(run.config, model, subwords, rows=1).answer)
-    return result["metrics"]
-
-
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    if config.chat:
-        return chat(run)
     data = load_conversations(config.data, config.data_dir, config.train_conversations)
     lines, identity = itertools.chain(*data.train), f"{data.name} {data.fingerprint}"
     exactly = not config.is_of_preset("vocabulary")
@@ -230,6 +218,27 @@ def main(run: Run) -> dict[str, float]:
     facts |= {"subwords": len(subwords), "repeated": data.repeated}
     facts |= {"tokens_per_example": round(parts["train"].lengths()[:, 1].mean(), 2)}
     return run.finish(model, data.name, "perplexity", metrics | written, higher_is_better=False, **facts)
+
+
+def predictor(run: FinishedRun) -> Callable:
+    """What the model of a finished run does with a conversation."""
+    config, subwords = run.config, read_subwords(run.directory / "subwords.model")
+
+    @functools.lru_cache(4)
+    def answerer_with(**options: Any) -> Answerer:
+        return answerer(replace(config, **options), run.model, subwords, rows=1)
+
+    def chat(
+        conversation: Conversation, beams: int = config.beams, length_penalty: float = config.length_penalty,
+        no_repeat: int = config.no_repeat, temperature: float = config.temperature, top_k: int = config.top_k,
+        top_p: float = config.top_p,
+    ) -> Text:  # fmt: skip
+        """Answers the last turn of a conversation."""
+        options = {"beams": beams, "length_penalty": length_penalty, "no_repeat": no_repeat}
+        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return Text(answerer_with(**options).answer(conversation))
+
+    return chat
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ scratch on the same images shows what the transfer is worth.
     KERAS_BACKEND=jax python recipes/transfer_learning.py --data photos            a folder of images for each class
     KERAS_BACKEND=jax python recipes/transfer_learning.py --scratch-epochs 0       without that comparison
     KERAS_BACKEND=jax python recipes/transfer_learning.py --backbone efficientnetv2b0
-    KERAS_BACKEND=jax python recipes/transfer_learning.py --out RUN --resume --predict new.jpg
+    KERAS_BACKEND=jax recipes predict RUN new.jpg
 
 Expect 77 % of the CIFAR-10 test images told right after learning from 100 of each class, 64 % with the head alone and
 44 % from scratch (means of the three backends), in 7 minutes on TensorFlow and 13 on JAX (two cores of an AMD EPYC);
@@ -17,8 +17,8 @@ with another seed 74 to 77 %. The recorded runs are under results/transfer_learn
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 try:
@@ -33,18 +33,18 @@ import numpy as np
 from keras import layers
 
 from shared.data.arrays import cached_arrays
-from shared.data.images.chosen_files import chosen_pictures, refuse_unread
 from shared.data.images.datasets import ImageData, load_images
-from shared.data.images.files import read_picture
 from shared.files import cache_directory
 from shared.images.backbones.pretrained import load_backbone, single_layers
 from shared.images.batches import ImageBatches
 from shared.images.grad_cam import class_activation_maps
 from shared.images.metrics import softmax, top_k_accuracy
 from shared.images.plots import plot_heatmaps, plot_predictions
+from shared.images.prediction import class_probabilities
 from shared.training.batches import ArrayBatches
 from shared.training.options import Options
 from shared.training.plots import plot_curves
+from shared.training.predictors import FinishedRun, Picture, Probabilities
 from shared.training.ranges import Count, Fraction, Limit, Part, Positive, Rate, Whole, ranged
 from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
@@ -63,7 +63,6 @@ class Config(Options):
         "small": {},
         "full": {"epochs": 30, "scratch_epochs": 60, "image_size": 224, "batch_size": 64},
     }  # fmt: skip
-    free_on_resume: ClassVar[tuple[str, ...]] = ("predict",)
 
     epochs: Count = 10
     """Passes over the images while fine-tuning."""
@@ -96,12 +95,6 @@ class Config(Options):
     """Stop training the head after so many epochs without a lower validation loss."""
     validation: Part = 0.1
     """Share of the training images kept apart for validation."""
-    predict: tuple[Path, ...] = ()
-    """With --resume and --out of a finished run: classify these image files, and those of these folders."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require("predict", not self.predict or self.resume, "needs --resume and --out, a finished run")
 
     def few_images(self) -> ImageData:
         """The images to learn from, `per_class` of each class with those for validation, and the test images."""
@@ -193,21 +186,8 @@ def predicted(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return softmax(model.predict(images, batch_size=100, verbose=0))
 
 
-def classify_files(run: Run) -> dict[str, float]:
-    """Prints the likeliest classes of the image files that `--predict` names, and then refuses those that are none."""
-    model, result = run.finished_model()
-    images, unread = chosen_pictures(run.config.predict, lambda path: read_picture(path, model.input_shape[1:]))
-    for path, row in zip(images, predicted(model, np.stack(list(images.values()))), strict=True):
-        likeliest = row.argsort()[::-1][:3]
-        print(f"{path}: " + ", ".join(f"{result['classes'][index]} {row[index]:.1%}" for index in likeliest))
-    refuse_unread(unread)
-    return result["metrics"]
-
-
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    if config.predict:
-        return classify_files(run)
     data = config.few_images()
     check_initial_classes(config.initial_weights, data.classes)
     images, labels = data.test
@@ -234,6 +214,16 @@ def main(run: Run) -> dict[str, float]:
         train_on_pixels(run, scratch, data, config.head_learning_rate, epochs, phase="scratch")
         metrics["scratch_top1"] = top_k_accuracy(predicted(scratch, images), labels, 1)
     return run.finish(model, data.name, "top1", metrics, weights=weights, classes=data.classes)
+
+
+def predictor(run: FinishedRun) -> Callable:
+    """What the model of a finished run does with an image."""
+
+    def classify(image: Picture) -> Probabilities:
+        """Classifies an image."""
+        return class_probabilities(run.model, image, run.result["classes"])
+
+    return classify
 
 
 if __name__ == "__main__":

@@ -9,16 +9,18 @@ checkpoints does, and is in each checkpoint already. Search is by beams, with ke
     KERAS_BACKEND=jax python recipes/transformer_translation.py --preset full            Multi30k, on one GPU
     KERAS_BACKEND=jax python recipes/transformer_translation.py --data text.de,text.en   any two files of aligned lines
     KERAS_BACKEND=jax python recipes/transformer_translation.py --data deu.txt           or one file: tabs, CSV, JSON
-    KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate "Ein Hund läuft."
-    KERAS_BACKEND=jax python recipes/transformer_translation.py --out RUN --resume --translate - < german.txt
+    KERAS_BACKEND=jax recipes predict RUN "Ein Hund läuft."                              translates
+    KERAS_BACKEND=jax recipes predict RUN - < german.txt                                 line by line
 
 Expect a BLEU of 39 on test_2016_flickr, in 23 minutes on PyTorch (two cores of an AMD EPYC), 30 on TensorFlow and 31
 on JAX (of an Intel Xeon). What it never read in a description of a photograph, it cannot translate. The recorded runs
 are under results/transformer_translation.
 """
 
+import functools
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 try:
@@ -31,7 +33,6 @@ require_backend()
 import keras
 from keras import layers, ops
 
-from shared.data.encoding import text_lines
 from shared.data.text.parallel_corpus import ParallelText, SentencePairs, load_parallel
 from shared.errors import UsageError
 from shared.files import replacing
@@ -45,6 +46,7 @@ from shared.text.transformer import TokenEmbedding, TransformerDecoder, Transfor
 from shared.text.translator import LONGEST, Translator
 from shared.training.options import Options
 from shared.training.plots import plot_curves
+from shared.training.predictors import FinishedRun, Text
 from shared.training.ranges import Count, Limit, Number, Positive, Rate
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupInverseSquareRoot
@@ -67,7 +69,7 @@ class Config(Options):
         },
     }  # fmt: skip
 
-    free_on_resume: ClassVar[tuple[str, ...]] = ("translate", "beams", "length_penalty")
+    free_on_resume: ClassVar[tuple[str, ...]] = ("beams", "length_penalty")
 
     epochs: Count = 8
     batch_size: Count = 64
@@ -104,14 +106,11 @@ class Config(Options):
     """Train on only so many pairs."""
     test_examples: Limit = None
     """Measure on only so many test pairs."""
-    translate: str | None = None
-    """With --resume and --out of a finished run: translate this text; - translates standard input line by line."""
 
     def __post_init__(self):
         super().__post_init__()
         rule = f"must be a multiple of twice the {self.heads} heads"
         self.require("width", self.width > 0 and self.width % (2 * self.heads) == 0, rule)
-        self.require("translate", self.translate is None or self.resume, "needs --resume and --out, a finished run")
 
 
 def build_model(config: Config, vocabulary: int) -> keras.Model:
@@ -155,21 +154,8 @@ def short_pairs(subwords: Subwords, data: ParallelText) -> dict[str, SequencePai
     return short
 
 
-def translate_text(run: Run) -> dict[str, float]:
-    """Prints the translation of what `--translate` names."""
-    config = run.config
-    model, result = run.finished_model()
-    subwords = read_subwords(run.directory / "subwords.model")
-    translate = Translator(model, subwords, config.beams, config.length_penalty)
-    for line in text_lines(sys.stdin.buffer) if config.translate == "-" else [config.translate]:
-        print(translate([line.strip()])[0], flush=True)
-    return result["metrics"]
-
-
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    if config.translate is not None:
-        return translate_text(run)
     data = load_parallel(config.data, config.data_dir, config.train_examples)
     lines, identity = [*data.train.sources, *data.train.targets], f"{data.name} {data.fingerprint}"
     exactly = not config.is_of_preset("vocabulary")
@@ -200,6 +186,23 @@ def main(run: Run) -> dict[str, float]:
         signature=bleu.signature, subwords=len(subwords), generated_tokens_per_second=translate.tokens_per_second(),
         tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
     )  # fmt: skip
+
+
+def predictor(run: FinishedRun) -> Callable:
+    """What the model of a finished run does with a sentence."""
+    config, subwords = run.config, read_subwords(run.directory / "subwords.model")
+
+    @functools.lru_cache(4)
+    def translator(beams: int, length_penalty: float) -> Translator:
+        replace(config, beams=beams, length_penalty=length_penalty)  # refuses what is out of range
+        return Translator(run.model, subwords, beams, length_penalty)
+
+    def translate(text: Text, beams: int = config.beams, length_penalty: float = config.length_penalty) -> Text:
+        """Translates a sentence."""
+        (translation,) = translator(beams, length_penalty)([text.strip()])
+        return Text(translation)
+
+    return translate
 
 
 if __name__ == "__main__":

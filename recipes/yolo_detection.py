@@ -9,15 +9,15 @@ from scratch.
     KERAS_BACKEND=jax python recipes/yolo_detection.py --data digit_scenes    digits on photographs, made on the spot
     KERAS_BACKEND=jax python recipes/yolo_detection.py --data photos          a folder of your own, see docs/data.md
     KERAS_BACKEND=jax python recipes/yolo_detection.py --preset full          blood cells, on one GPU
-    KERAS_BACKEND=jax python recipes/yolo_detection.py --out RUN --resume --predict new.jpg
+    KERAS_BACKEND=jax recipes predict RUN new.jpg                             draws what it finds in other images
 
 Expect 0.88 mAP@50 on the test images of BCCD after 30 minutes (JAX 0.10, two cores of an AMD EPYC; see results/).
 """
 
-import json
+import functools
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 try:
@@ -32,18 +32,17 @@ import numpy as np
 from keras import layers
 
 from shared.backends.optimizers import grouped_updates
-from shared.data.detection.boxed_images import DetectionData, letterbox, unletterbox_boxes
+from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
-from shared.data.images.chosen_files import chosen_pictures, refuse_unread
 from shared.detection.batches import DetectionBatches, detection_targets
-from shared.detection.decoding import DetectionDecoder, Detections
+from shared.detection.decoding import DetectionDecoder, Detections, boxes_in_picture
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.detection.losses import DetectionLoss
 from shared.detection.metrics import RECALLS, detection_metrics
-from shared.detection.plots import draw_objects, plot_detections, plot_precision_recall
-from shared.files import replacing
+from shared.detection.plots import plot_detections, plot_precision_recall
 from shared.training.options import Options
 from shared.training.plots import plot_curves
+from shared.training.predictors import Boxes, FinishedRun, Picture
 from shared.training.ranges import Count, Fraction, Limit, NonNegative, Part, Positive, Rate, Whole, ranged
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -70,7 +69,6 @@ class Config(Options):
             "plain_epochs": 20, "ema": 0.999,
         },
     }  # fmt: skip
-    free_on_resume: ClassVar[tuple[str, ...]] = ("predict",)
 
     epochs: Count = 120
     batch_size: Count = 8
@@ -105,20 +103,17 @@ class Config(Options):
     overlap: Fraction = 0.7
     """Detections of a class whose boxes overlap by a higher IoU are taken for the same object."""
     confidence: Fraction = 0.25
-    """Draw, and report with --predict, detections of at least this score."""
+    """Draw detections of at least this score."""
     validation: Part = 0.1
     """Share of the training images kept apart for validation, where the data have no split of their own."""
     train_examples: Limit = None
     """Train on only so many images."""
     test_examples: Limit = None
     """Validate and measure on only so many images each."""
-    predict: tuple[Path, ...] = ()
-    """With --resume and --out of a finished run: find and draw objects in these image files, or folders of them."""
 
     def __post_init__(self):
         super().__post_init__()
         self.require("image_size", self.image_size >= 64 and self.image_size % 32 == 0, "must be 64, 96, 128, …")
-        self.require("predict", not self.predict or self.resume, "needs --resume and --out, a finished run")
 
     def load(self) -> DetectionData:
         """The images to learn from and to measure on."""
@@ -171,37 +166,14 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     return grouped_updates(optimizer)
 
 
-def detect(model: keras.Model, images: np.ndarray, overlap: float, confidence: float = 0.001) -> Detections:
-    """What a trained model finds in images (images, size, size, 3), as NumPy arrays."""
-    decoder = DetectionDecoder(images.shape[1], confidence, overlap)
-    return keras.Model(model.input, decoder(model.output)).predict(images, batch_size=8, verbose=0)
-
-
-def detect_in_files(run: Run) -> dict[str, float]:
-    """Draws what is found in the image files of `--predict` on copies, and writes it to predictions.json."""
-    config = run.config
-    model, result = run.finished_model()
-    pictures, unread = chosen_pictures(config.predict)
-    squares = [letterbox(picture, model.input_shape[1]) for picture in pictures.values()]
-    found = detect(model, np.stack([square.pixels for square in squares]), config.overlap, config.confidence)
-    (run.directory / "predictions").mkdir(exist_ok=True)
-    report = []
-    for index, ((path, picture), square) in enumerate(zip(pictures.items(), squares, strict=True)):
-        boxes, scores, labels = (each[index][found.labels[index] >= 0] for each in found)
-        boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture.size)
-        copy = run.directory / "predictions" / f"{index:03}-{path.stem}.png"
-        report.append({"file": str(path)} | draw_objects(copy, picture, boxes, scores, labels, result["classes"]))
-        print(f"{path}: {len(labels)} objects, drawn in {copy}")
-    with replacing(run.directory / "predictions.json") as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    refuse_unread(unread)
-    return result["metrics"]
+def build_detector(model: keras.Model, overlap: float, confidence: float = 0.001) -> keras.Model:
+    """A trained model that gives Detections, each object once."""
+    decoder = DetectionDecoder(model.input_shape[1], confidence, overlap)
+    return keras.Model(model.input, decoder(model.output))
 
 
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    if config.predict:
-        return detect_in_files(run)
     data = config.load()
     batches = DetectionBatches(
         data.train,
@@ -229,13 +201,30 @@ def main(run: Run) -> dict[str, float]:
         validation_batch_size=config.batch_size,
     )
 
-    found = detect(model, data.test.images, config.overlap)
+    found: Detections = build_detector(model, config.overlap).predict(data.test.images, batch_size=8, verbose=0)
     values, precision = detection_metrics(data.test, found, data.classes)
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
     run.save_figure("precision.png", plot_precision_recall(RECALLS, precision, data.classes))
     sure = found._replace(labels=np.where(found.scores >= config.confidence, found.labels, -1))
     run.save_figure("detections.png", plot_detections(data.test, sure, data.classes))
     return run.finish(model, data.name, "map50", values, classes=data.classes)
+
+
+def predictor(run: FinishedRun) -> Callable:
+    """What the model of a finished run does with an image."""
+
+    @functools.lru_cache(4)
+    def detector(confidence: float, overlap: float) -> keras.Model:
+        replace(run.config, confidence=confidence, overlap=overlap)  # refuses what is out of range
+        return build_detector(run.model, overlap, confidence)
+
+    def detect(image: Picture, confidence: float = run.config.confidence, overlap: float = run.config.overlap) -> Boxes:
+        """Finds the objects in an image."""
+        square = letterbox(image, run.model.input_shape[1])
+        found = detector(confidence, overlap).predict(square.pixels[None], verbose=0)
+        return boxes_in_picture(found, square, image.size, run.result["classes"])
+
+    return detect
 
 
 if __name__ == "__main__":

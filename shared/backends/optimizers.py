@@ -50,6 +50,23 @@ def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
     return optimizer
 
 
+def built_optimizer(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, precision: str
+) -> keras.optimizers.Optimizer:
+    """An optimizer built for the weights of a model, for a training step of one's own.
+
+    Args:
+        optimizer: such as `grouped_updates` takes.
+        model: whose trainable weights it changes.
+        precision: the dtype policy; with "mixed_float16" the loss is scaled.
+    """
+    optimizer = grouped_updates(optimizer)
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
 def clip_together(optimizer: keras.optimizers.Optimizer, clip: Callable, gradients: list[Any]) -> list[Any]:
     """Clips by the global norm on PyTorch; what else there is to clip, `clip` does."""
     import torch

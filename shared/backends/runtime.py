@@ -213,6 +213,13 @@ def machine_name() -> str:
     return f"{device}{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
 
 
+def copied_model(model: keras.Model) -> keras.Model:
+    """Another model of the same layers, with weights of its own, which are equal now."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(copied_weights(model))
+    return copy
+
+
 def copied_weights(model: keras.Model) -> list[np.ndarray]:
     """The weights as they are now: on PyTorch, what `get_weights` gives changes with the model."""
     return [weight.copy() for weight in model.get_weights()]

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers, ops
 
+from shared.data.detection.boxed_images import Letterboxed, unletterbox_boxes
 from shared.detection.boxes import anchor_grid, boxes_around, intersection_over_union
+from shared.training.predictors import Box, Boxes
 
 BINS = 16
 """Bins of the distribution of the distance to each side of a box, one stride apart."""
@@ -20,6 +22,23 @@ class Detections(NamedTuple):
     """(batch, most): 0 to 1."""
     labels: Any
     """(batch, most): index of the class, int32; -1 where there is no detection."""
+
+
+def boxes_in_picture(
+    found: Detections, square: Letterboxed, picture_size: tuple[int, int], classes: list[str]
+) -> Boxes:
+    """The detections in one picture, in its pixels.
+
+    Args:
+        found: of a batch of one, the picture letterboxed, as NumPy arrays.
+        square: the letterboxed picture.
+        picture_size: its (width, height).
+        classes: names of the classes.
+    """
+    boxes, scores, labels = (each[0][found.labels[0] >= 0] for each in found)
+    boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture_size)
+    rows = zip(labels, scores.tolist(), boxes.tolist(), strict=True)
+    return Boxes([Box(classes[label], score, *box) for label, score, box in rows])
 
 
 def split_outputs(outputs: Any, bins: int = BINS) -> tuple[Any, Any]:

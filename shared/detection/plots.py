@@ -11,6 +11,7 @@ from PIL import Image
 from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.decoding import Detections
 from shared.files import replacing
+from shared.training.predictors import Boxes
 
 
 def draw_boxes(
@@ -106,26 +107,23 @@ def annotated_picture(
     return figure
 
 
-def draw_objects(
-    path: Path, picture: Image.Image, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, classes: list[str]
-) -> dict[str, Any]:
+def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[str]) -> dict[str, Any]:
     """Draws the objects that were found in a picture on a copy of it.
 
     Args:
         path: the PNG file to write.
         picture: it.
-        boxes: (objects, 4): left, top, right, bottom in pixels of the picture.
-        scores: (objects,), 0 to 1.
-        labels: (objects,), index of the class.
-        classes: their names.
+        found: the objects, in pixels of the picture.
+        classes: all that there are, which have a colour each.
 
     Returns:
         The same as JSON.
     """
+    boxes = np.array([box[2:] for box in found]).reshape(-1, 4)
+    scores, labels = np.array([box.score for box in found]), np.array([classes.index(box.label) for box in found], int)
     with replacing(path) as unfinished:
         annotated_picture(np.asarray(picture), boxes, labels, classes, scores).savefig(unfinished)
     objects = [
-        {"class": classes[label], "score": round(float(score), 4), "box": [round(float(side), 1) for side in box]}
-        for label, score, box in zip(labels, scores, boxes, strict=True)
+        {"class": box.label, "score": round(box.score, 4), "box": [round(side, 1) for side in box[2:]]} for box in found
     ]
     return {"drawn": str(path), "width": picture.width, "height": picture.height, "objects": objects}

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from shared.backends.choice import BACKENDS, backends_named
+from shared.backends.choice import BACKENDS, backends_named, require_backend
 from shared.data.places import data_directory
 from shared.errors import UsageError
 from shared.files import cache_directory, replacing
@@ -65,6 +65,24 @@ class Doctor:
             print("disk")
             report_disk({"data": data_directory(self.data_dir), "cache": cache_directory(), "runs": Path("runs")})
         return 0 if works else 1
+
+
+@dataclass
+class Predict:
+    """Uses the model of a finished run: on images, texts or classes, whatever it takes. Needs KERAS_BACKEND, any one.
+
+    recipes predict RUN --help  shows what it takes, and its options.
+    """
+
+    run_directory: Annotated[Path, tyro.conf.Positional]
+    """Directory of a finished run, whatever backend trained it."""
+    inputs: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> int:
+        require_backend()
+        from shared.tools.predict import predict_from  # imports Keras, which the other commands do without
+
+        return predict_from(self.run_directory, list(self.inputs))
 
 
 @dataclass
@@ -182,21 +200,30 @@ class Compare:
 
 
 def main() -> None:
-    """Runs the command `recipes`. Exit codes: 0 done, 1 not all is well, 2 wrong use."""
+    """Runs the command `recipes`. Exit codes: 0 done, 1 not all is well, 2 wrong use or input, 130 interrupted."""
     replace_what_cannot_be_shown()
-    commands = List | Compare | Copy | Doctor | Record | Tables
+    commands = List | Compare | Copy | Doctor | Predict | Record | Tables
+    # Of `recipes predict RUN …`, all that follows, --help too, is for what that run can do.
+    words, inputs = (sys.argv[1:3], sys.argv[3:]) if sys.argv[1:2] == ["predict"] else (sys.argv[1:], [])
     try:
         command, further = parse_command_line(
-            commands, prog="recipes", description="Deep-learning recipes in Keras 3.", return_unknown_args=True
+            commands, words, prog="recipes", description="Deep-learning recipes in Keras 3.", return_unknown_args=True
         )
         if isinstance(command, Compare):
             command.recipe_options = tuple(further)
         elif further:
             raise UsageError(f"unrecognized: {' '.join(further)} (see --help)")
+        if isinstance(command, Predict):
+            command.inputs = tuple(inputs)
         sys.exit(command.run())
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # such as `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

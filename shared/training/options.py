@@ -139,8 +139,13 @@ def source_commit() -> str | None:
         return None
 
 
-def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str, Options]:
+def read_config(directory: Path, config_class: type[Options], other_code: bool = False) -> tuple[str, str, Options]:
     """Reads config.json: the recipe, the backend and the options that the run in `directory` was started with.
+
+    Args:
+        directory: of the run.
+        config_class: the `Config` of its recipe.
+        other_code: whether options that the recipe does not have any more are passed over.
 
     Raises:
         UsageError: the file is damaged, or its options are not those of `config_class`.
@@ -149,6 +154,8 @@ def read_config(directory: Path, config_class: type[Options]) -> tuple[str, str,
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         options = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["options"].items()}
+        known = {field.name for field in dataclasses.fields(config_class)} if other_code else options
+        options = {name: value for name, value in options.items() if name in known}
         return facts["recipe"], facts["backend"], config_class(**options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} does not hold the options of this recipe ({error}): take another --out") from None
+        raise UsageError(f"{path} does not hold the options of this recipe ({error}): name another directory") from None

@@ -25,7 +25,7 @@ from shared.training.custom import check_state, models_together, train_epochs
 from shared.training.directory import changed_on_resume, note_continuation, open_run_directory, take_directory
 from shared.training.options import Options, parse_options
 from shared.training.recorder import Recorder
-from shared.training.saving import load_initial_weights, read_model, save_model
+from shared.training.saving import load_initial_weights, save_model
 
 
 class Run:
@@ -198,20 +198,6 @@ class Run:
             averages=averages,
         )
         return self.recorders[phase]
-
-    def finished_model(self) -> tuple[keras.Model, dict[str, Any]]:
-        """The model that a finished run left in this directory, and its result.
-
-        Raises:
-            UsageError: the run has not finished, or its files are damaged.
-        """
-        try:
-            result = json.loads((self.directory / "result.json").read_text(encoding="utf-8"))
-            if not isinstance(result, dict) or "metrics" not in result:
-                raise ValueError("result.json is damaged")
-            return read_model(self.directory / "model.keras"), result
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.directory} holds no finished run ({error}): let it end first") from None
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory."""

@@ -1,6 +1,7 @@
 """The chatbot: its parts against slower ways to the same numbers, and the recipe as people run it."""
 
 import csv
+import io
 import itertools
 import json
 import os
@@ -12,11 +13,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, refused_in_one_line
 from keras import ops
 from PIL import Image
 
-from recipes.seq2seq_chatbot import Config, build_model, main
+from recipes.seq2seq_chatbot import Config, build_model, main, predictor
 from shared.backends.compiling import compiled_inference
 from shared.errors import UsageError
 from shared.text.losses import Perplexity, SequenceLoss
@@ -25,7 +26,9 @@ from shared.text.pairs import PairShape, SequencePairs, encoder_inputs, padded, 
 from shared.text.plots import drawable
 from shared.text.responder import Answerer
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwords
+from shared.tools.predict import predict_from
 from shared.tools.records import read_records
+from shared.training.predictors import FinishedRun
 from shared.training.run import Run
 from shared.training.schedules import WarmupCosine
 
@@ -316,16 +319,27 @@ LINES = [
 ]
 
 
-def test_chat_through_a_pipe(trained):
+def test_chat_through_a_pipe(trained, monkeypatch, capsys):
     directory, _ = trained
     said = "\n".join(LINES).encode() + b"\n\xff\xfe broken\nlast line without end"
-    process = run_recipe_in(directory, "--out", "run", "--resume", "--chat", "--beams", "2", said=said)
-    assert process.returncode == 0, process.stderr.decode()
-    assert b"Traceback" not in process.stderr
-    answers = [line for line in process.stdout.decode().splitlines() if line.startswith("bot: ")]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said)))
+    predict_from(directory / "run", ["--beams", "2"])
+    *answers, end = capsys.readouterr().out.split("\n")[:-1]
+    assert all(answer.startswith("bot: ") for answer in answers)
     assert len(answers) == len([line for line in LINES if line.strip()]) + 2
     assert any(answer.removeprefix("bot: ").strip() for answer in answers)
-    assert b"Epoch" not in process.stdout
+    assert end == ""
+
+
+def test_answers_by_search_and_by_sampling(trained):
+    directory, _ = trained
+    chat = predictor(FinishedRun(directory / "run", Config))
+    searched = chat(["i want the red ball"])
+    assert searched == chat(["i want the red ball"]) != ""
+    wild = {chat(["i want the red ball"], temperature=50.0, top_p=1.0, top_k=100) for _ in range(3)}
+    assert len(wild - {searched}) > 1
+    with refused_in_one_line("--top-p must be above 0"):
+        chat(["hello"], top_p=0.0)
 
 
 @pytest.mark.once
@@ -333,7 +347,6 @@ def test_chat_through_a_pipe(trained):
     ("changes", "message"),
     [
         ({"units": 7}, "--units must be even"),
-        ({"chat": True}, "--chat needs --resume and --out"),
         ({"top_p": 0.0}, "--top-p must be above 0"),
         ({"beams": 0}, "--beams must be at least 1"),
         ({"test_answers": 0}, "--test-answers must be at least 1"),
@@ -349,5 +362,3 @@ def test_what_cannot_be_trained_on_is_said_in_a_line(tmp_path):
     write_talks(tmp_path / "talks.jsonl")
     with pytest.raises(UsageError, match="--vocabulary 9000 is more than this text allows: take at most"):
         main(Run(Config.for_preset("smoke", data=str(tmp_path / "talks.jsonl"), vocabulary=9000, out=tmp_path / "a")))
-    with pytest.raises(UsageError, match="holds no finished run"):
-        main(Run(Config.for_preset("smoke", chat=True, resume=True, out=tmp_path / "b")))

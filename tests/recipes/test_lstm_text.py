@@ -12,13 +12,14 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, refused_in_one_line
 
 from recipes.lstm_text import Config, build_model, build_optimizer
 from shared.data.text.characters import UNKNOWN_CHARACTER
 from shared.errors import UsageError
 from shared.text.batches import TextBatches
 from shared.text.language_model import first_states, nats_a_character, read_on, write_characters
+from shared.tools.predict import predict_from
 from shared.training.options import parse_options
 
 ALPHABET = UNKNOWN_CHARACTER + "\nabcdefgh"
@@ -132,7 +133,7 @@ def test_the_native_baseline_writes_the_same_text(model):
             native["Trainer"](Config.for_preset("smoke", **options), model, 20)
 
 
-def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path):
+def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys):
     (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
     first = run_recipe("lstm_text", *TINY, "--cell", "gru", "--target", "2.5", "--out", "run", check=0)
     result = json.loads(first.stdout.splitlines()[-1].removeprefix("result "))
@@ -150,12 +151,14 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path):
     assert set(sample) <= set(VERSE)
     assert sample.strip() in first.stdout
 
-    options = ("--prompt", "Roses 猫", "--length", "40", "--temperature", "1.5", "--sample-seed", "1")
-    again = run_recipe("lstm_text", "--out", "run", "--resume", *options, check=0)
-    assert "left out, not in the text that was learned: '猫'" in again.stderr
+    predict_from(tmp_path / "run", ["Roses 猫", "--length", "40", "--temperature", "1.5", "--sample-seed", "1"])
+    out, err = capsys.readouterr()
+    assert "left out, not in the text that was learned: '猫'" in err
     model = keras.saving.load_model(tmp_path / "run/model.keras")
     expected = "".join(write_characters(model, result["alphabet"], "Roses ", 40, seed=1, temperature=1.5))
-    assert again.stdout.endswith(f"Roses 猫{expected}\n")
+    assert out == f"Roses 猫{expected}\n"
+    with refused_in_one_line("--top-p must be above 0"):
+        predict_from(tmp_path / "run", ["Roses", "--top-p", "0"])
 
 
 def start(tmp_path, *arguments):
@@ -197,7 +200,6 @@ def test_killed_and_resumed_ends_with_the_same_bits(run_recipe, tmp_path, cell, 
             "--window must be at most 324 for this text (and then --batch-size at most 17), not 5000",
         ),
         (("--batch-size", "900"), "--batch-size must be at most the"),
-        (("--prompt", "hello"), "--prompt needs --resume and --out, a finished run"),
         (("--top-p", "0"), "--top-p must be above 0"),
         (("--dropout", "1"), "--dropout must be at least 0 and below 1"),
     ],

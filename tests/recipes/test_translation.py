@@ -1,5 +1,6 @@
 """The translation recipe: learning, searching with and without a cache, the command line, the native baseline."""
 
+import io
 import json
 import runpy
 import signal
@@ -13,15 +14,17 @@ import pytest
 from conftest import PROJECT, directory_with, refused_in_one_line
 from PIL import Image
 
-from recipes.transformer_translation import Config, build_model, build_optimizer, main
+from recipes.transformer_translation import Config, build_model, build_optimizer, main, predictor
 from shared.errors import UsageError
 from shared.text.beam_search import IMPOSSIBLE, beam_search, length_penalty
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import sacre_bleu
 from shared.text.pairs import HeldOutPairs, PairBatches, PairShape, SequencePairs, encoder_inputs
-from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwords
+from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, read_subwords, train_subwords
 from shared.text.translator import Translator
+from shared.tools.predict import predict_from
 from shared.tools.records import read_records
+from shared.training.predictors import FinishedRun
 from shared.training.run import Run
 from shared.training.schedules import WarmupInverseSquareRoot
 
@@ -89,19 +92,22 @@ def test_a_run_on_the_embedded_pairs(finished):
     }
 
 
-def test_translating_from_a_finished_run(finished, capsys):
+def test_translating_from_a_finished_run(finished, capsys, monkeypatch):
     lines = ["Ungarn", "", "12. Mai 1950 " * 500, "🐶 犬", "x\udcff"]
     text = "\n".join(lines).encode("utf-8", "surrogateescape")
-    recipe = PROJECT / "recipes/transformer_translation.py"
-    command = [sys.executable, recipe, "--out", finished, "--resume", "--translate", "-"]
-    process = subprocess.run(command, input=text, capture_output=True, timeout=300)
-    assert process.returncode == 0, process.stderr
-    first, *translations = process.stdout.decode().splitlines()
-    assert first.startswith("transformer_translation on")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    capsys.readouterr()
+    predict_from(finished, ["-"])
+    translations = capsys.readouterr().out.splitlines()
     assert len(translations) == len(lines)
     assert translations[1] == ""
-    main(Run(Config.for_preset("smoke", out=finished, resume=True, translate="Ungarn", **TINY)))
-    assert capsys.readouterr().out.splitlines()[-1] == translations[0]
+    translate = predictor(FinishedRun(finished, Config))
+    assert translate("Ungarn") == translate(" Ungarn ", beams=TINY["beams"]) == translations[0]
+    subwords = read_subwords(finished / "subwords.model")
+    greedy = Translator(keras.saving.load_model(finished / "model.keras"), subwords, 1, 0.5)
+    assert translate("Ungarn", beams=1, length_penalty=0.5) == greedy(["Ungarn"])[0]
+    with refused_in_one_line("--beams must be at least 1, not 0"):
+        translate("Ungarn", beams=0)
 
 
 def command_line(directory):
@@ -250,7 +256,6 @@ def test_bleu_is_cased_and_of_plain_text():
     [
         ({"width": 30, "heads": 4}, "--width must be a multiple of twice the 4 heads, not 30"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
-        ({"translate": "Hund"}, "--translate needs --resume and --out, a finished run"),
         ({"batch_size": 5000}, "--batch-size must be at most the 600 pairs to train on, not 5000"),
         ({"vocabulary": 50000}, "--vocabulary 50000 is more than this text allows: take at most"),
         ({"vocabulary": 200}, "--vocabulary 200 is too small for this text: take at least"),
@@ -260,13 +265,6 @@ def test_bleu_is_cased_and_of_plain_text():
 def test_what_is_refused(changes, message, tmp_path):
     with refused_in_one_line(message):
         main(Run(Config.for_preset("smoke", out=tmp_path / "run", **TINY | changes)))
-
-
-@pytest.mark.once
-def test_there_must_be_a_finished_run_to_translate_with(tmp_path):
-    main_config = Config.for_preset("smoke", out=tmp_path / "run", resume=True, translate="Hund", **TINY)
-    with pytest.raises(UsageError, match="holds no finished run"):
-        main(Run(main_config))
 
 
 @pytest.mark.once

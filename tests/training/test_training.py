@@ -26,6 +26,7 @@ from shared.tools.records import record_run
 from shared.training import directory, options
 from shared.training.batches import SeededBatches
 from shared.training.options import Options, parse_options
+from shared.training.predictors import FinishedRun
 from shared.training.run import Run
 from shared.training.saving import save_model
 
@@ -471,7 +472,7 @@ def test_a_directory_belongs_to_the_process_that_trains_in_it(tmp_path):
             train(config)
         assert (tmp_path / "run/.unfinished-1-model.keras").exists()
         assert {path: path.read_bytes() for path in before} == before
-        assert Run(config, "points").finished_model()  # reading is for everybody
+        assert FinishedRun(tmp_path / "run", Config).result["value"] == 1.0  # reading is for everybody
     finally:
         other.kill()  # at which the system gives the lock back
         other.communicate()

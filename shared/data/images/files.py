@@ -99,16 +99,13 @@ def squared(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Reads an image file for a model whose input is (height, width, channels), of one channel or three, in uint8.
+def fitted_pixels(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """Pixels (height, width, channels) in uint8, of one channel or three, of a picture of any size in RGB.
 
     What does not fit in proportion is cut off around the middle.
-
-    Raises:
-        ValueError: the file is no image, or damaged.
     """
     height, width, channels = shape
-    pixels = np.asarray(ImageOps.fit(open_picture(path), (width, height), Image.Resampling.BILINEAR))
+    pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
     return pixels if channels == 3 else np.round(pixels @ LUMINANCE).astype(np.uint8)[..., None]
 
 

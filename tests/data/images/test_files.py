@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from shared.data.images.files import eight_bit_levels, looks_like_picture, open_picture, read_picture
+from shared.data.images.files import eight_bit_levels, fitted_pixels, looks_like_picture, open_picture
 
 pytestmark = pytest.mark.once
 
@@ -20,19 +20,19 @@ def gradient(width, height, mode="RGB"):
 
 def test_pixels(tmp_path):
     gradient(60, 30).save(tmp_path / "wide.png")
-    pixels = read_picture(tmp_path / "wide.png", (30, 30, 3))
+    pixels = fitted_pixels(open_picture(tmp_path / "wide.png"), (30, 30, 3))
     assert pixels.shape == (30, 30, 3)
     assert abs(int(pixels[0, 0, 0]) - 64) < 6, "cut to the middle"
-    assert read_picture(tmp_path / "wide.png", (20, 30, 1)).shape == (20, 30, 1)
+    assert fitted_pixels(open_picture(tmp_path / "wide.png"), (20, 30, 1)).shape == (20, 30, 1)
 
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (read_picture(tmp_path / "clear.png", (8, 8, 3)) == 255).all(), "transparent is white"
+    assert (fitted_pixels(open_picture(tmp_path / "clear.png"), (8, 8, 3)) == 255).all(), "transparent is white"
 
     turned = gradient(40, 40)
     exif = turned.getexif()
     exif[0x0112] = 3
     turned.save(tmp_path / "turned.jpg", exif=exif)
-    assert read_picture(tmp_path / "turned.jpg", (40, 40, 3))[0, 0, 0] > 200, "turned by half a circle"
+    assert fitted_pixels(open_picture(tmp_path / "turned.jpg"), (40, 40, 3))[0, 0, 0] > 200, "turned by half a circle"
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "LA", "RGBA", "P", "1", "LAB", "YCbCr"])

@@ -1,0 +1,122 @@
+"""Predictors: what a recipe's `predictor(run)` is given, and what the function that it returns takes and gives.
+
+The function's annotations say it all: its first parameter is the input, of one of the types below; the others are
+options, each with a default; it returns another of the types. The command `recipes predict` is made from them.
+
+    def predictor(run: FinishedRun) -> Callable:
+        def classify(image: Picture) -> Probabilities:
+            return class_probabilities(run.model, image, run.result["classes"])
+
+        return classify
+"""
+
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NewType
+
+import keras
+from PIL import Image
+
+from shared.backends.runtime import prepare_backend
+from shared.errors import UsageError
+from shared.training.options import Options, read_config
+from shared.training.saving import read_model
+
+Picture = NewType("Picture", Image.Image)
+"""An image of any size, in RGB."""
+
+
+Pictures = NewType("Pictures", list[Image.Image])
+"""Images, in RGB or grey."""
+
+
+Text = NewType("Text", str)
+"""A text: a sentence, a prompt, an answer."""
+
+
+TextStream = NewType("TextStream", Iterator[str])
+"""A text, piece by piece as it is written."""
+
+
+Conversation = NewType("Conversation", list[str])
+"""The turns so far, the last of which is to be answered."""
+
+
+ClassName = NewType("ClassName", str)
+"""A class of the data that the model was trained on; empty where it knows none."""
+
+
+Probabilities = NewType("Probabilities", dict[str, float])
+"""The probability of each class, by its name."""
+
+
+class Box(NamedTuple):
+    """A detected object: its class, its score (0 to 1), and the sides of its bounding box in pixels of the image."""
+
+    label: str
+    score: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+Boxes = NewType("Boxes", list[Box])
+"""The objects in an image, those of highest score first."""
+
+
+class InputError(ValueError):
+    """An input that cannot be answered, whatever the options; the message is one line that names it."""
+
+
+class FinishedRun:
+    """A finished run, opened to use its model, on any backend. Nothing in its directory is changed or locked.
+
+    Args:
+        directory: of the run, wherever it was moved to.
+        config_class: the `Config` of its recipe.
+
+    Raises:
+        UsageError: the run has not finished, its files are damaged, or it is of another recipe.
+    """
+
+    def __init__(self, directory: Path, config_class: type[Options]):
+        self.directory = directory
+        *_, self.config = read_config(directory, config_class, other_code=True)
+        prepare_backend(self.config.seed, self.config.precision)
+        try:
+            self.result: dict[str, Any] = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+            if not isinstance(self.result, dict) or "metrics" not in self.result:
+                raise ValueError("result.json is damaged")
+            self.model: keras.Model = read_model(directory / "model.keras", compile=False)
+        except (OSError, ValueError) as error:
+            reason = f"no {Path(error.filename).name}" if isinstance(error, FileNotFoundError) else error
+            raise UsageError(f"{directory} holds no finished run ({reason}): let it end first") from None
+
+
+class Signature(NamedTuple):
+    """What a predictor takes and gives."""
+
+    takes: Any
+    gives: Any
+    options: dict[str, tuple[Any, Any]]
+    """Type and default of each option, by name."""
+
+
+def signature_of(predict: Callable) -> Signature:
+    """The types of a predictor's input, output and options.
+
+    Raises:
+        TypeError: the predictor has no input, or an annotation or a default is missing.
+    """
+    hints = typing.get_type_hints(predict, include_extras=True)
+    first, *others = inspect.signature(predict).parameters.values()
+    for each in (first, *others):
+        if each.name not in hints or (each is not first and each.default is each.empty):
+            raise TypeError(f"{each.name} of {predict.__name__} needs a type, and an option a default too")
+    return Signature(
+        hints[first.name], hints["return"], {each.name: (hints[each.name], each.default) for each in others}
+    )
