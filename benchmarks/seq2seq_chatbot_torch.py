@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.native import dropout_rate, require_options
-from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, greedy_search, load_weights
 from shared.text import responder as answering
-from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.text.subwords import PAD
 from shared.training.schedules import warmup_cosine_rate
 
 REPLACED = ("Answerer",)
@@ -99,21 +99,13 @@ class Answerer(answering.Answerer):
     def __init__(self, model, subwords, options, *sizes):
         super().__init__(model, subwords, options, *sizes)
         self.network = Network(options, model).eval()
-        self.encode = self.read
 
     @torch.inference_mode()
-    def read(self, source):
-        memory, mask, states = self.network.read(torch.from_numpy(source).long().to(DEVICE))
-        return states, (memory, mask)
+    def decode(self, sources, length):
+        memory, mask, states = self.network.read(torch.from_numpy(sources).long().to(DEVICE))
 
-    @torch.inference_mode()
-    def search(self, states, context):
-        tokens = torch.full((self.rows,), START, device=DEVICE)
-        ended, written = tokens == END, []
-        while len(written) < self.target_length - 1 and not ended.all():
-            logits, states = self.network.write(tokens[:, None], *context, states)
-            logits[:, 0, [PAD, UNKNOWN, START] + [END] * (not written)] = -math.inf
-            tokens = logits[:, 0].argmax(dim=-1).masked_fill(ended, END)
-            ended = ended | (tokens == END)
-            written.append(tokens)
-        return [[token for token in row if token != END] for row in torch.stack(written, dim=1).tolist()]
+        def step(tokens, index, states):
+            logits, states = self.network.write(tokens[:, None], memory, mask, states)
+            return logits[:, 0], states
+
+        return greedy_search(step, states, len(sources), length, least=1)

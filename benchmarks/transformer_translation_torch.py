@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.native import require_options
-from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, greedy_search, load_weights
 from shared.text import translator as translation
-from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.text.subwords import PAD
 
 REPLACED = ("Translator",)
 """What of the recipe is native here too, under the same name."""
@@ -157,19 +157,16 @@ class Translator(translation.Translator):
         self.network = Transformer(model).eval()
 
     @torch.inference_mode()
-    def search(self, source):
-        memory, mask = self.network.encode(torch.from_numpy(source).to(DEVICE))
+    def decode(self, sources, length):
+        memory, mask = self.network.encode(torch.from_numpy(sources).to(DEVICE))
         fixed = [block.cross_attention.keys_values(memory) for block in self.network.decoder]
+
+        def step(tokens, index, caches):
+            x, grown = self.network.embed(tokens[:, None], start=index), []
+            for block, cache, keys_values in zip(self.network.decoder, caches, fixed, strict=True):
+                x, cache = block.step(x, cache, keys_values, mask)
+                grown.append(cache)
+            return self.network.logits(x)[:, 0], grown
+
         caches = [[each[:, :, :0] for each in keys_values] for keys_values in fixed]
-        tokens = torch.full((len(source),), START, device=DEVICE)
-        ended, written = tokens == END, []
-        while len(written) < self.length(source.shape[1]) - 1 and not ended.all():
-            x = self.network.embed(tokens[:, None], start=len(written))
-            for index, block in enumerate(self.network.decoder):
-                x, caches[index] = block.step(x, caches[index], fixed[index], mask)
-            logits = self.network.logits(x)[:, 0]
-            logits[:, [PAD, UNKNOWN, START]] = -math.inf
-            tokens = logits.argmax(dim=-1).masked_fill(ended, END)
-            ended = ended | (tokens == END)
-            written.append(tokens)
-        return [[token for token in row if token != END] for row in torch.stack(written, dim=1).tolist()]
+        return greedy_search(step, caches, len(sources), length)

@@ -1,7 +1,12 @@
-"""Sequences that an encoder–decoder writes: greedily, by beam search, or by drawing lots."""
+"""Decoding: text written token by token, by one loop for every model and every method.
+
+A model is a step function, from the last tokens and a state to the logits of the next ones and the state then; a
+method, `BeamSearch` or `Sampling`, chooses among the logits. `generate` is the loop.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +16,10 @@ from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
-from shared.text.beam_search import IMPOSSIBLE, beam_search, repeating_tokens, search_step
-from shared.text.pairs import encoder_inputs
-from shared.text.sampling import sample_tokens
-from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.text.beam_search import BeamSearch, repeating_tokens
+from shared.text.pairs import encoder_inputs, padded
+from shared.text.sampling import Sampling
+from shared.text.subwords import END, PAD, START
 from shared.training.options import Options
 from shared.training.ranges import Count, NonNegative, Whole, ranged
 
@@ -40,57 +45,70 @@ class WritingOptions(Options):
     top_p: ranged(float, above=0, most=1) = 0.9
     """Draw among only as many of the likeliest tokens as have this probability together."""
 
+    def method(self) -> BeamSearch | Sampling:
+        """How tokens are chosen."""
+        if self.temperature > 0:
+            return Sampling(self.temperature, self.top_k, self.top_p, self.no_repeat)
+        return BeamSearch(self.beams, self.length_penalty, self.no_repeat)
 
-def sampling_step(step: Callable, options: WritingOptions) -> Callable:
-    """One token more for each of several sequences, as one function from tensors to tensors, to be compiled.
 
-    It takes the tokens so far (rows, length), their number, the state, the context and uniform random numbers (rows,);
-    it gives the tokens, the state, and whether all sequences have ended.
+def decoding_step(step: Callable, method: BeamSearch | Sampling) -> Callable:
+    """One token more for each sequence, as one function from tensors to tensors, to be compiled once.
 
     Args:
-        step: see `shared.text.beam_search.beam_search`.
-        options: how tokens are drawn.
+        step: the model. `step(tokens, index, state, context)` takes the last token (rows,) of each sequence, its place
+            from 0, the state and the context, and gives the logits (rows, vocabulary) of the next, and the state then.
+            The state is a nested structure of tensors with a leading axis of rows: the items of a batch, `method.beams`
+            of each together. The context is one that stays as it is, such as what an encoder found.
+        method: how tokens are chosen from the logits.
+
+    Returns:
+        A function from what `method.start` gives or an earlier step gave, the place, the state, the context, and
+        uniform random numbers (batch,) for methods that draw, to the first and the state with the next token in them,
+        and whether all sequences have ended.
     """
 
-    def advance(ids, index, state, context, uniform):
-        last = ops.take(ids, ops.reshape(ops.maximum(index - 1, 0), (1,)), axis=1)[:, 0]
-        logits, state = step(ops.where(index == 0, START, last), index, state, context)
+    def advance(sequences, index, state, context, uniform):
+        ids = ops.reshape(sequences.ids, (-1, sequences.ids.shape[-1]))
+        logits, state = step(ops.take(ids, ops.reshape(index, (1,)), axis=1)[:, 0], index, state, context)
         tokens = ops.arange(logits.shape[-1])
-        banned = (tokens == PAD) | (tokens == UNKNOWN) | (tokens == START)
-        if options.no_repeat:
-            repeating = repeating_tokens(ids, index, options.no_repeat, logits.shape[-1])
+        banned = tokens < (PAD + 1 if method.end is None else END)  # UNKNOWN and START too, where there are such
+        if method.no_repeat:
+            repeating = repeating_tokens(ids, index + 1, method.no_repeat, logits.shape[-1])
             banned = banned | (repeating & (tokens != END))
-        logits = ops.where(banned, IMPOSSIBLE, ops.cast(logits, "float32"))
-        drawn = sample_tokens(logits, uniform, options.temperature, options.top_k, options.top_p)
-        drawn = ops.where(ops.any(ids == END, axis=1), PAD, ops.cast(drawn, "int32"))
-        ids = ops.where(ops.arange(ids.shape[1]) == index, drawn[:, None], ids)
-        return ids, state, ops.all(ops.any(ids == END, axis=1))
+        return method.extend(sequences, ops.cast(logits, "float32"), banned, state, index, uniform)
 
     return advance
 
 
-def never_empty(step: Callable) -> Callable:
-    """The same step, but no sequence ends before its first token."""
+def generate(advance: Callable, sequences: Any, state: Any, context: Any, rng: np.random.Generator) -> Iterator[Any]:
+    """Writes sequences token by token, until all have ended or are full; gives them after each token.
 
-    def wordy_step(tokens, index, state, context):
-        logits, state = step(tokens, index, state, context)
-        ends = (index == 0) & (ops.arange(logits.shape[-1]) == END)
-        return ops.where(ends, IMPOSSIBLE, ops.cast(logits, "float32")), state
-
-    return wordy_step
+    Args:
+        advance: `decoding_step(…)`, usually through `compiled_inference`.
+        sequences: what the method's `start` gives.
+        state: of the model, before the first token.
+        context: what the model looks at beside it.
+        rng: of what is drawn.
+    """
+    batch, *_, length = sequences.ids.shape
+    for index in range(length - 1):
+        uniform = rng.random(batch, np.float32)
+        sequences, state, done = advance(sequences, np.int32(index), state, context, uniform)
+        yield sequences
+        if bool(done):
+            break
 
 
 class SequenceWriter:
-    """Writes targets, at least a token each, for sources with a trained encoder–decoder; compiled for one shape.
+    """Writes targets for sources with a trained encoder–decoder.
 
     Args:
-        encode: from sources (rows, source_length), ids, to the state and the context that `step` takes.
-        step: see `shared.text.beam_search.beam_search`.
+        encode: from sources (batch, source_length), ids, to the first state and the context of `step`.
+        step: see `decoding_step`.
         models: all models and layers that the two use.
-        options: how to write; the seed is of what is drawn.
-        source_length: tokens of a source at most, END included.
-        target_length: tokens of a target at most, END included.
-        rows: sources at once.
+        method: how tokens are chosen.
+        seed: of what is drawn.
     """
 
     def __init__(
@@ -98,62 +116,43 @@ class SequenceWriter:
         encode: Callable,
         step: Callable,
         models: Sequence[keras.layers.Layer],
-        options: WritingOptions,
-        source_length: int,
-        target_length: int,
-        rows: int = 32,
+        method: BeamSearch | Sampling,
+        seed: int = 0,
     ):
-        self.source_length = source_length
-        self.target_length = target_length
-        self.rows = rows
-        self.compiled = False
-        self.tokens = 0
-        self.seconds = 0.0
-        self.rng = random_stream(options.seed, "tokens")
-        self.sampling = options.temperature > 0
-        self.beams = beams = 1 if self.sampling else options.beams
-
         def encode_for_each_beam(sources):
-            return keras.tree.map_structure(lambda x: ops.repeat(x, beams, axis=0), encode(sources))
+            return keras.tree.map_structure(lambda x: ops.repeat(x, method.beams, axis=0), encode(sources))
 
-        step = never_empty(step)
-        if self.sampling:
-            advance = sampling_step(step, options)
-        else:
-            advance = search_step(step, options.length_penalty, options.no_repeat)
+        self.method = method
+        self.rng = random_stream(seed, "tokens")
         self.encode = compiled_inference(encode_for_each_beam, models)
-        self.advance = compiled_inference(advance, models)
+        self.advance = compiled_inference(decoding_step(step, method), models)
+        self.timed: dict[tuple[int, ...], list[tuple[int, float]]] = {}
+        """For each shape, what batches took: tokens of their targets, and seconds."""
 
-    def __call__(self, sources: list[list[int]]) -> list[list[int]]:
-        """The targets of any number of sources, all without START and END."""
-        targets = []
-        for start in range(0, len(sources), self.rows):
-            part = sources[start : start + self.rows]
-            filled = part + [part[0]] * (self.rows - len(part))
-            began = time.perf_counter()
-            state, context = self.encode(encoder_inputs(filled, self.source_length))
-            written = (self.sample if self.sampling else self.search)(state, context)
-            if self.compiled:
-                self.seconds += time.perf_counter() - began
-                self.tokens += sum(len(target) + 1 for target in written)
-            self.compiled = True
-            targets += written[: len(part)]
+    def write(self, sources: list[list[int]], source_length: int, target_length: int, rows: int) -> list[list[int]]:
+        """The targets of at most `rows` sources, without START and END; compiled once for each shape.
+
+        Args:
+            sources: ids, at least one.
+            source_length: tokens of a source at most, END included; what is longer is cut.
+            target_length: tokens of a target at most, END included.
+            rows: items of the compiled batch.
+        """
+        began = time.perf_counter()
+        filled = sources + [sources[0]] * (rows - len(sources))
+        targets = self.decode(encoder_inputs(filled, source_length), target_length)[: len(sources)]
+        tokens, seconds = sum(len(target) + 1 for target in targets), time.perf_counter() - began
+        self.timed.setdefault((source_length, target_length, rows), []).append((tokens, seconds))
         return targets
 
+    def decode(self, sources: np.ndarray, length: int) -> list[list[int]]:
+        """The targets, of at most `length` tokens, of sources (batch, source_length), ids."""
+        start = self.method.start(padded([[START]] * len(sources), 1 + length))
+        (final,) = deque(generate(self.advance, start, *self.encode(sources), self.rng), maxlen=1)
+        rows = ops.convert_to_numpy(final.best).tolist()
+        return [[token for token in row if token not in (START, END, PAD)] for row in rows]
+
     def tokens_per_second(self) -> float | None:
-        """Tokens written a second, END included, without the first batch, in which all is compiled; None if none."""
-        return round(self.tokens / self.seconds, 1) if self.seconds else None
-
-    def search(self, state: Any, context: Any) -> list[list[int]]:
-        """The likeliest targets that beam search finds."""
-        return beam_search(self.advance, state, context, self.rows, self.beams, self.target_length).best()
-
-    def sample(self, state: Any, context: Any) -> list[list[int]]:
-        """Random targets."""
-        ids: Any = np.full((self.rows, self.target_length), PAD, np.int32)
-        for index in range(self.target_length):
-            uniform = self.rng.random(self.rows, np.float32)
-            ids, state, done = self.advance(ids, np.int32(index), state, context, uniform)
-            if bool(done):
-                break
-        return [[int(token) for token in row if token not in (END, PAD)] for row in ops.convert_to_numpy(ids)]
+        """Tokens written a second, END included, the first batch of each shape, which compiles, left out; or None."""
+        counted = [batch for batches in self.timed.values() for batch in batches[1:]]
+        return round(sum(n for n, _ in counted) / sum(s for _, s in counted), 1) if counted else None

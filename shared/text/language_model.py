@@ -10,7 +10,9 @@ from keras import ops
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
 from shared.data.text.characters import character_codes
-from shared.text.sampling import sample_tokens
+from shared.text.decoding import decoding_step, generate
+from shared.text.pairs import padded
+from shared.text.sampling import Sampling
 
 
 def read_on(model: keras.Model, codes: Any, states: list) -> tuple[Any, list]:
@@ -88,17 +90,15 @@ def write_characters(
         top_p: see there.
     """
 
-    def follow(code: Any, states: list, uniform: Any) -> tuple[Any, list]:
-        logits, states = read_on(model, code, states)
-        logits = ops.where(ops.arange(len(alphabet)) == 0, -1e30, logits[:, -1])
-        return sample_tokens(logits, uniform, temperature, top_k, top_p), states
+    def step(codes: Any, index: Any, states: list, context: None) -> tuple[Any, list]:
+        logits, states = read_on(model, codes[:, None], states)
+        return logits[:, 0], states
 
-    follow = compiled_inference(follow, [model])
-    rng, states = random_stream(seed, "tokens"), first_states(model)
+    method = Sampling(temperature, top_k, top_p, end=None)
+    advance = compiled_inference(decoding_step(step, method), [model])
     codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
-    given = len(codes)
-    for index in range(given + length - 1):
-        drawn, states = follow(np.array([[codes[index]]], np.int32), states, rng.random(1, np.float32))
-        if index + 1 >= given:
-            codes.append(int(ops.convert_to_numpy(drawn)[0]))
-            yield alphabet[codes[-1]]
+    start = method.start(padded([codes], len(codes) + length))
+    texts = generate(advance, start, first_states(model), None, random_stream(seed, "tokens"))
+    for index, text in enumerate(texts, 1):
+        if index >= len(codes):
+            yield alphabet[int(ops.convert_to_numpy(text.ids)[0, index])]

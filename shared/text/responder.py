@@ -1,15 +1,28 @@
 """Answers by a trained encoder–decoder with recurrent layers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from shared.text.beam_search import IMPOSSIBLE
 from shared.text.decoding import SequenceWriter, WritingOptions
 from shared.text.dialogue import encode_context
 from shared.text.pairs import encoder_inputs, padded
-from shared.text.subwords import PAD, START, Subwords
+from shared.text.subwords import END, PAD, START, Subwords
+
+
+def never_empty(step: Callable) -> Callable:
+    """The same step, but no sequence ends before its first token."""
+
+    def wordy_step(tokens, index, state, context):
+        logits, state = step(tokens, index, state, context)
+        ends = (index == 0) & (ops.arange(logits.shape[-1]) == END)
+        return ops.where(ends, IMPOSSIBLE, ops.cast(logits, "float32")), state
+
+    return wordy_step
 
 
 class Answerer(SequenceWriter):
@@ -41,8 +54,16 @@ class Answerer(SequenceWriter):
         self.subwords = subwords
         self.turns = turns
         self.context = context
+        self.answer_length = answer + 1
+        self.rows = rows
         self.embedding, self.encoder, self.decoder = map(model.get_layer, ("embedding", "encoder", "decoder"))
-        super().__init__(self.encoded, self.step, [model], options, context + 1, answer + 1, rows)
+        super().__init__(self.encoded, never_empty(self.step), [model], options.method(), options.seed)
+
+    def __call__(self, contexts: list[list[int]]) -> list[list[int]]:
+        """The answers, at least a token each, to any number of contexts."""
+        parts = [contexts[start : start + self.rows] for start in range(0, len(contexts), self.rows)]
+        size = (self.context + 1, self.answer_length, self.rows)
+        return [answer for part in parts for answer in self.write(part, *size)]
 
     def encoded(self, source: Any) -> tuple[list, list]:
         """The decoder's first states for sources (batch, m), and what each step looks at: memory and mask."""
@@ -68,8 +89,8 @@ class Answerer(SequenceWriter):
         Returns:
             For each the weights (target subwords, source subwords), and both as people read them; see `plot_attention`.
         """
-        states, context = self.encoded(encoder_inputs(sources, self.source_length))
-        written = self.embedding(padded([[START, *target] for target in targets], self.target_length))
+        states, context = self.encoded(encoder_inputs(sources, self.context + 1))
+        written = self.embedding(padded([[START, *target] for target in targets], self.answer_length))
         # As NumPy arrays, without the mask that Keras attaches to what a recurrent layer gives.
         inputs = [ops.convert_to_numpy(each) for each in (written, *context, *states)]
         looking = keras.Model(self.decoder.inputs, self.decoder.get_layer("attention").output[1])

@@ -3,9 +3,13 @@
 The random numbers are the caller's, drawn on the host, so that a seed writes the same text on every backend.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
+
+from shared.text.subwords import END, PAD
 
 
 def sampling_probabilities(logits: Any, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Any:
@@ -71,16 +75,45 @@ def sample_tokens(logits: Any, uniform: Any, temperature: float = 1.0, top_k: in
     return draw_tokens(sampling_probabilities(logits, temperature, top_k, top_p), uniform)
 
 
-def penalize_repetition(logits: Any, tokens: Any, penalty: float) -> Any:
-    """Makes tokens that were written before less likely (Keskar et al. 2019, CTRL, arXiv:1909.05858, section 4.1).
+class Draws(NamedTuple):
+    """Sequences that are being drawn."""
 
-    Args:
-        logits: (batch, vocabulary).
-        tokens: (batch, length), what was written before; negative where nothing was.
-        penalty: positive logits of those tokens are divided by it, negative ones multiplied; 1 changes nothing.
+    ids: Any
+    """(batch, length): tokens, then PAD."""
 
-    Returns:
-        (batch, vocabulary).
-    """
-    written = ops.any(ops.expand_dims(tokens, -1) == ops.arange(logits.shape[-1], dtype=tokens.dtype), axis=1)
-    return ops.where(written, ops.where(logits > 0, logits / penalty, logits * penalty), logits)
+    @property
+    def best(self) -> Any:
+        """(batch, length), the only ones that there are."""
+        return self.ids
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling, for one random sequence; see `sampling_probabilities` and `shared.text.decoding`."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    no_repeat: int = 0
+    """No run of so many tokens may occur twice; 0: any may."""
+    end: int | None = END
+    """The token that ends a sequence; None: nothing does."""
+    beams = 1
+
+    def start(self, ids: np.ndarray) -> Draws:
+        """Where it stands with ids (batch, length): a prompt, which is kept, then PAD."""
+        return Draws(ids)
+
+    def extend(
+        self, draws: Draws, logits: Any, banned: Any, state: Any, index: Any, uniform: Any
+    ) -> tuple[Draws, Any, Any]:
+        """Each sequence goes on with its prompt, then with random tokens; see `shared.text.decoding.decoding_step`."""
+        ids = draws.ids
+        tokens = sample_tokens(ops.where(banned, -1e30, logits), uniform, self.temperature, self.top_k, self.top_p)
+        given = ops.take(ids, ops.reshape(index + 1, (1,)), axis=1)[:, 0]
+        tokens, done = ops.where(given == PAD, tokens, given), False
+        if self.end is not None:
+            ended = ops.any(ids == self.end, axis=1)
+            tokens = ops.where(ended, PAD, tokens)
+            done = ops.all(ended | (tokens == self.end))
+        return Draws(ops.where(ops.arange(ids.shape[1]) == index + 1, tokens[:, None], ids)), state, done

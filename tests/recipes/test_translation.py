@@ -16,10 +16,11 @@ from PIL import Image
 
 from recipes.transformer_translation import Config, build_model, build_optimizer, main, predictor
 from shared.errors import UsageError
-from shared.text.beam_search import IMPOSSIBLE, beam_search, length_penalty
+from shared.text.beam_search import IMPOSSIBLE, length_penalty
+from shared.text.decoding import generate
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import sacre_bleu
-from shared.text.pairs import HeldOutPairs, PairBatches, PairShape, SequencePairs, encoder_inputs
+from shared.text.pairs import HeldOutPairs, PairBatches, PairShape, SequencePairs, encoder_inputs, padded
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, read_subwords, train_subwords
 from shared.text.translator import Translator
 from shared.tools.predict import predict_from
@@ -149,27 +150,34 @@ def greedy_without_cache(model, source, length):
     return found[1:]
 
 
+def searched(translate, sources, length):
+    """The ended sequences (items, beams, length) and their scores, START left out."""
+    start = translate.method.start(padded([[START]] * len(sources), 1 + length))
+    *_, final = generate(translate.advance, start, *translate.encode(sources), translate.rng)
+    return keras.ops.convert_to_numpy(final.ended_ids)[:, :, 1:], keras.ops.convert_to_numpy(final.ended_scores)
+
+
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 def test_with_a_cache_as_without(positions):
     model, _ = random_model(positions)
     subwords = Subwords(train_subwords(LINES, 300))
     sources = encoder_inputs(some_pairs(3).sources, 16)
     greedy = Translator(model, subwords, beams=1, length_penalty=0.0)
-    found = beam_search(greedy.advance, *greedy.encode(sources), 3, 1, 9)
+    ids, _ = searched(greedy, sources, 9)
     for item in range(3):
         expected = greedy_without_cache(model, sources[item : item + 1], 9)
-        assert found.ids[item, 0].tolist() == expected + [PAD] * (9 - len(expected))
+        assert ids[item, 0].tolist() == expected + [PAD] * (9 - len(expected))
 
     several = Translator(model, subwords, beams=4, length_penalty=0.7)
-    found = beam_search(several.advance, *several.encode(sources), 3, 4, 9)
-    assert (found.scores > IMPOSSIBLE / 2).all()
-    targets = np.concatenate([np.full((3, 4, 1), START), found.ids[:, :, :-1]], axis=2).reshape(12, 9)
+    ids, scores = searched(several, sources, 9)
+    assert (scores > IMPOSSIBLE / 2).all()
+    targets = np.concatenate([np.full((3, 4, 1), START), ids[:, :, :-1]], axis=2).reshape(12, 9)
     logits = forward(model, np.repeat(sources, 4, axis=0), targets.astype(np.int32)).astype("float64")
     logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    ids = found.ids.reshape(12, 9)
+    ids = ids.reshape(12, 9)
     chosen = np.take_along_axis(logs, ids[..., None], axis=-1)[..., 0] * (ids != PAD)
     expected = chosen.sum(axis=1) / keras.ops.convert_to_numpy(length_penalty((ids != PAD).sum(axis=1), 0.7))
-    np.testing.assert_allclose(found.scores.ravel(), expected, rtol=1e-4)
+    np.testing.assert_allclose(scores.ravel(), expected, rtol=1e-4)
 
 
 def test_translations_do_not_depend_on_the_batch():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from shared.text.sampling import draw_tokens, penalize_repetition, sample_tokens, sampling_probabilities
+from shared.text.sampling import draw_tokens, sample_tokens, sampling_probabilities
 
 
 def numpy_of(tensor):
@@ -70,10 +70,3 @@ def test_a_seed_draws_the_same_on_every_backend():
     drawn = numpy_of(sample_tokens(logits(12, 40, seed=1), uniform, temperature=0.9, top_k=30, top_p=0.95))
     assert drawn.dtype == np.int32
     assert drawn.tolist() == [7, 12, 28, 4, 6, 1, 33, 13, 29, 6, 6, 17]
-
-
-def test_repetition_is_penalized():
-    x = np.array([[2.0, -1.0, 4.0, 0.5], [1.0, 1.0, 1.0, -2.0]], "float32")
-    tokens = np.array([[0, 1, 0], [3, -1, -1]], "int32")
-    actual = numpy_of(penalize_repetition(keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(tokens), 2.0))
-    np.testing.assert_allclose(actual, [[1.0, -2.0, 4.0, 0.5], [1.0, 1.0, 1.0, -4.0]])
