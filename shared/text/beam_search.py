@@ -164,7 +164,7 @@ def search_step(step: Callable, penalty: float = 0.0, no_repeat: int = 0) -> Cal
         last = ops.take(beams.live_ids, ops.reshape(ops.maximum(index - 1, 0), (1,)), axis=2)
         last = ops.where(index == 0, START, ops.reshape(last, (batch * count,)))
         logits, state = step(last, index, state, context)
-        beams, rows = extend_beams(beams, logits, index, penalty, no_repeat)
+        beams, rows = extend_beams(beams, logits, index, penalty=penalty, no_repeat=no_repeat)
         state = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), state)
         return beams, state, ops.all(beams.ended_scores > IMPOSSIBLE / 2)
 

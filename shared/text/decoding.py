@@ -67,7 +67,9 @@ def sampling_step(step: Callable, options: WritingOptions) -> Callable:
             repeating = repeating_tokens(ids, index, options.no_repeat, logits.shape[-1])
             banned = banned | (repeating & (tokens != END))
         logits = ops.where(banned, IMPOSSIBLE, ops.cast(logits, "float32"))
-        drawn = sample_tokens(logits, uniform, options.temperature, options.top_k, options.top_p)
+        drawn = sample_tokens(
+            logits, uniform, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
+        )
         drawn = ops.where(ops.any(ids == END, axis=1), PAD, ops.cast(drawn, "int32"))
         ids = ops.where(ops.arange(ids.shape[1]) == index, drawn[:, None], ids)
         return ids, state, ops.all(ops.any(ids == END, axis=1))
@@ -152,7 +154,9 @@ class SequenceWriter:
 
     def search(self, state: Any, context: Any) -> list[list[int]]:
         """The likeliest targets that beam search finds."""
-        return beam_search(self.advance, state, context, self.rows, self.beams, self.target_length).best()
+        return beam_search(
+            self.advance, state, context, batch=self.rows, beams=self.beams, length=self.target_length
+        ).best()
 
     def sample(self, state: Any, context: Any) -> list[list[int]]:
         """Random targets."""

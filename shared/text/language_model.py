@@ -91,7 +91,7 @@ def write_characters(
     def follow(code: Any, states: list, uniform: Any) -> tuple[Any, list]:
         logits, states = read_on(model, code, states)
         logits = ops.where(ops.arange(len(alphabet)) == 0, -1e30, logits[:, -1])
-        return sample_tokens(logits, uniform, temperature, top_k, top_p), states
+        return sample_tokens(logits, uniform, temperature=temperature, top_k=top_k, top_p=top_p), states
 
     follow = compiled_inference(follow, [model])
     rng, states = random_stream(seed, "tokens"), first_states(model)

@@ -42,7 +42,9 @@ class Answerer(SequenceWriter):
         self.turns = turns
         self.context = context
         self.embedding, self.encoder, self.decoder = map(model.get_layer, ("embedding", "encoder", "decoder"))
-        super().__init__(self.encoded, self.step, [model], options, context + 1, answer + 1, rows)
+        super().__init__(
+            self.encoded, self.step, [model], options, source_length=context + 1, target_length=answer + 1, rows=rows
+        )
 
     def encoded(self, source: Any) -> tuple[list, list]:
         """The decoder's first states for sources (batch, m), and what each step looks at: memory and mask."""
