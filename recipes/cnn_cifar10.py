@@ -96,7 +96,10 @@ class Config(Options):
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against; a UsageError where these options do not fit them."""
-        data = load_images(self.data, self.data_dir, "cifar10", self.validation, self.train_examples, self.image_size)
+        data = load_images(
+            self.data, self.data_dir, "cifar10", validation=self.validation, limit=self.train_examples,
+            size=self.image_size,
+        )  # fmt: skip
         examples, height, width, _ = data.train.images.shape
         size = min(height, width)
         self.require("train_examples", examples > 0, "must be at least 1")

@@ -198,8 +198,8 @@ def main(run: Run) -> dict[str, float]:
     data = config.load()
     classes = len(data.classes)
     batches = NoisyImageBatches(
-        data.train, config.prediction, classes, config.batch_size, config.seed, config.label_dropout,
-        flip=config.flip and data.mirrored,
+        data.train, config.prediction, classes=classes, batch_size=config.batch_size, seed=config.seed,
+        label_dropout=config.label_dropout, flip=config.flip and data.mirrored,
     )  # fmt: skip
     model = build_model(config, data)
     untrained = copied_weights(model)

@@ -202,9 +202,9 @@ def main(run: Run) -> dict[str, float]:
     config = run.config
     data = config.load()
     batches = AdversarialBatches(
-        data.train, config.batch_size, config.seed, config.latent, config.critic_steps, config.class_conditional,
-        config.penalty_every if config.r1 or config.loss == "wgan_gp" else 0, config.flip and data.mirrored,
-    )  # fmt: skip
+        data.train, config.batch_size, config.seed, latent=config.latent, critic_steps=config.critic_steps,
+        conditional=config.class_conditional, flip=config.flip and data.mirrored,
+        penalty_every=config.penalty_every if config.r1 or config.loss == "wgan_gp" else 0)  # fmt: skip
     judge = Judge(config.judge, data) if config.judge else None
     step, state = adversarial_step(config, build_model(config, data), config.epochs * len(batches))
     generator = state["average"]

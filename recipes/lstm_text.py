@@ -145,8 +145,9 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
 def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Iterator[str]:
     """Writes what follows a prompt, a character at a time."""
     return write_characters(
-        model, alphabet, prompt, config.length, config.sample_seed, config.temperature, config.top_k, config.top_p
-    )
+        model, alphabet, prompt, length=config.length, seed=config.sample_seed, temperature=config.temperature,
+        top_k=config.top_k, top_p=config.top_p,
+    )  # fmt: skip
 
 
 def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:

@@ -173,7 +173,9 @@ def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: s
 
 def answerer(config: Config, model: keras.Model, subwords: Subwords, rows: int) -> Answerer:
     """Answers `rows` contexts at once, as the options say."""
-    return Answerer(model, subwords, config, config.turns, config.context, config.answer, rows)
+    return Answerer(
+        model, subwords, config, turns=config.turns, context=config.context, answer=config.answer, rows=rows
+    )
 
 
 def write_answers(
@@ -203,8 +205,10 @@ def main(run: Run) -> dict[str, float]:
     data = load_conversations(config.data, config.data_dir, config.train_conversations)
     lines, identity = itertools.chain(*data.train), f"{data.name} {data.fingerprint}"
     exactly = not config.is_of_preset("vocabulary")
-    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly, identity)
-    parts = answer_pairs(data, subwords, config.turns, config.context, config.answer, config.held_out)
+    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly=exactly, data=identity)
+    parts = answer_pairs(
+        data, subwords, turns=config.turns, context=config.context, answer=config.answer, held_out=config.held_out
+    )
     print(f"{data.name}: {data.found}; {answers_used(data, parts)}")
     model = build_model(config, len(subwords))
     model.summary()

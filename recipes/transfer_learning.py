@@ -199,7 +199,7 @@ def main(run: Run) -> dict[str, float]:
     metrics = {"head_top1": top_k_accuracy(predicted(model, images), labels, 1)}
 
     unfreeze(backbone, config.unfreeze)
-    train_on_pixels(run, model, data, config.learning_rate, config.epochs)
+    train_on_pixels(run, model, data, rate=config.learning_rate, epochs=config.epochs)
     probabilities = predicted(model, images)
     metrics["top1"] = top_k_accuracy(probabilities, labels, 1)
     run.save_figure("curves.png", plot_curves(run.history, ["loss", "top1"]))
@@ -211,7 +211,7 @@ def main(run: Run) -> dict[str, float]:
     if epochs := config.scratch_epochs:
         fresh, _ = load_backbone(config.backbone, config.image_size, pretrained=False)
         scratch = build_model(config, data, fresh)
-        train_on_pixels(run, scratch, data, config.head_learning_rate, epochs, phase="scratch")
+        train_on_pixels(run, scratch, data, rate=config.head_learning_rate, epochs=epochs, phase="scratch")
         metrics["scratch_top1"] = top_k_accuracy(predicted(scratch, images), labels, 1)
     return run.finish(model, data.name, "top1", metrics, weights=weights, classes=data.classes)
 

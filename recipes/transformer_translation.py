@@ -159,7 +159,7 @@ def main(run: Run) -> dict[str, float]:
     data = load_parallel(config.data, config.data_dir, config.train_examples)
     lines, identity = [*data.train.sources, *data.train.targets], f"{data.name} {data.fingerprint}"
     exactly = not config.is_of_preset("vocabulary")
-    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly, identity)
+    subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly=exactly, data=identity)
     pairs = short_pairs(subwords, data)
     most = len(pairs["train"].sources)
     config.require("batch_size", config.batch_size <= most, f"must be at most the {most} pairs to train on")

@@ -25,7 +25,7 @@ def group_normalization(inputs: Any, groups: int, scale: Any, shift: Any, epsilo
     """
     height, width, channels = inputs.shape[1:]
     if on_torch_uncompiled():
-        return torch_group_normalization(inputs, groups, scale, shift, epsilon)
+        return torch_group_normalization(inputs, groups, scale=scale, shift=shift, epsilon=epsilon)
     pixels = ops.reshape(inputs, (-1, height * width, channels))
 
     def group_mean(values):

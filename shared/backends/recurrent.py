@@ -60,7 +60,7 @@ def fused_recurrence(
 
     if mask is None:
         return run(inputs, states=states, batch_first=(True,))
-    return masked_recurrence(run, inputs, states, mask.bool(), zero_output_for_mask)
+    return masked_recurrence(run, inputs, states, mask=mask.bool(), zero_output_for_mask=zero_output_for_mask)
 
 
 def torch_weights(kernel: Any, recurrent_kernel: Any, bias: Any | None, dtype: Any) -> list[Any]:

@@ -38,7 +38,7 @@ def random_affine(image: BoxedImage, scale: float, shift: float, rng: np.random.
     size = len(image.pixels)
     zoom = rng.uniform(1 - scale, 1 + scale)
     origin = size * (0.5 + rng.uniform(-shift, shift, 2)) - zoom * size / 2
-    return composed([image], [(0, 0, size, size)], zoom, [origin], size)
+    return composed([image], [(0, 0, size, size)], zoom=zoom, origins=[origin], size=size)
 
 
 def random_mosaic(images: list[BoxedImage], scale: float, shift: float, rng: np.random.Generator) -> BoxedImage:
@@ -54,7 +54,8 @@ def random_mosaic(images: list[BoxedImage], scale: float, shift: float, rng: np.
     areas = [content_area(image) for image in images]
     # Which corner of each image lies at the joint: they are the upper left, upper right, lower left and lower right.
     corners = [(area[2 - 2 * (number % 2)], area[3 - 2 * (number // 2)]) for number, area in enumerate(areas)]
-    return composed(images, areas, zoom, [joint - zoom * np.array(corner) for corner in corners], size)
+    origins = [joint - zoom * np.array(corner) for corner in corners]
+    return composed(images, areas, zoom=zoom, origins=origins, size=size)
 
 
 def content_area(image: BoxedImage) -> tuple[int, int, int, int]:

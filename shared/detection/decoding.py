@@ -153,7 +153,7 @@ class DetectionDecoder(layers.Layer):
 
     def call(self, inputs):
         boxes, scores = decode_outputs(inputs, self.image_size, self.bins)
-        return suppress_overlapping(boxes, scores, self.confidence, self.overlap, self.most)
+        return suppress_overlapping(boxes, scores, confidence=self.confidence, overlap=self.overlap, most=self.most)
 
     def compute_output_spec(self, inputs):
         batch, anchors, channels = inputs.shape

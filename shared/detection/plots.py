@@ -66,10 +66,10 @@ def plot_detections(truth: BoxedImages, found: Detections, classes: list[str], c
         left.axis("off")
         right.axis("off")
         if index < count:
-            draw_boxes(left, truth.images[index], truth.boxes[index], truth.labels[index], classes)
-            draw_boxes(
-                right, truth.images[index], found.boxes[index], found.labels[index], classes, found.scores[index]
-            )
+            image, true_boxes, true_labels = (each[index] for each in truth[:3])
+            boxes, scores, labels = (each[index] for each in found)
+            draw_boxes(left, image, boxes=true_boxes, labels=true_labels, classes=classes)
+            draw_boxes(right, image, boxes=boxes, labels=labels, classes=classes, scores=scores)
     for axes, title in zip(places[:2].flat, ["true", "found"] * 2, strict=False):
         axes.set_title(title)
     return figure
@@ -103,7 +103,10 @@ def annotated_picture(
     height, width = picture.shape[:2]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_boxes(axes, picture, boxes, labels, classes, scores, font_size=max(6, max(height, width) / 90))
+    draw_boxes(
+        axes, picture, boxes=boxes, labels=labels, classes=classes, scores=scores,
+        font_size=max(6, max(height, width) / 90),
+    )  # fmt: skip
     return figure
 
 
@@ -122,7 +125,9 @@ def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[s
     boxes = np.array([box[2:] for box in found]).reshape(-1, 4)
     scores, labels = np.array([box.score for box in found]), np.array([classes.index(box.label) for box in found], int)
     with replacing(path) as unfinished:
-        annotated_picture(np.asarray(picture), boxes, labels, classes, scores).savefig(unfinished)
+        annotated_picture(np.asarray(picture), boxes=boxes, labels=labels, classes=classes, scores=scores).savefig(
+            unfinished
+        )
     objects = [
         {"class": box.label, "score": round(box.score, 4), "box": [round(side, 1) for side in box[2:]]} for box in found
     ]

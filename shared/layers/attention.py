@@ -42,7 +42,7 @@ class MultiHeadAttention(layers.Layer):
 
     def call(self, queries, memory=None, key_mask=None, causal=False):
         keys, values = self.keys_values(queries if memory is None else memory)
-        return self.attend(queries, keys, values, key_mask, causal)
+        return self.attend(queries, keys, values, key_mask=key_mask, causal=causal)
 
     def keys_values(self, memory, start=0):
         """Keys and values (batch, m, heads, depth) of a memory (batch, m, channels) whose first place is `start`."""
@@ -51,7 +51,7 @@ class MultiHeadAttention(layers.Layer):
 
     def attend(self, queries, keys, values, key_mask=None, causal=False, start=0):
         """The output for queries (batch, n, channels) whose first place is `start`, given keys and values."""
-        x = dot_product_attention(self.queries(queries, start), keys, values, key_mask, causal)
+        x = dot_product_attention(self.queries(queries, start), keys, values, key_mask=key_mask, causal=causal)
         return self.output_projection(ops.reshape(x, (-1, ops.shape(x)[1], queries.shape[2])))
 
     def queries(self, inputs, start=0):

@@ -20,7 +20,7 @@ class BatchNormalization(layers.BatchNormalization):
         fused = None
         if mask is None and self.is_plain(len(inputs.shape)):
             averages = None if learning else (self.moving_mean, self.moving_variance)
-            fused = fused_batch_normalization(inputs, self.gamma, self.beta, self.epsilon, averages)
+            fused = fused_batch_normalization(inputs, self.gamma, self.beta, epsilon=self.epsilon, statistics=averages)
         if fused is None:
             return super().call(inputs, training, mask)
         outputs, mean, variance = fused
@@ -64,7 +64,7 @@ class GroupNormalization(layers.Layer):
     def call(self, inputs, scale=None, shift=None):
         scale, shift = (self.gamma, self.beta) if self.learned else (scale, shift)
         x, scale, shift = (ops.cast(each, "float32") for each in (inputs, scale, shift))
-        outputs = group_normalization(x, self.groups, scale, shift, self.epsilon)
+        outputs = group_normalization(x, self.groups, scale=scale, shift=shift, epsilon=self.epsilon)
         return ops.cast(outputs, self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape, scale_shape=None, shift_shape=None):

@@ -15,10 +15,10 @@ def fused_inner_loop(layer, sequences, initial_state, mask, training):
     fused = fused_recurrence(
         sequences,
         list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state],
-        layer.cell.kernel,
-        layer.cell.recurrent_kernel,
-        layer.cell.bias,
-        mask[0] if isinstance(mask, (list, tuple)) else mask,
+        kernel=layer.cell.kernel,
+        recurrent_kernel=layer.cell.recurrent_kernel,
+        bias=layer.cell.bias,
+        mask=mask[0] if isinstance(mask, (list, tuple)) else mask,
         go_backwards=layer.go_backwards,
         zero_output_for_mask=layer.zero_output_for_mask,
     )
@@ -38,7 +38,7 @@ class FusedLSTM(layers.LSTM):
     """
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        fused = fused_inner_loop(self, sequences, initial_state, mask, training)
+        fused = fused_inner_loop(self, sequences, initial_state, mask=mask, training=training)
         return super().inner_loop(sequences, initial_state, mask, training) if fused is None else fused
 
 
@@ -52,5 +52,5 @@ class FusedGRU(layers.GRU):
     """
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        fused = fused_inner_loop(self, sequences, initial_state, mask, training)
+        fused = fused_inner_loop(self, sequences, initial_state, mask=mask, training=training)
         return super().inner_loop(sequences, initial_state, mask, training) if fused is None else fused

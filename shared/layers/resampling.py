@@ -50,7 +50,9 @@ class SpaceToDepth(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        return ops.space_to_depth(inputs, self.size, data_format="channels_last")
+        _, height, width, channels = self.compute_output_shape(inputs.shape)
+        x = ops.reshape(inputs, (-1, height, self.size, width, self.size, inputs.shape[-1]))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -75,7 +77,10 @@ class DepthToSpace(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        return ops.depth_to_space(inputs, self.size, data_format="channels_last")
+        rows, columns = inputs.shape[1:3]
+        _, height, width, channels = self.compute_output_shape(inputs.shape)
+        x = ops.reshape(inputs, (-1, rows, columns, self.size, self.size, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
 
     def compute_output_shape(self, input_shape):
         batch, rows, columns, channels = input_shape

@@ -248,7 +248,7 @@ class TransformerDecoder(TransformerStack):
         """
         x, grown = inputs, []
         for block, cache, memory in zip(self.blocks, caches, fixed, strict=True):
-            x, cache = block.step(x, cache, memory, key_mask, index)
+            x, cache = block.step(x, cache, memory, key_mask=key_mask, index=index)
             grown.append(cache)
         return self.norm(x), grown
 

@@ -186,8 +186,8 @@ class Compare:
         now = datetime.datetime.now()
         directory = self.out or Path("runs") / f"compare-{self.name}-{now:%Y%m%d-%H%M%S}"
         comparison = Comparison(
-            self.name, list(self.recipe_options), backends_named(self.backends), self.repeats, self.agreement_steps,
-            self.native, self.layers, directory,
+            self.name, list(self.recipe_options), backends=backends_named(self.backends), repeats=self.repeats,
+            steps=self.agreement_steps, native=self.native, layers=self.layers, directory=directory,
         )  # fmt: skip
         comparison.run()
         command = shlex.join(["recipes", *sys.argv[1:]])

@@ -48,7 +48,11 @@ class Recorder:
         self.stop = StopRequest()
         self.timer = StepTimer(batches)
         self.epochs = EpochHistory(history_path)
-        self.best = None if patience is None else BestWeights(state, store, self.epochs, patience, averages)
+        self.best = (
+            None
+            if patience is None
+            else BestWeights(state, store, history=self.epochs, patience=patience, averages=averages)
+        )
         divergence = DivergenceCheck(batches, store, remedy)
         self.checkpoints = Checkpointing(
             state=state,

@@ -101,7 +101,7 @@ class Run:
         """
         prepare_optimizer(model)
         averages = AveragedWeights(model) if averages_weights(model.optimizer) else None
-        recorder = self.open_recorder(model, batches, data, phase, patience, averages)
+        recorder = self.open_recorder(model, batches, data, phase, patience=patience, averages=averages)
         arguments = arguments | {
             "callbacks": [*([averages] if averages else []), *arguments.get("callbacks", []), *recorder.callbacks],
             "verbose": 1 if sys.stdout.isatty() else 2,
@@ -164,7 +164,9 @@ class Run:
         if self.config.initial_weights and not phase and start == (0, 0):
             load_initial_weights(models_together(state), self.config.initial_weights)
         with recorder.stop.by_signals():
-            train_epochs(step, recorder, start, epochs or self.config.epochs, after_epoch, callbacks)
+            train_epochs(
+                step, recorder, start, epochs=epochs or self.config.epochs, after_epoch=after_epoch, callbacks=callbacks
+            )
 
     def open_recorder(
         self,

@@ -63,7 +63,7 @@ def load_detection(
     """
     if name == "auto":
         try:
-            return load_detection(preferred, directory, preferred, validation, size, limit)
+            return load_detection(preferred, directory, preferred, validation=validation, size=size, limit=limit)
         except UsageError as error:
             print(f"WARNING: no {preferred}, training on the embedded {DIGIT_SCENES} instead: {error}", file=sys.stderr)
             name = DIGIT_SCENES

@@ -82,7 +82,7 @@ def make_scenes(size: int, counts: dict[str, int] | None = None) -> tuple[dict[s
         scenes = np.empty(((counts or SCENE_COUNTS)[part], size, size, 3), np.uint8)
         boxes, classes_of_boxes = [], []
         for index in range(len(scenes)):
-            scenes[index], its_boxes, its_labels = make_scene(backgrounds, images, labels, size, rng)
+            scenes[index], its_boxes, its_labels = make_scene(backgrounds, images, labels, size=size, rng=rng)
             boxes.append(its_boxes)
             classes_of_boxes.append(its_labels)
         parts[part] = BoxedImages(scenes, *padded_boxes(boxes, classes_of_boxes))

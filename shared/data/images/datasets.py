@@ -139,14 +139,14 @@ def load_images(
         UsageError: the set is not there and cannot be fetched, or is not made of labelled images of one size, or is too
             small.
     """
-    how = (data_directory(directory), size, own_size, needs_classes)
+    how = {"directory": data_directory(directory), "size": size, "own_size": own_size, "needs_classes": needs_classes}
     try:
-        known_as, fingerprint, arrays, facts = read_images(preferred if name == "auto" else name, *how)
+        known_as, fingerprint, arrays, facts = read_images(preferred if name == "auto" else name, **how)
     except UsageError as error:
         if name != "auto":
             raise
         print(f"WARNING: no {preferred}, training on the embedded {EMBEDDED} instead: {error}", file=sys.stderr)
-        known_as, fingerprint, arrays, facts = read_images(EMBEDDED, *how)
+        known_as, fingerprint, arrays, facts = read_images(EMBEDDED, **how)
     name = known_as if name == "auto" else name
     parts = split_images(arrays, "passed_over" in facts, validation)
     for part, images in parts.items():
@@ -174,7 +174,9 @@ def read_images(
     name: str, directory: Path, size: int | None, own_size: bool, needs_classes: bool
 ) -> tuple[str, str, dict[str, np.ndarray], dict[str, Any]]:
     """What to call a set, its fingerprint, its arrays and facts; see `load_images`."""
-    known_as, fingerprint, decode = find_images(name, directory, size, own_size, needs_classes)
+    known_as, fingerprint, decode = find_images(
+        name, directory, size=size, own_size=own_size, needs_classes=needs_classes
+    )
     return known_as, fingerprint, *cached_arrays(cache_directory() / "decoded" / f"{known_as}-{fingerprint}", decode)
 
 

@@ -138,7 +138,7 @@ def load_parallel(name: str, directory: Path | None, limit: int | None = None) -
         f"{kind}{len(train.sources):,} sentence pairs to train on{used}, {len(validation.sources):,} to validate, "
         f"{len(test.sources):,} to test; {passed_over}"
     )
-    return ParallelText(name, train.first(limit), validation, test, found)
+    return ParallelText(name, train=train.first(limit), validation=validation, test=test, found=found)
 
 
 def read_multi30k(directory: Path) -> list[SentencePairs]:

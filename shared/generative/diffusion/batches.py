@@ -79,4 +79,4 @@ class NoisyImageBatches(SeededBatches):
         if self.flip:
             images = random_flip(images, rng)
         batch = LabelledImages(images, self.data.labels[chosen])
-        return noisy_examples(batch, self.prediction, rng, self.classes, self.label_dropout)
+        return noisy_examples(batch, self.prediction, rng, no_label=self.classes, label_dropout=self.label_dropout)

@@ -104,7 +104,7 @@ class JobRun(Run):
             callbacks = [*callbacks, *arguments.get("callbacks", [])]
             Run.fit(self, model, batches, phase=phase, **arguments | {"callbacks": callbacks})
 
-        self.train_main(Training(model, model, batches, loss_on, run), phase)
+        self.train_main(Training(model, state=model, batches=batches, loss_on=loss_on, run=run), phase)
 
     def train(self, step: Callable, batches: SeededBatches, state: dict, phase: str = "", **arguments: Any) -> None:
         def loss_on(*batch: Any) -> float:
@@ -112,7 +112,7 @@ class JobRun(Run):
             return sum(float(value) for name, value in step(*batch).items() if name.endswith("loss"))
 
         run = functools.partial(Run.train, self, step, batches, state, phase=phase, **arguments)
-        self.train_main(Training(models_together(state), state, batches, loss_on, run), phase)
+        self.train_main(Training(models_together(state), state=state, batches=batches, loss_on=loss_on, run=run), phase)
 
     def train_main(self, training: Training, phase: str) -> None:
         """Does what the job asks with the main training; the others only prepare it, or come after it."""
