@@ -10,13 +10,20 @@ import pytest
 from conftest import normal, numbers, refused_in_one_line
 
 from recipes import cnn_cifar10
-from shared.backends.runtime import copied_weights, dtype_policy
+from shared.backends.compiling import compiled_inference
+from shared.backends.runtime import copied_weights, dtype_policy, prepare_backend
 from shared.data.images.datasets import ImageData, LabelledImages
 from shared.generative.evaluation import evaluated_images, labels_like_test, measured_generator
 from shared.generative.evaluation_networks import evaluation_classifier, evaluation_network, imagenet_network
 from shared.generative.options import GenerativeOptions
 from shared.training.options import parse_options
 from shared.training.saving import save_model
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    """Initial weights drawn on the host, which on JAX compiles nothing."""
+    prepare_backend(0, "float32")
 
 
 def image_data(size=16, channels=1):
@@ -104,8 +111,9 @@ def test_features_of_imagenet(channels):
     assert network.facts == {"judge": "efficientnet_lite0-imagenet at 96 pixels"}
     features = network.outputs(data.test.images)["features"]
     assert features.shape == (60, 1280)
-    called = network.model(data.test.images[:2].astype("float32"))["features"]
-    np.testing.assert_allclose(numbers(called), features[:2], 1e-3, 1e-3)
+    call = compiled_inference(network.model, [network.model])  # JAX takes a minute to run it operation by operation
+    called = call(data.test.images.astype("float32"))["features"]
+    np.testing.assert_allclose(numbers(called), features, 1e-3, 1e-3)
 
 
 @pytest.mark.in_turn
