@@ -8,14 +8,13 @@ and so makes images from nothing but noise, of a class that is asked for (classi
     KERAS_BACKEND=jax python recipes/diffusion.py                          Fashion-MNIST, on two CPU cores
     KERAS_BACKEND=jax python recipes/diffusion.py --preset full            CIFAR-10, on one GPU
     KERAS_BACKEND=jax python recipes/diffusion.py --data photos --image-size 32    a folder of images
-    KERAS_BACKEND=jax python recipes/diffusion.py --judge model.keras      measured by a classifier of cnn_cifar10
+    KERAS_BACKEND=jax python recipes/diffusion.py --judge model.keras      evaluated by a classifier of cnn_cifar10
     KERAS_BACKEND=jax recipes predict RUN Sneaker --guidance 3             images of a class; without one, of each
     KERAS_BACKEND=jax python recipes/diffusion.py --out RUN --resume --chain-samples 2000    against 1000 steps of DDPM
 
-The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
-compare only numbers of the same judge. Expect 28 to 30 by that under results/judges, where an untrained network has
-740, and 95 % of the images in their class, after 20 to 42 minutes of training (two cores of an Intel Xeon; longest on
-JAX); sandals come out worst. The recorded runs are under results/diffusion.
+The headline is the Fréchet distance of its images to the test images, in the features of a network trained on ImageNet,
+or of the classifier that --judge names: compare only numbers of the same network. The runs recorded under
+results/diffusion were measured with --judge results/judges/fashion_mnist.keras; sandals come out worst there.
 """
 
 import functools
@@ -44,8 +43,10 @@ from shared.generative.diffusion.samplers import SamplerName, sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler
 from shared.generative.diffusion.schedule import Prediction
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding, attention_heads
-from shared.generative.evaluation import Judge, JudgedOptions, labels_like_test, measured_generator, trained_judge
+from shared.generative.evaluation import labels_like_test, measured_generator
+from shared.generative.evaluation_networks import EvaluationNetwork, evaluation_network
 from shared.generative.metrics import frechet_distance
+from shared.generative.options import GenerativeOptions
 from shared.generative.plots import plot_denoising
 from shared.generative.prediction import pictures_of_class
 from shared.layers.convolution import Convolution
@@ -59,25 +60,25 @@ from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)
-class Config(JudgedOptions):
+class Config(GenerativeOptions):
     """Trains a diffusion model on labelled images, makes images with it, and measures them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {
             "epochs": 6, "batch_size": 50, "learning_rate": 1e-2, "widths": (16, 32), "ema": 0.98, "samples": 200,
-            "train_examples": 2500, "validation": 0.005, "sample_batch": 100,
+            "train_examples": 2500, "test_examples": 1000, "validation": 0.005, "sample_batch": 100,
         },
         "small": {},
         "full": {
             "data": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 4e-4, "widths": (128, 256, 256),
             "depth": 2, "patch": 1, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "steps": 20,
-            "judge_epochs": 20, "sample_batch": 500,
+            "sample_batch": 500,
         },
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = (
-        *JudgedOptions.free_on_resume, "sampler", "steps", "guidance", "chain_samples",
+        *GenerativeOptions.free_on_resume, "sampler", "steps", "guidance", "chain_samples",
     )  # fmt: skip
-    beside_result: ClassVar[tuple[str, ...]] = (*JudgedOptions.beside_result, "chain_samples")
+    beside_result: ClassVar[tuple[str, ...]] = (*GenerativeOptions.beside_result, "chain_samples")
 
     epochs: Count = 6
     batch_size: Count = 64
@@ -174,7 +175,9 @@ def image_sampler(config: Config, model: keras.Model, classes: int, batch_size: 
     )  # fmt: skip
 
 
-def make_and_measure(run: Run, model: keras.Model, judge: Judge, data: ImageData, untrained: list) -> dict[str, float]:
+def make_and_measure(
+    run: Run, model: keras.Model, network: EvaluationNetwork, data: ImageData, untrained: list
+) -> dict[str, float]:
     """Makes images, writes the figures and gives the metrics. `untrained` are the weights before training."""
     config = run.config
 
@@ -182,12 +185,13 @@ def make_and_measure(run: Run, model: keras.Model, judge: Judge, data: ImageData
         return image_sampler(replace(config, **options), model, len(data.classes), config.sample_batch)
 
     draw = sampler()
-    samples, metrics = measured_generator(run, model, draw, judge, data, untrained)
+    samples, metrics = measured_generator(run, model, draw, network, data, untrained)
     if config.chain_samples:
-        labels, real = labels_like_test(data, config.chain_samples, config.seed), judge.look(data.test.images).features
+        labels = labels_like_test(data, config.chain_samples, config.seed)
+        real = network.outputs(data.test.images)["features"]
         for name, steps in (("ddim", 20), ("ddpm", 1000)):
-            images = sampler(sampler=name, steps=steps)(labels)
-            metrics[f"frechet_{name}_{steps}"] = frechet_distance(judge.look(images).features, real)
+            features = network.outputs(sampler(sampler=name, steps=steps)(labels))["features"]
+            metrics[f"frechet_{name}_{steps}"] = frechet_distance(features, real)
     run.save_figure("denoising.png", plot_denoising(draw.chain(samples.labels[:8], stages=11)))
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
     return metrics
@@ -203,19 +207,18 @@ def main(run: Run) -> dict[str, float]:
     )  # fmt: skip
     model = build_model(config, data)
     untrained = copied_weights(model)
-    judge = Judge(config.judge, data) if config.judge else None
 
     rate = WarmupCosine(config.learning_rate, config.epochs * len(batches), config.warmup)
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
     model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
     model.summary()
+    network = evaluation_network(config, data)
     validation = noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes)
     identity = f"{data.name} {data.fingerprint}"
     run.fit(model, batches, data=identity, validation_data=validation, validation_batch_size=100)
-    judge = judge or trained_judge(run, data, config.judge_epochs)
-    metrics = make_and_measure(run, model, judge, data, untrained)
+    metrics = make_and_measure(run, model, network, data, untrained)
     facts = config.facts("prediction", "sampler", "steps", "guidance") | {"classes": data.classes}
-    return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
+    return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **network.facts)
 
 
 def predictor(run: FinishedRun) -> Callable:

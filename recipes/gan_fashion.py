@@ -10,11 +10,12 @@ Mescheder et al. 2018, https://arxiv.org/abs/1801.04406); a moving average of th
     KERAS_BACKEND=jax python recipes/gan_fashion.py                          Fashion-MNIST, on two CPU cores
     KERAS_BACKEND=jax python recipes/gan_fashion.py --preset full            CIFAR-10, on one GPU
     KERAS_BACKEND=jax python recipes/gan_fashion.py --data photos --image-size 32    a folder of images
-    KERAS_BACKEND=jax python recipes/gan_fashion.py --judge model.keras      measured by a classifier of cnn_cifar10
+    KERAS_BACKEND=jax python recipes/gan_fashion.py --judge model.keras      evaluated by a classifier of cnn_cifar10
     KERAS_BACKEND=jax recipes predict RUN Sneaker --count 10                 images of a class; without one, of each
 
-The headline is the Fréchet distance of its images to the test images, in the features of the judge, a classifier:
-compare only numbers of the same judge. The recorded runs are under results/gan_fashion.
+The headline is the Fréchet distance of its images to the test images, in the features of a network trained on ImageNet,
+or of the classifier that --judge names: compare only numbers of the same network. The runs recorded under
+results/gan_fashion were measured with --judge results/judges/fashion_mnist.keras.
 """
 
 import sys
@@ -37,11 +38,13 @@ from shared.backends.optimizers import built_optimizer
 from shared.backends.runtime import copied_model, copied_weights
 from shared.backends.steps import compiled_step
 from shared.data.images.datasets import ImageData
-from shared.generative.evaluation import Judge, JudgedOptions, measured_generator, trained_judge
+from shared.generative.evaluation import measured_generator
+from shared.generative.evaluation_networks import evaluation_network
 from shared.generative.gan_batches import AdversarialBatches
 from shared.generative.gan_losses import AdversarialLoss, critic_loss, generator_loss, slope_penalty
 from shared.generative.gan_sampling import EpochSheets, NoiseSampler, warn_if_collapsed
 from shared.generative.modulation import ClassModulation
+from shared.generative.options import GenerativeOptions
 from shared.generative.plots import plot_rows
 from shared.generative.prediction import pictures_of_class
 from shared.generative.spectral import SpectralNormalization
@@ -57,19 +60,19 @@ from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)
-class Config(JudgedOptions):
+class Config(GenerativeOptions):
     """Trains a generator of labelled images against a critic, makes images with it, and measures them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {
             "epochs": 16, "batch_size": 50, "learning_rate": 2e-3, "critic_learning_rate": 2e-3, "widths": (16, 32),
             "critic_widths": (16, 32), "latent": 32, "ema": 0.98, "samples": 200, "train_examples": 2500,
+            "test_examples": 1000,
         },
         "small": {},
         "full": {
             "data": "cifar10", "epochs": 200, "batch_size": 128, "learning_rate": 2e-4, "critic_learning_rate": 2e-4,
             "widths": (128, 256, 512), "critic_widths": (64, 128, 256, 512), "latent": 128, "ema": 0.9999, "flip": True,
-            "judge_epochs": 20,
         },
     }  # fmt: skip
 
@@ -204,25 +207,25 @@ def main(run: Run) -> dict[str, float]:
     batches = AdversarialBatches(
         data.train, config.batch_size, config.seed, latent=config.latent, critic_steps=config.critic_steps,
         conditional=config.class_conditional, flip=config.flip and data.mirrored,
-        penalty_every=config.penalty_every if config.r1 or config.loss == "wgan_gp" else 0)  # fmt: skip
-    judge = Judge(config.judge, data) if config.judge else None
+        penalty_every=config.penalty_every if config.r1 or config.loss == "wgan_gp" else 0,
+    )  # fmt: skip
     step, state = adversarial_step(config, build_model(config, data), config.epochs * len(batches))
     generator = state["average"]
     untrained = copied_weights(generator)
     generator.summary()
     sampler = NoiseSampler(generator, config.latent, config.class_conditional, config.sample_batch, config.seed)
     sheets = EpochSheets(run, sampler, data)
+    network = evaluation_network(config, data)
     run.train(step, batches, state, data=f"{data.name} {data.fingerprint}", after_epoch=sheets)
 
-    judge = judge or trained_judge(run, data, config.judge_epochs)
-    samples, metrics = measured_generator(run, generator, sampler, judge, data, untrained, config.class_conditional)
+    samples, metrics = measured_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
     run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "from one to another"))
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()
     facts = config.facts("loss", "spectral_norm", "r1", "class_conditional")
     facts["classes"] = data.classes if config.class_conditional else None
     facts["collapsed"] = warn_if_collapsed(metrics["diversity"])
-    return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **judge.facts())
+    return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **network.facts)
 
 
 def predictor(run: FinishedRun) -> Callable:

@@ -25,11 +25,11 @@ SMALLEST = {
     "cnn_cifar10": ("--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--learning-rate", "0.0005"),
     "diffusion": (
         "--data", "mnist5k", "--train-examples", "1000", "--epochs", "1", "--samples", "40",
-        "--learning-rate", "0.00001",
+        "--test-examples", "100", "--learning-rate", "0.00001",
     ),
     "gan_fashion": (
         "--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--samples", "40",
-        "--learning-rate", "0.00001", "--critic-learning-rate", "0.00001",
+        "--test-examples", "100", "--learning-rate", "0.00001", "--critic-learning-rate", "0.00001",
     ),
     "transfer_learning": (
         "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",

@@ -10,7 +10,7 @@ KERNEL_BLOCK = 1000
 
 COLLAPSED = 0.3
 """Generated images with less `diversity` than this have collapsed: a thousand that are copies of a hundred real ones
-have 0.23 to 0.32, by the pixels of Fashion-MNIST, digits and CIFAR-10."""
+have 0.22 to 0.35, by the pixels of Fashion-MNIST, digits and CIFAR-10 and by their features of EfficientNet-Lite0."""
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:

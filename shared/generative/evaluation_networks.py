@@ -1,0 +1,111 @@
+"""Evaluation networks, in whose features generated images are compared with real ones."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from shared.backends.runtime import dtype_policy
+from shared.data.images.datasets import ImageData
+from shared.data.places import file_hash
+from shared.errors import UsageError
+from shared.generative.options import GenerativeOptions
+from shared.images.backbones.pretrained import PACKAGED, load_backbone
+from shared.training.saving import read_model
+
+INPUT_SIZES = {PACKAGED: 96, "inceptionv3": 299}
+"""Height and width, in pixels, that a network trained on ImageNet is given images in; 224 for all others. At 96,
+EfficientNet-Lite0 takes about an eighth of the time that it takes at 224."""
+
+
+class EvaluationNetwork(NamedTuple):
+    """A pretrained network that computes in float32, whatever the precision of the run.
+
+    Distances in the features of two networks do not compare, nor do distances of sets of other sizes.
+    """
+
+    model: keras.Model
+    """From pixels in 0..255, (batch, height, width, channels), to "features" (batch, features) and, where it is a
+    classifier of the data, "logits" (batch, classes)."""
+    facts: dict[str, str]
+    """What names it in a result: "judge", and the hash of a file, "judge_sha256"."""
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of the model for images (examples, height, width, channels) in uint8."""
+        return self.model.predict(images, batch_size=100, verbose=0)
+
+
+def evaluation_network(config: GenerativeOptions, data: ImageData) -> EvaluationNetwork:
+    """The classifier in the file `--judge`, or else the network `--backbone`, trained on ImageNet.
+
+    Build it after what is to be trained: it draws seeds too, which would give that other initial weights.
+
+    Raises:
+        UsageError: it cannot be read or downloaded, or does not fit the images.
+    """
+    if config.judge:
+        return evaluation_classifier(config.judge, data)
+    return imagenet_network(config.backbone, data.test.images.shape[1:])
+
+
+def evaluation_classifier(path: Path, data: ImageData) -> EvaluationNetwork:
+    """A classifier of the data. Its features are the inputs of its last dense layer.
+
+    Args:
+        path: a .keras file, such as the one that the recipe cnn_cifar10 writes.
+        data: images of the kind that it classifies.
+
+    Raises:
+        UsageError: the file cannot be read, or is no such classifier, or one of other images or classes.
+    """
+    try:
+        model = in_float32(read_model(path, compile=False))
+        facts = {"judge": str(path), "judge_sha256": file_hash(path)}
+        dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
+        found = (model.input_shape[1:], model.output_shape[-1])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"--judge {path} cannot be used ({reason}): give the model.keras of cnn_cifar10") from None
+    if not dense or found != (data.train.images.shape[1:], len(data.classes)):
+        source = "PATH --image-size N" if data.name == "folder" else data.name
+        remedy = f"train one with  recipes/cnn_cifar10.py --data {source}  or leave --judge out"
+        raise UsageError(f"--judge {path} does not classify images like those of {data.name}: {remedy}")
+    outputs = {"features": dense[-1].input, "logits": model.outputs[0]}
+    return EvaluationNetwork(keras.Model(model.inputs, outputs), facts)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """A copy that computes in float32, whatever the precision of the model was."""
+
+    def remade(layer):
+        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=remade, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def imagenet_network(backbone: str, image_shape: tuple[int, int, int]) -> EvaluationNetwork:
+    """A network trained on ImageNet. Its features are those before its classifier, averaged over the image.
+
+    It fits any images, which are resized to `INPUT_SIZES`. Distances in the features of "inceptionv3" are of the usual
+    kind, but do not compare with published ones, which are in those of another Inception, on sets of other sizes.
+
+    Args:
+        backbone: see `load_backbone`.
+        image_shape: (height, width, channels), of one channel or three.
+
+    Raises:
+        UsageError: there is no such network, or its weights cannot be had.
+    """
+    size = INPUT_SIZES.get(backbone, 224)
+    with dtype_policy("float32"):
+        network, weights = load_backbone(backbone, size)
+        pixels = keras.Input(image_shape)
+        x = layers.Concatenate()([pixels] * 3) if image_shape[-1] == 1 else pixels
+        # Left to itself, Keras 3.15's Resizing makes the layers behind it run as in training.
+        x = network(layers.Resizing(size, size, antialias=True)(x, training=False))
+        model = keras.Model(pixels, {"features": layers.GlobalAveragePooling2D()(x)})
+    return EvaluationNetwork(model, {"judge": f"{weights} at {size} pixels"})
