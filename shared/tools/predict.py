@@ -130,13 +130,14 @@ def read_options(run: FinishedRun, predict: Callable, signature: Signature, word
     fields = [("inputs", inputs, ()), ("json", as_json, False), *options]
     form = dataclasses.make_dataclass("Prediction", fields, kw_only=True)
     description = inspect.getdoc(predict)
+    end = words.index("--") if "--" in words else len(words)  # whatever follows is an input, even if it begins with -
     found, further = parse_command_line(
-        form, words, prog=f"recipes predict {run.directory}", description=description, return_unknown_args=True
+        form, words[:end], prog=f"recipes predict {run.directory}", description=description, return_unknown_args=True
     )
     for word in further:  # inputs behind options
         if word.startswith("-") and word != "-":
             raise UsageError(f"unrecognized: {word} (see --help)")
-    return vars(found) | {"inputs": (*found.inputs, *further)}
+    return vars(found) | {"inputs": (*found.inputs, *further, *words[end + 1 :])}
 
 
 def inputs_named(word: str, signature: Signature) -> Iterator[Input]:

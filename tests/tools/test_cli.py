@@ -57,7 +57,13 @@ def test_doctor_finds_prepared_data(capsys, real_data):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["record"], ["record", "nowhere"], ["list", "--loud"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["nonsense"], ["record"], ["record", "nowhere"], ["list", "--loud"]),
+        *(["predict"], ["predict", "nowhere"], ["predict", "--loud", "nowhere"]),
+    ],
+)
 def test_wrong_use(run_python, arguments):
     process = recipes(run_python, *arguments)
     assert process.returncode == 2

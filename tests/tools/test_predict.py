@@ -13,6 +13,7 @@ from PIL import Image
 
 from shared.errors import UsageError
 from shared.tools import predict
+from shared.tools.cli import main
 from shared.tools.predict import open_predictor, predict_from
 from shared.training.options import Options
 from shared.training.predictors import (
@@ -272,6 +273,38 @@ def test_help_says_what_the_options_mean(ask, capsys):
     assert "Finds objects." in text
     assert "images, folders of them, or - for an image from standard input" in text
     assert "--confidence FLOAT Lowest score of a detection. (default: 0.25)" in text
+
+
+def test_the_command_line(ask, monkeypatch, capsys, tmp_path):
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["recipes", "predict", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    ask(translate, "a")
+    run = str(tmp_path / "run")
+    assert command(run, "a", "--beams", "2", "--", "-b") == (0, "A 2\n-B 2\n", "")
+    assert command(run, "a", "--beams", "x")[0] == 2
+    code, out, _ = command(run, "--help")
+    assert (code, "--beams" in out) == (0, True), "what this run can do"
+    assert "predict RUN --help" in command("--help")[1]
+    ask(classify, "-", said=png("red"))
+    code, out, err = command(run, "gone.png")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: gone.png cannot be read as an image")
+    monkeypatch.setattr(predict, "predict_from", interrupted)
+    assert command(run, "a") == (130, "", "")
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def png(colour):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4), colour).save(content, format="PNG")
+    return content.getvalue()
 
 
 @pytest.mark.parametrize(
