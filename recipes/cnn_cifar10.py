@@ -9,8 +9,7 @@ for Image Recognition" (https://arxiv.org/abs/1512.03385), shortened so that it 
     KERAS_BACKEND=jax python recipes/cnn_cifar10.py --preset full          CIFAR-10, on one GPU
     KERAS_BACKEND=jax recipes predict RUN new.jpg                          the classes of other images
 
-Expect 88.1 % of the CIFAR-10 test images told right after 14 minutes of training (TensorFlow 2.21, two cores of an AMD
-EPYC, seed 0). The recorded runs are under results/cnn_cifar10.
+The recorded runs are under results/cnn_cifar10.
 """
 
 import sys

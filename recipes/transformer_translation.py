@@ -12,9 +12,8 @@ checkpoints does, and is in each checkpoint already. Search is by beams, with ke
     KERAS_BACKEND=jax recipes predict RUN "Ein Hund läuft."                              translates
     KERAS_BACKEND=jax recipes predict RUN - < german.txt                                 line by line
 
-Expect a BLEU of 39 on test_2016_flickr, in 23 minutes on PyTorch (two cores of an AMD EPYC), 30 on TensorFlow and 31
-on JAX (of an Intel Xeon). What it never read in a description of a photograph, it cannot translate. The recorded runs
-are under results/transformer_translation.
+What it never read in a description of a photograph, it cannot translate. The recorded runs are under
+results/transformer_translation.
 """
 
 import functools

@@ -11,7 +11,7 @@ from scratch.
     KERAS_BACKEND=jax python recipes/yolo_detection.py --preset full          blood cells, on one GPU
     KERAS_BACKEND=jax recipes predict RUN new.jpg                             draws what it finds in other images
 
-Expect 0.88 mAP@50 on the test images of BCCD after 30 minutes (JAX 0.10, two cores of an AMD EPYC; see results/).
+The recorded runs are under results/yolo_detection.
 """
 
 import functools
