@@ -3,12 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from conftest import numbers
+from conftest import gradients_of, numbers
 from keras import layers, ops
 
-from shared.backends.gradients import value_and_grad
 from shared.backends.pooling import max_pooling
-from shared.backends.steps import compiled_step
 from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
@@ -54,12 +52,6 @@ def computed(function, *arrays, **options):
     """What a function of tensors makes of arrays, as arrays."""
     results = compiled(lambda *tensors: function(*tensors, **options))(*map(ops.convert_to_tensor, arrays))
     return keras.tree.map_structure(numbers, results)
-
-
-def gradients_of(function, variables):
-    """The value of a function of variables, and its gradients, as arrays."""
-    value, gradients = compiled_step(lambda: value_and_grad(function, variables))()
-    return numbers(value), [numbers(gradient) for gradient in gradients]
 
 
 def anchors_of(size):
@@ -489,6 +481,7 @@ def small_detector(size=64, classes=2, width=16):
     return keras.Model(inputs, layers.Concatenate(axis=1, dtype="float32")(outputs))
 
 
+@pytest.mark.in_turn
 def test_learns_four_images_by_heart(tmp_path):
     images, targets = painted()
     keras.utils.set_random_seed(0)

@@ -196,6 +196,7 @@ def test_predictions_of_the_unet_have_the_shape_of_the_images(options, shape):
     assert build_model(Config.for_preset("smoke", **options), digits(*shape)).output_shape == (None, *shape)
 
 
+@pytest.mark.in_turn
 def test_all_of_the_unet_learns_is_saved_and_heeded(tmp_path):
     shape = (7, 9, 3)
     config = Config.for_preset("smoke", widths=(16, 24), patch=1, attention=1, dropout=0.1)

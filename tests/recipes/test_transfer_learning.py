@@ -31,6 +31,7 @@ def result_of(process):
     return json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
     process = run_recipe("transfer_learning", "--preset", "smoke", "--out", "run", check=0)
@@ -60,6 +61,7 @@ def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
     assert "torn.jpg cannot be read as an image" in refused.stderr.splitlines()[-1]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv2"])
 def test_the_upper_half_learns_but_no_batch_normalization(name):
     backbone, _ = load_backbone(name, 32, pretrained=False)
@@ -101,6 +103,7 @@ def weights(path):
     return keras.saving.load_model(path).get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_killed_while_fine_tuning_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe):
     run_recipe("transfer_learning", *TINY, "--out", "whole", check=0)

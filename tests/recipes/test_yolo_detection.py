@@ -6,10 +6,11 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import directory_with
+from conftest import directory_with, gradients_of
 from PIL import Image
 
 from recipes.yolo_detection import Config, build_model
+from shared.detection.losses import DetectionLoss
 from shared.detection.plots import annotated_picture
 from shared.errors import UsageError
 
@@ -20,6 +21,7 @@ def blood_cells():
     return directory_with("tfds/bccd")
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
     process = run_recipe("yolo_detection", "--preset", "smoke", "--out", "run", check=0)
@@ -85,12 +87,9 @@ def test_networks_are_as_large_as_published():
         assert model.output_shape == (None, 64 + 16 + 4, 64 + 80)
 
 
+@pytest.mark.in_turn
 def test_all_of_the_network_learns_and_is_saved(tmp_path):
     """Every weight has a gradient, and the same outputs come of the saved model."""
-    from test_detection import gradients_of
-
-    from shared.detection.losses import DetectionLoss
-
     keras.utils.set_random_seed(0)
     config = Config.for_preset("small", image_size=64)
     model = build_model(config, classes=3)

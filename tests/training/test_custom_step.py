@@ -11,6 +11,7 @@ import signal
 import sys
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -623,7 +624,7 @@ def test_stopped_or_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_pyt
 
     with pytest.raises(Interrupted, match="--resume"):
         train(Config(out=tmp_path / "stopped"), number=3, event=lambda: signal.raise_signal(signal.SIGTERM))
-    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+    paths = os.pathsep.join(map(str, (PROJECT, PROJECT / "tests", Path(__file__).parent)))
     assert run_python("-c", KILLED, tmp_path / "killed", PYTHONPATH=paths).returncode == -signal.SIGKILL
     assert newest(tmp_path / "killed") == "step-000000007.npz"
     for name in ("stopped", "killed"):
