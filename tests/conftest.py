@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.request
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,8 @@ def pytest_cmdline_main(config):
     wanted = os.environ.get("RECIPES_TEST_BACKENDS", ",".join(BACKENDS) if os.environ.get("CI") else "").split(",")
     if failing := [name for name in missing if name in wanted]:
         raise pytest.UsageError(f"not installed, so not tested: {', '.join(failing)}")
+    if config.option.update_golden:  # by one process
+        os.environ.setdefault("KERAS_BACKEND", installed_backends()[0])
     if "KERAS_BACKEND" not in os.environ and not config.option.collectonly:
         config.option.dist = "each"
         # PyTorch's threads wait for each other at each operation, too long where other processes keep them waiting.
@@ -129,6 +131,9 @@ def pytest_report_header():
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/recipes/golden.json anew, and show what changed"
+    )
 
 
 def pytest_configure(config):
@@ -173,20 +178,28 @@ def pytest_runtest_setup(item):
 def pytest_runtest_call(item):
     result = yield
     seconds = processor_seconds() - item.started
-    item.user_properties.append((os.environ.get("KERAS_BACKEND", ""), seconds))
+    item.user_properties.append(("seconds", (os.environ.get("KERAS_BACKEND"), seconds)))
     if seconds > MOST_SECONDS and not item.get_closest_marker("slow"):
         pytest.fail(f"took {seconds:.0f} s of processor time: make it smaller, or mark it slow", pytrace=False)
     return result
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    spent = Counter()
+    spent, contracts = Counter(), defaultdict(Counter)
     for report in terminalreporter.stats.get("passed", ()):
-        for name, seconds in report.user_properties:
-            spent[report.nodeid, name] += seconds
-    costly = [(test, round(seconds)) for (test, name), seconds in spent.most_common(config.option.durations or 0)]
-    for test, seconds in costly:
-        terminalreporter.write_line(f"{seconds:4} s of processor time  {test}")
+        for name, value in report.user_properties:
+            if name == "golden":
+                terminalreporter.write_line(f"golden.json: {value}")
+                continue
+            backend, seconds = value
+            spent[f"{report.nodeid} on {backend}"] += seconds
+            if report.nodeid.startswith("tests/recipes/test_recipes.py"):
+                contracts[report.nodeid.partition("[")[2].rstrip("]")][backend] += seconds
+    for recipe, each in contracts.items():
+        shown = ", ".join(f"{backend} {seconds:.0f} s" for backend, seconds in each.items())
+        terminalreporter.write_line(f"processor time of the contract of {recipe}: {shown}")
+    for test, seconds in spent.most_common(config.option.durations or 0):
+        terminalreporter.write_line(f"{seconds:4.0f} s of processor time  {test}")
     skipped = terminalreporter.stats.get("skipped", ())
     if left := sum(SLOW in str(report.longrepr) for report in skipped):
         terminalreporter.write_line(f"{left} slow tests not run: --slow", yellow=True, bold=True)
