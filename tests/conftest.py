@@ -7,6 +7,7 @@ in smaller without. Any other that takes more than MOST_SECONDS of processor tim
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,17 @@ def numbers(tensor) -> np.ndarray:
     import keras  # the process that only starts a worker for each backend does without
 
     return keras.ops.convert_to_numpy(tensor)
+
+
+def finish_untrained(recipe: str, config, model, **facts) -> None:
+    """Leaves in `config.out` what a finished run does, of a model that was never trained."""
+    from shared.training.run import Run
+    from shared.training.saving import save_model
+
+    run = Run(recipe, config)
+    save_model(model, run.directory / "model.keras")
+    (run.directory / "result.json").write_text(json.dumps({"metrics": {}, **facts}), encoding="utf-8")
+    run.lock.release(force=True)
 
 
 def gradients_of(function, variables) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -75,7 +75,7 @@ def test_offline_trains_on_the_embedded_digits_and_says_so(run_recipe, offline):
 IMPORTS = """
 import sys
 import recipes.cnn_cifar10 as recipe
-recipe.main(recipe.Config.for_preset("smoke", data="mnist5k", epochs=1, train_examples=200))
+recipe.main(recipe.Config.for_preset("smoke", data="mnist5k", epochs=1, train_examples=200, widths=(4,)))
 print("imported", *sorted({"tensorflow", "torch"} & set(sys.modules)))
 """
 

@@ -392,6 +392,7 @@ def batches_of(config, data):
     )
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "options",
     [

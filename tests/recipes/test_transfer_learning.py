@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, finish_untrained, refused_in_one_line
 from PIL import Image
 
-from recipes.transfer_learning import Config, build_model, compile_model, train_head, unfreeze
+from recipes.transfer_learning import Config, build_model, compile_model, main, train_head, unfreeze
 from shared.data.images.datasets import ImageData, LabelledImages
 from shared.errors import UsageError
 from shared.images.backbones.pretrained import load_backbone
@@ -62,6 +63,23 @@ def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
 
 
 @pytest.mark.in_turn
+@pytest.mark.once
+def test_files_are_classified(tmp_path, capsys):
+    backbone, _ = load_backbone("efficientnet_lite0", 32, pretrained=False)
+    images = LabelledImages(np.zeros((4, 24, 24, 3), "uint8"), np.arange(4))
+    model = build_model(config := Config.for_preset("smoke", out=tmp_path / "run", image_size=32),
+                        SimpleNamespace(train=images, classes=list("abcd")), backbone)  # fmt: skip
+    finish_untrained("transfer_learning", config, model, classes=list("abcd"))
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "blue.png")
+    (tmp_path / "torn.jpg").write_bytes(b"torn")
+    with refused_in_one_line("torn.jpg cannot be read as an image"):
+        main(replace(config, resume=True, predict=(tmp_path / "torn.jpg", tmp_path / "blue.png")))
+    line = capsys.readouterr().out.splitlines()[-1]
+    guesses = line.removeprefix(f"{tmp_path}/blue.png: ").split(", ")
+    assert len(guesses) == 3
+    assert all(guess.rpartition(" ")[0] in "abcd" for guess in guesses)
+
+
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv2"])
 def test_the_upper_half_learns_but_no_batch_normalization(name):
     backbone, _ = load_backbone(name, 32, pretrained=False)

@@ -170,6 +170,7 @@ def test_with_a_cache_as_without(positions):
     np.testing.assert_allclose(found.scores.ravel(), expected, rtol=1e-4)
 
 
+@pytest.mark.in_turn
 def test_translations_do_not_depend_on_the_batch():
     model, _ = random_model()
     translate = Translator(model, Subwords(train_subwords(LINES, 300)), beams=2, length_penalty=1.0)

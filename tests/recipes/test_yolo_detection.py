@@ -1,15 +1,16 @@
 """The object detector as people run it: as a script, in a process of its own."""
 
+import dataclasses
 import json
 import math
 
 import keras
 import numpy as np
 import pytest
-from conftest import directory_with, gradients_of
+from conftest import directory_with, finish_untrained, gradients_of, refused_in_one_line
 from PIL import Image
 
-from recipes.yolo_detection import Config, build_model
+from recipes.yolo_detection import Config, build_model, main
 from shared.detection.losses import DetectionLoss
 from shared.detection.plots import annotated_picture
 from shared.errors import UsageError
@@ -66,6 +67,30 @@ def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path):
     assert "torn.jpg cannot be read as an image" in mixed.stderr.splitlines()[-1]
     report = json.loads((tmp_path / "run/predictions.json").read_text())
     assert [entry["file"] for entry in report] == ["more/red.png", "blue.png"]
+
+
+@pytest.mark.once
+def test_what_is_found_in_files_is_drawn_and_written(tmp_path):
+    config = Config.for_preset("smoke", out=tmp_path / "run", image_size=64, confidence=1e-4)
+    finish_untrained("yolo_detection", config, build_model(config, 2), classes=["a", "b"])
+    for name, size in {"blue.png": (300, 200), "more/red.png": (40, 90)}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, "navy").save(tmp_path / name)
+    (tmp_path / "torn.jpg").write_bytes(b"torn")
+    chosen = tuple(tmp_path / name for name in ("torn.jpg", "more", "blue.png"))
+    with refused_in_one_line("torn.jpg cannot be read as an image"):
+        main(dataclasses.replace(config, resume=True, predict=chosen))
+    report = json.loads((tmp_path / "run/predictions.json").read_text())
+    assert [entry["file"] for entry in report] == [str(tmp_path / name) for name in ("more/red.png", "blue.png")]
+    for entry, size in zip(report, [(40, 90), (300, 200)], strict=True):
+        with Image.open(entry["drawn"]) as drawn:
+            assert drawn.size == size == (entry["width"], entry["height"])
+        for found in entry["objects"]:
+            left, top, right, bottom = found["box"]
+            assert 0 <= left <= right <= size[0]
+            assert 0 <= top <= bottom <= size[1]
+            assert found["class"] in "ab"
+    assert any(entry["objects"] for entry in report)
 
 
 @pytest.mark.once

@@ -733,7 +733,7 @@ def test_noise_is_silenced():
 
 
 @pytest.mark.skipif(keras.config.backend() not in BY_HAND, reason="nothing by hand on this backend")
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", all_but_one_slow([1, 2], 1))
 def test_the_benchmark_by_hand_trains_as_keras_does(depth):
     import runpy
 
