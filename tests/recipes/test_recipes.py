@@ -145,7 +145,7 @@ def test_the_first_steps_are_golden_and_resumed_with_the_same_bits(recipe, tmp_p
         for deviation in deviations(course, golden.get(recipe, {}).get(phase, none))
     ]
     if not request.config.option.update_golden:
-        assert found == []
+        assert found == [], "where the change is meant: python -m pytest tests/recipes --update-golden"
         assert courses.keys() == golden[recipe].keys()
         return
     request.node.user_properties += [("golden", line) for line in found]
