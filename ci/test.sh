@@ -2,6 +2,7 @@
 # Installs the project with one extra, or several joined by commas, and runs the tests on those backends.
 #   ci/test.sh all            what the README says
 #   ci/test.sh jax            JAX alone: neither TensorFlow nor PyTorch is installed
+#   ci/test.sh all --slow     the tests marked slow, too; any further options are pytest's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-all}
@@ -34,4 +35,4 @@ else
   export RECIPES_TEST_BACKENDS=$extras
 fi
 export CI=true
-python -m pytest --durations 30
+python -m pytest --durations 30 "${@:2}"

@@ -2,7 +2,8 @@
 
 A test marked `once` does not depend on the backend and runs on one of them only. One marked `in_turn` is costly, and
 what it tests is tested on every backend in smaller too: it runs on one of them, on another for each next parameter;
-without parameters, its name decides on which.
+without parameters, its name decides on which. One marked `slow` runs with `--slow` only, and what it tests is tested
+in smaller without. Any other that takes more than MOST_SECONDS of processor time fails.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 import zlib
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,12 @@ from shared.backends.choice import BACKENDS, installed_backends
 from shared.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+MOST_SECONDS = 60.0
+"""Processor time that a test may take unless it is marked slow, in seconds, its fixtures and processes included. It
+should take less than a third of that; the rest is for slow machines."""
+
+SLOW = "slow, needs --slow"
 
 SMALLEST = {
     "cnn_cifar10": ("--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--learning-rate", "0.0005"),
@@ -83,12 +91,28 @@ def numbers(tensor) -> np.ndarray:
     return keras.ops.convert_to_numpy(tensor)
 
 
+def gradients_of(function, variables) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The value of a function of variables, and its gradients, as arrays."""
+    from shared.backends.gradients import value_and_grad
+    from shared.backends.steps import compiled_step
+
+    value, gradients = compiled_step(lambda: value_and_grad(function, variables))()
+    return numbers(value), [numbers(gradient) for gradient in gradients]
+
+
+def all_but_one_slow(names, one) -> list:
+    """Parameters of a test that all but one are slow for."""
+    return [name if name == one else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     missing = [name for name in BACKENDS if name not in installed_backends()]
     wanted = os.environ.get("RECIPES_TEST_BACKENDS", ",".join(BACKENDS) if os.environ.get("CI") else "").split(",")
     if failing := [name for name in missing if name in wanted]:
         raise pytest.UsageError(f"not installed, so not tested: {', '.join(failing)}")
+    if config.option.update_golden:  # by one process
+        os.environ.setdefault("KERAS_BACKEND", installed_backends()[0])
     if "KERAS_BACKEND" not in os.environ and not config.option.collectonly:
         config.option.dist = "each"
         # PyTorch's threads wait for each other at each operation, too long where other processes keep them waiting.
@@ -105,9 +129,17 @@ def pytest_report_header():
     ]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/recipes/golden.json anew, and show what changed"
+    )
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
     config.addinivalue_line("markers", "in_turn: costly; runs on one of the backends, each parameter on another")
+    config.addinivalue_line("markers", "slow: runs with --slow only; what it tests is tested in smaller without")
 
 
 def belongs_to(item, backend):
@@ -126,6 +158,51 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput") and (backend := os.environ.get("KERAS_BACKEND")):
         config.hook.pytest_deselected(items=[item for item in items if not belongs_to(item, backend)])
         items[:] = [item for item in items if belongs_to(item, backend)]
+    for item in items:
+        if item.get_closest_marker("slow") and not config.option.slow:
+            item.add_marker(pytest.mark.skip(reason=SLOW))
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and its ended children so far, in seconds."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    item.started = processor_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    result = yield
+    seconds = processor_seconds() - item.started
+    item.user_properties.append(("seconds", (os.environ.get("KERAS_BACKEND"), seconds)))
+    if seconds > MOST_SECONDS and not item.get_closest_marker("slow"):
+        pytest.fail(f"took {seconds:.0f} s of processor time: make it smaller, or mark it slow", pytrace=False)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    spent, contracts = Counter(), defaultdict(Counter)
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, value in report.user_properties:
+            if name == "golden":
+                terminalreporter.write_line(f"golden.json: {value}")
+                continue
+            backend, seconds = value
+            spent[f"{report.nodeid} on {backend}"] += seconds
+            if report.nodeid.startswith("tests/recipes/test_recipes.py"):
+                contracts[report.nodeid.partition("[")[2].rstrip("]")][backend] += seconds
+    for recipe, each in contracts.items():
+        shown = ", ".join(f"{backend} {seconds:.0f} s" for backend, seconds in each.items())
+        terminalreporter.write_line(f"processor time of the contract of {recipe}: {shown}")
+    for test, seconds in spent.most_common(config.option.durations or 0):
+        terminalreporter.write_line(f"{seconds:4.0f} s of processor time  {test}")
+    skipped = terminalreporter.stats.get("skipped", ())
+    if left := sum(SLOW in str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(f"{left} slow tests not run: --slow", yellow=True, bold=True)
 
 
 def directory_with(data: str) -> Path:

@@ -3,33 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from conftest import numbers
+from conftest import gradients_of, numbers
 from keras import layers, ops
 
-from shared.backends.gradients import value_and_grad
 from shared.backends.pooling import max_pooling
-from shared.backends.steps import compiled_step
 from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
 from shared.detection.decoding import DetectionDecoder, Detections, decode_outputs, suppress_overlapping
-from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
+from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution
 from shared.detection.losses import DetectionLoss, distribution_focal_loss
 from shared.detection.metrics import detection_metrics
-
-CASES = {
-    "convolution": (lambda **kw: NormalizedConvolution(6, 3, **kw), (2, 8, 8, 3), (2, 8, 8, 6)),
-    "convolution strided": (lambda **kw: NormalizedConvolution(6, 3, 2, **kw), (2, 8, 6, 3), (2, 4, 3, 6)),
-    "cross stage": (lambda **kw: CrossStageBlock(8, depth=2, **kw), (2, 4, 6, 3), (2, 4, 6, 8)),
-    "cross stage plain": (lambda **kw: CrossStageBlock(8, shortcut=False, **kw), (2, 4, 4, 3), (2, 4, 4, 8)),
-    "pyramid pooling": (lambda **kw: PyramidPooling(6, **kw), (2, 6, 4, 4), (2, 6, 4, 6)),
-    "head": (lambda **kw: DetectionHead(3, 8, 6, **kw), (2, 2, 4, 5), (2, 8, 67)),
-}
-
-
-@pytest.fixture(params=CASES)
-def case(request):
-    return CASES[request.param]
 
 
 def random(shape, seed=0):
@@ -56,43 +40,8 @@ def computed(function, *arrays, **options):
     return keras.tree.map_structure(numbers, results)
 
 
-def gradients_of(function, variables):
-    """The value of a function of variables, and its gradients, as arrays."""
-    value, gradients = compiled_step(lambda: value_and_grad(function, variables))()
-    return numbers(value), [numbers(gradient) for gradient in gradients]
-
-
 def anchors_of(size):
     return tuple(map(numbers, anchor_grid(size)))
-
-
-def test_layers_save_load_and_learn(case, tmp_path):
-    make, input_shape, output_shape = case
-    model = keras.Sequential([keras.Input(input_shape[1:]), make()])
-    assert model.output_shape == (None, *output_shape[1:])
-    for index, variable in enumerate(model.weights):
-        variable.assign(np.abs(random(variable.shape, index)) + 0.1)
-    model.save(tmp_path / "model.keras")
-    loaded, x = keras.saving.load_model(tmp_path / "model.keras"), random(input_shape)
-    assert loaded.layers[0].get_config() == model.layers[0].get_config()
-    outputs = numbers(model(x))
-    assert outputs.shape == output_shape
-    np.testing.assert_array_equal(numbers(loaded(x)), outputs)
-
-    target = ops.convert_to_tensor(random(output_shape))
-    _, gradients = gradients_of(lambda: ops.mean((model(x, training=True) - target) ** 2), model.trainable_weights)
-    for gradient, weight in zip(gradients, model.trainable_weights, strict=True):
-        assert np.isfinite(gradient).all()
-        assert np.abs(gradient).max() > 0, weight.path
-
-
-def test_layers_in_mixed_precision(case):
-    make, input_shape, _ = case
-    layer = make(dtype="mixed_bfloat16")
-    outputs = layer(random(input_shape))
-    wanted = "float32" if isinstance(layer, DetectionHead) else "bfloat16"
-    assert keras.backend.standardize_dtype(outputs.dtype) == wanted
-    assert {weight.dtype for weight in layer.weights} == {"float32"}
 
 
 def test_cross_stage_block_is_what_it_says():
@@ -489,6 +438,7 @@ def small_detector(size=64, classes=2, width=16):
     return keras.Model(inputs, layers.Concatenate(axis=1, dtype="float32")(outputs))
 
 
+@pytest.mark.in_turn
 def test_learns_four_images_by_heart(tmp_path):
     images, targets = painted()
     keras.utils.set_random_seed(0)

@@ -30,6 +30,7 @@ def weights_file() -> Path:
     return Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth"
 
 
+@pytest.mark.in_turn
 def test_same_outputs_as_the_original(photographs):
     torch = pytest.importorskip("torch")
     original_package = pytest.importorskip("efficientnet_lite_pytorch")
@@ -88,6 +89,7 @@ def test_the_package_is_missing(monkeypatch):
         load_backbone("efficientnet_lite0", 64)
 
 
+@pytest.mark.in_turn
 def test_a_network_of_keras_applications(tmp_path):
     model, weights = load_backbone("mobilenetv2", 64, pretrained=False)
     assert weights == "random"

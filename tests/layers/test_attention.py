@@ -7,16 +7,13 @@ from conftest import numbers
 from keras import ops
 
 from shared.backends.attention import dot_product_attention
-from shared.backends.gradients import value_and_grad
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.positions import SinusoidalPositions, rotate_by_place
 from shared.text.transformer import (
-    FeedForward,
     TokenEmbedding,
     TransformerDecoder,
     TransformerDecoderBlock,
     TransformerEncoder,
-    TransformerEncoderBlock,
 )
 from shared.training.saving import with_public_classes
 
@@ -225,68 +222,6 @@ def test_tied_embedding():
     np.testing.assert_allclose(numbers(embedding(x, reverse=True)), x @ table.T, rtol=1e-4, atol=1e-5)
     again = TokenEmbedding.from_config(embedding.get_config())
     assert again.get_config() == with_public_classes(embedding.get_config())
-
-
-LAYERS = {
-    "attention": lambda **kw: MultiHeadAttention(2, **kw),
-    "rotary attention": lambda **kw: MultiHeadAttention(2, rotary=True, **kw),
-    "positions": lambda **kw: SinusoidalPositions(**kw),
-    "feed forward": lambda **kw: FeedForward(16, **kw),
-    "encoder block": lambda **kw: TransformerEncoderBlock(2, 16, 0.1, **kw),
-    "encoder": lambda **kw: TransformerEncoder(2, 2, 16, 0.1, rotary=True, **kw),
-    "decoder block": lambda **kw: TransformerDecoderBlock(2, 16, 0.1, **kw),
-    "decoder": lambda **kw: TransformerDecoder(2, 2, 16, 0.1, **kw),
-}
-
-
-def model_of(name, **keywords):
-    x = keras.Input((None, 8))
-    layer = LAYERS[name](**keywords)
-    if not name.startswith("decoder"):
-        return keras.Model(x, layer(x))
-    memory = keras.Input((None, 8))
-    return keras.Model([x, memory], layer(x, memory))
-
-
-def inputs_of(model):
-    inputs = [random((3, 4 + index, 8), seed=index) for index in range(len(model.inputs))]
-    return inputs if len(inputs) > 1 else inputs[0]
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_save_load_and_keep_their_shape(name, tmp_path):
-    model = model_of(name, dtype="mixed_bfloat16")
-    randomize(model)
-    assert model.output_shape == (None, None, 8)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    inputs = inputs_of(model)
-    outputs = model(inputs)
-    assert outputs.shape == (3, 4, 8)
-    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
-    assert all(weight.dtype == "float32" for weight in model.trainable_weights)
-    as_floats = [numbers(ops.cast(each(inputs), "float32")) for each in (model, loaded)]
-    np.testing.assert_array_equal(*as_floats)
-    assert [layer.get_config() for layer in loaded.layers] == [layer.get_config() for layer in model.layers]
-
-
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "positions"])
-def test_gradients_reach_every_weight(name):
-    model = model_of(name)
-    randomize(model)
-    inputs, weight = inputs_of(model), random((3, 4, 8), seed=9)
-
-    def loss():
-        return ops.sum(ops.multiply(model(inputs), weight))
-
-    _, gradients = value_and_grad(loss, model.trainable_variables)
-    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        gradient = numbers(gradient)
-        assert np.isfinite(gradient).all()
-        if "key_value/bias" not in variable.path:  # adding the same to all keys changes nothing
-            assert np.abs(gradient).max() > 1e-6, variable.path
-        else:
-            assert np.abs(gradient[8:]).max() > 1e-6, variable.path
 
 
 def test_heads_must_share_the_channels():

@@ -100,6 +100,7 @@ def test_step_by_step_or_all_at_once_with_more_or_less_padding(kind):
     assert ("attention" in names) == (kind != "without attention")
 
 
+@pytest.mark.in_turn
 def test_the_network_learns_a_batch_by_heart_and_not_only_how_frequent_each_token_is():
     keras.utils.set_random_seed(0)
     options = Config(dropout=0.0)
@@ -254,6 +255,7 @@ def run_recipe_in(directory, *arguments, said=b"", **environment):
     )
 
 
+@pytest.mark.in_turn
 def test_a_run(trained):
     directory, process = trained
     result = json.loads(process.stdout.decode().splitlines()[-1].removeprefix("result "))
@@ -283,6 +285,7 @@ def test_a_run(trained):
         assert float(rows[-1]["val_perplexity"]) < 0.5 * float(rows[0]["perplexity"])
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_killed_while_the_baseline_is_trained_and_resumed_ends_with_the_same_bits(trained):
     directory, _ = trained
@@ -319,6 +322,7 @@ LINES = [
 ]
 
 
+@pytest.mark.in_turn
 def test_chat_through_a_pipe(trained, monkeypatch, capsys):
     directory, _ = trained
     said = "\n".join(LINES).encode() + b"\n\xff\xfe broken\nlast line without end"

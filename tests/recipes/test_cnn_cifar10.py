@@ -11,7 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, all_but_one_slow
 from PIL import Image
 
 import recipes.cnn_cifar10  # noqa: F401 - registers what saved models name
@@ -35,6 +35,7 @@ def result_of(process):
     return json.loads(line.removeprefix("result "))
 
 
+@pytest.mark.slow
 def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path):
     process = run_recipe("cnn_cifar10", "--preset", "smoke", "--out", "run", check=0)
     result = result_of(process)
@@ -83,7 +84,7 @@ def test_offline_trains_on_the_embedded_digits_and_says_so(run_recipe, offline):
 IMPORTS = """
 import sys
 import recipes.cnn_cifar10 as recipe
-recipe.main(recipe.Run(recipe.Config.for_preset("smoke", data="mnist5k", epochs=1, train_examples=200)))
+recipe.main(recipe.Run(recipe.Config.for_preset("smoke", data="mnist5k", epochs=1, train_examples=200, widths=(4,))))
 print("imported", *sorted({"tensorflow", "torch"} & set(sys.modules)))
 """
 
@@ -141,7 +142,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.in_turn
-@pytest.mark.parametrize("step", [3, 17, 31])
+@pytest.mark.parametrize("step", all_but_one_slow([3, 17, 31], 17))
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe, uninterrupted, step):
     process = start(tmp_path, *TINY, "--ema", "0.9", "--out", "run", "--checkpoint-seconds", "0")
     wait_for_step(tmp_path / "run/checkpoint", step, process)

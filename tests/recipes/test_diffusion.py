@@ -321,6 +321,7 @@ def image_data(size=8, examples=60):
     return ImageData("bright", ["a", "b", "c"], bright, bright, bright, [100.0], [60.0], True, "0")
 
 
+@pytest.mark.in_turn
 def test_a_few_steps_of_training_lower_the_loss():
     config, data = Config.for_preset("smoke", widths=(16,)), image_data()
     model = build_model(config, data)
@@ -334,6 +335,7 @@ def test_a_few_steps_of_training_lower_the_loss():
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
 
 
+@pytest.mark.in_turn
 def test_half_precision_inside_is_full_precision_outside():
     data = image_data()
     inputs, _ = noisy_examples(data.train, "v", np.random.default_rng(0), no_label=3)
@@ -388,6 +390,7 @@ def save_digit_classifier(path):
     save_model(model, path)
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_as_a_script(run_recipe, tmp_path):
     options = ("--preset", "smoke", "--data", "mnist5k", "--out", "run")

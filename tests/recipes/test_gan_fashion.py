@@ -392,6 +392,7 @@ def batches_of(config, data):
     )
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "options",
     [
@@ -459,6 +460,7 @@ def trained(out, stop=None, **options):
     return run, state
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path):
     whole, expected = trained(tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -498,6 +500,7 @@ def test_wrong_use(arguments, message):
         parse_options(Config, arguments).load()
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_as_a_script(run_recipe, tmp_path):
     process = run_recipe("gan_fashion", "--preset", "smoke", "--data", "mnist5k", "--out", "run", check=0)

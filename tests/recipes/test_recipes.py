@@ -1,5 +1,6 @@
-"""What the models of all recipes have in common."""
+"""The contract of every recipe: its first steps against golden losses, saving, resuming, its models, a whole run."""
 
+import functools
 import importlib
 import inspect
 import itertools
@@ -9,16 +10,22 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, numbers
+from conftest import PROJECT, normal, numbers, smallest_options
 from PIL import Image
 
 from shared.backends.compiling import compiled_inference
-from shared.backends.runtime import prepare_backend
+from shared.backends.optimizers import prepare_optimizer
+from shared.backends.runtime import prepare_backend, synchronize_state
 from shared.data.images.datasets import ImageData, LabelledImages
 from shared.images.backbones.pretrained import load_backbone
 from shared.text.subwords import kept_subwords
+from shared.tools.compare.agreement import LOSS_BOUNDS, ROUNDING, UPDATE_BOUNDS
+from shared.tools.compare.course import length, read_groups
+from shared.tools.compare.worker import silence
 from shared.tools.predict import open_predictor
-from shared.training.options import write_config
+from shared.training.checkpoint import assign_variables, read_variables
+from shared.training.custom import models_together
+from shared.training.options import parse_options, write_config
 from shared.training.predictors import (
     Boxes,
     ClassName,
@@ -30,34 +37,165 @@ from shared.training.predictors import (
     TextStream,
     signature_of,
 )
-from shared.training.saving import save_model
+from shared.training.run import Run
+from shared.training.saving import read_model, save_model
 
 RECIPES = sorted(path.stem for path in (PROJECT / "recipes").glob("[a-z]*.py"))
+GOLDEN = PROJECT / "tests/recipes/golden.json"
+STEPS = 3
 
 
-def image_data() -> ImageData:
+class Trained(Exception):
+    """Ends a recipe after the first steps of its main training."""
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the losses of each step, and how far the variables of each kind have moved after the last, as norms."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+        self.start = read_groups(state)
+        self.losses: dict[str, list[float]] = {}
+        self.updates: dict[str, float] = {}
+        self.sizes: dict[str, float] = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        for name, value in logs.items():
+            if name.endswith("loss"):
+                self.losses.setdefault(name, []).append(float(value))
+        if isinstance(self.state, keras.Model):
+            synchronize_state(self.state)
+        for group, arrays in read_groups(self.state).items():
+            self.updates[group] = length([a - b for a, b in zip(arrays, self.start[group], strict=True)])
+            self.sizes[group] = length(arrays)
+
+
+class FirstSteps(Run):
+    """A run whose every training is `STEPS` steps without noise, the last of them twice: the second time, from the
+    checkpoint before it, after all that a checkpoint must hold has been overwritten.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.courses: dict[str, Watch] = {}
+
+    def fit(self, model, batches, data, phase="", **arguments):
+        prepare_optimizer(model)
+        self.take_steps(model, model, batches, phase, functools.partial(super().fit, model, batches, data, phase))
+
+    def train(self, step, batches, state, data, phase="", **arguments):
+        train = functools.partial(super().train, step, batches, state, data, phase)
+        self.take_steps(models_together(state), state, batches, phase, train)
+
+    def take_steps(self, model, state, batches, phase, train):
+        silence(model)
+        batches.batches_per_epoch = STEPS
+        watch = self.courses[phase or "main"] = Watch(state)
+        train(epochs=1, callbacks=[watch])
+        whole = read_variables(state)
+
+        last = max((self.directory / "checkpoint" / phase).glob("step-*.npz"))
+        assert last.stem == f"step-{STEPS:09}"
+        last.unlink()
+        kept = [name for name in whole if not name.startswith("metrics")]
+        assign_variables(state, {name: whole[name] + np.ones_like(whole[name]) for name in kept})
+        self.config.resume = True
+        again = Watch(state)
+        train(epochs=1, callbacks=[again])
+        self.config.resume = False
+        for name, values in watch.losses.items():
+            assert again.losses[name] == values[-1:], f"the last {name} after a resume"
+        resumed = read_variables(state)
+        for name in kept:
+            np.testing.assert_array_equal(resumed[name], whole[name], err_msg=f"{name} after a resume")
+        if not phase:
+            raise Trained
+
+
+def first_steps(recipe: str, directory) -> dict[str, Watch]:
+    """The first steps of the recipe with its smallest options, by the phase of the training; see `FirstSteps`."""
+    module = importlib.import_module(f"recipes.{recipe}")
+    options = (*smallest_options(recipe), "--out", str(directory), "--checkpoint-seconds", "0")
+    run = FirstSteps(parse_options(module.Config, list(options)))
+    with pytest.raises(Trained):
+        module.main(run)
+    return run.courses
+
+
+def deviations(course: Watch, golden: dict) -> list[str]:
+    """What of a course is not as the golden one, beyond the tolerance of `recipes compare`."""
+    found = []
+    if course.losses.keys() != golden["losses"].keys() or course.updates.keys() != golden["updates"].keys():
+        return [f"losses {list(course.losses)}, updates {list(course.updates)}"]
+    for name, values in course.losses.items():
+        expected = golden["losses"][name]
+        if not np.allclose(values, expected, rtol=LOSS_BOUNDS.tolerance, atol=0):
+            found.append(f"{name} {expected} -> {values}")
+    for name, value in course.updates.items():
+        expected = golden["updates"][name]
+        rounded = np.hypot(expected, 4 * ROUNDING * course.sizes[name]) - expected
+        if abs(value - expected) > UPDATE_BOUNDS.tolerance * expected + rounded:
+            found.append(f"update of the {name} {expected} -> {value}")
+    return found
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_first_steps_are_golden_and_resumed_with_the_same_bits(recipe, tmp_path, monkeypatch, request):
+    """The same initial weights, batches, losses and updates on every backend, as when golden.json was written:
+    `python -m pytest tests/recipes --update-golden` writes it anew, and shows what changed.
+    """
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    courses = first_steps(recipe, tmp_path / "run")
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
+    none = {"losses": {}, "updates": {}}
+    found = [
+        f"{recipe}, {phase}: {deviation}"
+        for phase, course in courses.items()
+        for deviation in deviations(course, golden.get(recipe, {}).get(phase, none))
+    ]
+    if not request.config.option.update_golden:
+        assert found == [], "where the change is meant: python -m pytest tests/recipes --update-golden"
+        assert courses.keys() == golden[recipe].keys()
+        return
+    request.node.user_properties += [("golden", line) for line in found]
+    if found or courses.keys() != golden.get(recipe, {}).keys():
+        fresh = {phase: {"losses": course.losses, "updates": course.updates} for phase, course in courses.items()}
+        GOLDEN.write_text(
+            json.dumps(dict(sorted((golden | {recipe: fresh}).items())), indent=1) + "\n", encoding="utf-8"
+        )
+
+
+def image_data(*shape: int) -> ImageData:
     """Six images of noise, in three classes."""
-    images = LabelledImages(np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8), np.arange(6) % 3)
-    return ImageData("noise", list("abc"), images, images, images, [128.0], [74.0], False, "0")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, *shape), np.uint8)
+    images = LabelledImages(pixels, np.arange(6) % 3)
+    channels = shape[-1]
+    return ImageData("noise", list("abc"), images, images, images, [128.0] * channels, [74.0] * channels, False, "0")
 
 
-def built_models(recipe: str, preset: str, precision: str = "float32", vocabulary: int = 12) -> list[keras.Model]:
-    """The untrained models of a recipe, on a grey image or a few words; all weights are moved off their first values.
+def built_models(recipe: str, config, shape=(28, 28, 1), vocabulary: int = 12) -> list[keras.Model]:
+    """The untrained models of a recipe, on an image or a few words.
 
     What `build_model` takes beside the options, its arguments say by their names.
     """
     module = importlib.import_module(f"recipes.{recipe}")
-    config = module.Config.for_preset(preset, precision=precision)
-    prepare_backend(0, precision)
+    prepare_backend(0, config.precision)
     try:
-        given = {"config": config, "data": image_data(), "classes": 3, "characters": 12, "vocabulary": vocabulary}
+        given = {"config": config, "data": image_data(*shape), "classes": 3, "characters": 12, "vocabulary": vocabulary}
         wanted = inspect.signature(module.build_model).parameters.keys()
         if "backbone" in wanted:
             given["backbone"], _ = load_backbone(config.backbone, config.image_size, pretrained=False)
         built = module.build_model(**{name: given[name] for name in wanted & given.keys()})
     finally:
         keras.config.set_dtype_policy("float32")
-    models = list(built) if isinstance(built, tuple) else [built]
+    return list(built) if isinstance(built, tuple) else [built]
+
+
+def moved_models(recipe: str, *options: str) -> list[keras.Model]:
+    """The models of a recipe with its smallest options; all weights are moved off their first values."""
+    config_class = importlib.import_module(f"recipes.{recipe}").Config
+    models = built_models(recipe, parse_options(config_class, [*smallest_options(recipe), *options]))
     for model in models:
         weights = enumerate(model.get_weights())
         model.set_weights([weight + 0.01 * normal(*weight.shape, seed=index) for index, weight in weights])
@@ -77,10 +215,11 @@ def inputs_of(model: keras.Model):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_model_called_is_as_it_predicts_and_stays_as_it_is(recipe):
-    for model in built_models(recipe, "smoke"):
+def test_a_model_saved_and_loaded_predicts_as_it_is_called_and_stays_as_it_is(recipe, tmp_path):
+    for model in moved_models(recipe):
+        save_model(model, tmp_path / "model.keras")
         inputs = inputs_of(model)
-        expected = model.predict(inputs, verbose=0)
+        expected = read_model(tmp_path / "model.keras").predict(inputs, verbose=0)
         before = [numbers(variable).copy() for variable in model.variables]
         call = compiled_inference(model, [model])  # JAX takes a minute to run a large model operation by operation
         for _ in range(2):
@@ -89,11 +228,18 @@ def test_a_model_called_is_as_it_predicts_and_stays_as_it_is(recipe):
             np.testing.assert_array_equal(numbers(variable), value, err_msg=variable.path)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_full_preset_is_built(recipe):
+    config = importlib.import_module(f"recipes.{recipe}").Config.for_preset("full")
+    for model in built_models(recipe, config, shape=(32, 32, 3)):
+        assert model.built and model.count_params() > 0
+
+
 @pytest.mark.in_turn
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_outputs_are_not_rounded_to_half_precision(recipe):
     """They are float32, and hold numbers that bfloat16, which has the first 16 of their bits, does not."""
-    for model in built_models(recipe, "smoke", "mixed_bfloat16"):
+    for model in moved_models(recipe, "--precision", "mixed_bfloat16"):
         outputs = model.predict(inputs_of(model), verbose=0)
         assert outputs.dtype == np.float32
         assert np.mean(outputs.view(np.uint32) & 0xFFFF != 0) > 0.5, model.name
@@ -113,12 +259,13 @@ def finished_run(recipe: str, directory):
     """The directory of a finished run of a model that has not learned anything."""
     module = importlib.import_module(f"recipes.{recipe}")
     directory.mkdir()
-    write_config(directory, recipe, module.Config.for_preset("smoke"))
+    config = module.Config.for_preset("smoke")
+    write_config(directory, recipe, config)
     words = ["".join(letters) for letters in itertools.product("ab", repeat=6)]
     subwords = kept_subwords(directory / "subwords.model", words, 300, exactly=False)
     result = {"metrics": {}, "classes": list("abc"), "alphabet": "\ufffd\nab cdefghi"}
     (directory / "result.json").write_text(json.dumps(result))
-    save_model(built_models(recipe, "smoke", vocabulary=len(subwords))[0], directory / "model.keras")
+    save_model(built_models(recipe, config, vocabulary=len(subwords))[0], directory / "model.keras")
     return directory
 
 
@@ -165,3 +312,18 @@ def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path)
         path.name: content for path, content in before.items()
     }
     assert list((moved / "checkpoint").iterdir()) == [], "not even a lock"
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_whole_run(recipe, run_recipe, tmp_path):
+    process = run_recipe(recipe, *smallest_options(recipe), "--out", "run", check=0)
+    result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
+    assert result == json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
+    assert (result["recipe"], result["backend"]) == (recipe, keras.config.backend())
+    assert result["value"] == result["metrics"][result["metric"]]
+    assert {"config.json", "history.csv", "model.keras", "checkpoint", "curves.png"} < {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+    importlib.import_module(f"recipes.{recipe}")  # registers what the model is made of
+    assert read_model(tmp_path / "run/model.keras").count_params() == result["parameters"]

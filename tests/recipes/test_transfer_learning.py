@@ -32,6 +32,7 @@ def result_of(process):
     return json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_on_real_photographs(run_recipe, real_data, tmp_path, monkeypatch, capsys):
     process = run_recipe("transfer_learning", "--preset", "smoke", "--out", "run", check=0)
@@ -100,6 +101,7 @@ def weights(path):
     return keras.saving.load_model(path).get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_killed_while_fine_tuning_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe):
     run_recipe("transfer_learning", *TINY, "--out", "whole", check=0)

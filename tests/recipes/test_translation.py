@@ -53,6 +53,7 @@ def forward(model, source, target):
     return keras.ops.convert_to_numpy(model({"source": source, "target": target}))
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_learns_real_sentences(tmp_path):
     directory_with("raw/multi30k")
@@ -82,6 +83,7 @@ def finished(tmp_path_factory):
     return directory
 
 
+@pytest.mark.in_turn
 def test_a_run_on_the_embedded_pairs(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["data"] == "cldr"
@@ -93,6 +95,7 @@ def test_a_run_on_the_embedded_pairs(finished):
     }
 
 
+@pytest.mark.in_turn
 def test_translating_from_a_finished_run(finished, capsys, monkeypatch):
     lines = ["Ungarn", "", "12. Mai 1950 " * 500, "🐶 犬", "x\udcff"]
     text = "\n".join(lines).encode("utf-8", "surrogateescape")
@@ -117,6 +120,7 @@ def command_line(directory):
     return [sys.executable, script, "--preset", "smoke", *options, "--dropout", "0.1", "--out", directory]
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     process = subprocess.Popen([*command_line(tmp_path / "killed"), "--checkpoint-seconds", "0"])
@@ -157,6 +161,7 @@ def searched(translate, sources, length):
     return keras.ops.convert_to_numpy(final.ended_ids)[:, :, 1:], keras.ops.convert_to_numpy(final.ended_scores)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 def test_with_a_cache_as_without(positions):
     model, _ = random_model(positions)
@@ -180,6 +185,7 @@ def test_with_a_cache_as_without(positions):
     np.testing.assert_allclose(scores.ravel(), expected, rtol=1e-4)
 
 
+@pytest.mark.in_turn
 def test_translations_do_not_depend_on_the_batch():
     model, _ = random_model()
     translate = Translator(model, Subwords(train_subwords(LINES, 300)), beams=2, length_penalty=1.0)
@@ -204,6 +210,7 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(other, found[0], rtol=1e-4)
 
 
+@pytest.mark.in_turn
 def test_the_native_baseline_trains_as_keras_does():
     pytest.importorskip("torch")
     model, config = random_model(warmup_steps=3, ema=0.9)
@@ -228,6 +235,7 @@ def test_the_native_baseline_trains_as_keras_does():
         np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=2e-3)
 
 
+@pytest.mark.in_turn
 def test_the_native_baseline_writes_the_same_translations():
     pytest.importorskip("torch")
     native = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")

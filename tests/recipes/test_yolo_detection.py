@@ -6,12 +6,10 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import directory_with, numbers, refused_in_one_line
+from conftest import directory_with, gradients_of, refused_in_one_line
 from PIL import Image
 
 from recipes.yolo_detection import Config, build_model
-from shared.backends.gradients import value_and_grad
-from shared.backends.steps import compiled_step
 from shared.detection.losses import DetectionLoss
 from shared.detection.plots import annotated_picture
 from shared.errors import UsageError
@@ -24,6 +22,7 @@ def blood_cells():
     return directory_with("tfds/bccd")
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
 def test_smoke_on_real_photographs(run_recipe, blood_cells, tmp_path, monkeypatch):
     process = run_recipe("yolo_detection", "--preset", "smoke", "--out", "run", check=0)
@@ -77,6 +76,7 @@ def test_networks_are_as_large_as_published():
         assert model.output_shape == (None, 64 + 16 + 4, 64 + 80)
 
 
+@pytest.mark.in_turn
 def test_all_of_the_network_learns_and_is_saved(tmp_path):
     """Every weight has a gradient, and the same outputs come of the saved model."""
     keras.utils.set_random_seed(0)
@@ -85,12 +85,7 @@ def test_all_of_the_network_learns_and_is_saved(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("uint8")
     targets = np.array([[[0, 4, 4, 30, 40], [2, 20, 10, 60, 60]], [[1, 0, 0, 64, 64], [-1, 0, 0, 0, 0]]], "float32")
     loss = DetectionLoss(64)
-
-    @compiled_step
-    def value_and_gradients():
-        return value_and_grad(lambda: loss(targets, model(images, training=True)), model.trainable_weights)
-
-    value, gradients = keras.tree.map_structure(numbers, value_and_gradients())
+    value, gradients = gradients_of(lambda: loss(targets, model(images, training=True)), model.trainable_weights)
     assert np.isfinite(value)
     moved = {
         weight.path: np.abs(gradient).max() for weight, gradient in zip(model.trainable_weights, gradients, strict=True)

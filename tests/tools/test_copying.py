@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, smallest_options
+from conftest import PROJECT, all_but_one_slow, smallest_options
 from keras.saving import load_model
 
 from shared.tools import copying, records
@@ -18,6 +18,7 @@ from shared.tools.copying import check_copy, copied_source, copying_problems, sp
 from shared.tools.project import recipe_paths
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
+NAMES = [path.stem for path in recipe_paths()]
 NOT_HERE = ("shared", "recipes")
 
 
@@ -31,14 +32,31 @@ def test_recipes_can_be_copied(recipe):
     assert copying_problems(recipe) == []
 
 
+IMPORTED = """
+import importlib, importlib.util, sys
+assert importlib.util.find_spec("shared") is None
+for name in sys.argv[1:]:
+    importlib.import_module(name).Config.for_preset("full")
+"""
+
+
 @pytest.mark.once
-@RECIPES
+def test_copies_are_imported_without_the_project(run_python, hiding, tmp_path):
+    (tmp_path / "away").mkdir()
+    for path in recipe_paths():
+        (tmp_path / "away" / path.name).write_text(copied_source(path))
+    away = hiding(*NOT_HERE)
+    away["PYTHONPATH"] += f":{tmp_path / 'away'}"
+    run_python("-c", IMPORTED, *NAMES, check=0, **away)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "transformer_translation"))
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
-    arguments = smallest_options(recipe.stem)
-    recipes(run_python, "copy", recipe.stem, "away", check=0)
-    assert "No module named 'shared'" in run_python("-c", "import shared", **hiding(*NOT_HERE)).stderr
-    run_python(f"away/{recipe.name}", *arguments, "--out", "copy", check=0, **hiding(*NOT_HERE))
-    run_recipe(recipe.stem, *arguments, "--out", "original", check=0)
+    arguments = smallest_options(recipe)
+    recipes(run_python, "copy", recipe, "away", check=0)
+    run_python(f"away/{recipe}.py", *arguments, "--out", "copy", check=0, **hiding(*NOT_HERE))
+    run_recipe(recipe, *arguments, "--out", "original", check=0)
     ours, theirs = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("original", "copy"))
     assert theirs["metrics"] == ours["metrics"]
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {p.name for p in (tmp_path / "original").iterdir()}
@@ -50,8 +68,8 @@ def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding
     )
     away = hiding(*NOT_HERE)
     away["PYTHONPATH"] += f":{tmp_path / 'away'}"
-    run_python("-c", load, recipe.stem, check=0, **away)
-    importlib.import_module(f"recipes.{recipe.stem}")
+    run_python("-c", load, recipe, check=0, **away)
+    importlib.import_module(f"recipes.{recipe}")
     models = [load_model(tmp_path / run / "model.keras") for run in ("original", "copy")]
     here = [weight for model in models for weight in model.get_weights()]
     with np.load(tmp_path / "away.npz") as archive:
@@ -216,6 +234,7 @@ def test_what_cannot_be_copied_is_said_with_its_line(tmp_path, monkeypatch, sour
     assert copying_problems(recipe) == []
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_top_to_bottom(run_python, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")

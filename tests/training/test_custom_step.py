@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, numbers
+from conftest import PROJECT, all_but_one_slow, normal, numbers
 from keras import layers, ops
 
 from shared.backends.gradients import apply_gradients, minimize, substituted, value_and_grad
@@ -310,7 +310,7 @@ def test_compiled_once_for_each_shape():
     assert step.__name__ == "step"
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixed", all_but_one_slow([False, True], False))
 def test_a_compiled_step_gives_what_the_function_gives_as_it_is(mixed):
     def trained(jit_compile):
         keras.utils.set_random_seed(0)
