@@ -29,7 +29,7 @@ from shared.tools.compare.summary import failed, measures_table, report_text, ve
 from shared.tools.compare.worker import REORDERINGS, reordered, silence
 from shared.tools.project import recipe_paths
 
-BY_HAND = ("jax", "torch")
+NATIVE = ("jax", "torch")
 
 
 def compare_command(*arguments):
@@ -64,7 +64,7 @@ def test_every_backend_agrees(compared, recipe):
     process, directory = compared(recipe)
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
     report = json.loads((directory / "report.json").read_text())
-    assert {row["name"] for row in report["rows"] if not row["by_hand"]} == set(installed_backends())
+    assert {row["name"] for row in report["rows"] if not row["native"]} == set(installed_backends())
     for row in report["rows"]:
         assert row["problem"] is None
         assert len(row["losses"]) == 20
@@ -85,12 +85,12 @@ def test_every_backend_is_measured(compared):
     process, directory = compared("cnn_cifar10")
     report = json.loads((directory / "report.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
-    by_hand = [name for name in BY_HAND if name in installed_backends()]
-    assert set(rows) == {*installed_backends(), *(f"{name} by hand" for name in by_hand)}
+    native = [name for name in NATIVE if name in installed_backends()]
+    assert set(rows) == {*installed_backends(), *(f"native {name}" for name in native)}
     for name, row in rows.items():
         measures = row["measures"]
         needed = {"first_step_seconds", "median_step_seconds", "slow_step_seconds", "examples_per_second", "data_share"}
-        if not row["by_hand"]:
+        if not row["native"]:
             needed |= {"import_seconds", "data_seconds", "build_seconds", "peak_memory_bytes", "model_bytes"}
         assert needed | {"value"} == set(measures), name
         for measure in measures.values():
@@ -98,7 +98,7 @@ def test_every_backend_is_measured(compared):
             assert measure["lowest"] <= measure["median"] <= measure["highest"]
         assert measures["median_step_seconds"]["median"] <= measures["slow_step_seconds"]["median"]
         assert measures["value"]["lowest"] == measures["value"]["highest"], "two runs alike gave two results"
-    assert set(report["by_hand"]) == set(by_hand)
+    assert set(report["native"]) == set(native)
     assert len(report["layers"]) > 3 * (len(installed_backends()) - 1)
     assert [row for row in report["layers"] if not row["agrees"]] == []
     for line in measures_table(report):
@@ -236,10 +236,10 @@ def test_a_missed_target_is_said_with_the_numbers(run_python, tmp_path):
     options = ("-m", "shared.tools.cli", "compare", *quick("--backends", name, "--native", "--layers", "--target", "1"))
     run_python(*options, check=1)
     report, rows = report_of(tmp_path)
-    if name in BY_HAND:
-        by_hand = rows[f"{name} by hand"]
-        assert by_hand["problem"] is None
-        assert by_hand["measures"]["median_step_seconds"]["median"] > 0
+    if name in NATIVE:
+        native = rows[f"native {name}"]
+        assert native["problem"] is None
+        assert native["measures"]["median_step_seconds"]["median"] > 0
         assert judge(report["compared"])["agrees"] == "yes"
     assert rows[name]["problem"].startswith("target missed: top1 is 0.")
     assert rows[name]["measures"]["value"]["median"] < 1
@@ -336,8 +336,8 @@ def test_a_failure_on_every_backend_is_a_report(in_process, capsys):
 
     code, report, rows, page = in_process(fail)
     assert code == 1
-    assert {row["problem"] for row in rows.values() if not row["by_hand"]} == {"no space left"}
-    assert rows["torch by hand"]["problem"] == "no backend of Keras made the initial weights"
+    assert {row["problem"] for row in rows.values() if not row["native"]} == {"no space left"}
+    assert rows["native torch"]["problem"] == "no backend of Keras made the initial weights"
     assert report["compared"] == report["layers"] == []
     out = capsys.readouterr().out
     assert "Agreement: not judged" in out
@@ -732,9 +732,9 @@ def test_noise_is_silenced():
     assert difference() < 1e-6
 
 
-@pytest.mark.skipif(keras.config.backend() not in BY_HAND, reason="nothing by hand on this backend")
+@pytest.mark.skipif(keras.config.backend() not in NATIVE, reason="no native baseline on this backend")
 @pytest.mark.parametrize("depth", all_but_one_slow([1, 2], 1))
-def test_the_benchmark_by_hand_trains_as_keras_does(depth):
+def test_the_native_baseline_trains_as_keras_does(depth):
     import runpy
 
     keras.utils.set_random_seed(0)  # by chance a unit stands just at the kink of its activation, and rounding decides
@@ -770,7 +770,7 @@ def finished(**further):
     facts = {"metric": "top1", "data": "mnist5k"}
     rows = [
         Row("jax", "jax", facts=facts, course=made_up([1.0, 0.5]), measured=[measured, measured | {"value": 0.6}]),
-        Row("jax by hand", "jax", native=Path("x"), course=made_up([1.0, 0.5]), measured=[faster]),
+        Row("native jax", "jax", native=Path("x"), course=made_up([1.0, 0.5]), measured=[faster]),
         Row("torch", "torch", problem="killed <by> SIGKILL"),
     ]  # fmt: skip
     comparison.__dict__ |= {
@@ -784,12 +784,12 @@ def finished(**further):
 def test_the_report_says_what_failed_and_what_was_measured():
     report = finished()
     assert failed(report)
-    assert report["by_hand"] == {"jax": 2.0}
+    assert report["native"] == {"jax": 2.0}
     text = report_text(report)
     assert "torch: FAILED: killed <by> SIGKILL" in text
     table = {line[0]: line[1:] for line in measures_table(report)}
     assert table["top1"] == ["0.5500 (0.5000–0.6000)", "0.5000", "–"]
-    assert table["step, by hand = 1"] == ["2.00", "–", "–"]
+    assert table["step, native = 1"] == ["2.00", "–", "–"]
     assert "import" not in table
     assert "killed &lt;by&gt; SIGKILL" in report_html(report)
 

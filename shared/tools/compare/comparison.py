@@ -26,7 +26,7 @@ FACTS = ("parameters", "precision", "machine", "commit", "preset", "batch_size",
 
 @dataclass
 class Row:
-    """One way of running the experiment: a backend of Keras, or a framework by hand."""
+    """One way of running the experiment: a backend of Keras, or a native baseline."""
 
     name: str
     backend: str
@@ -53,7 +53,7 @@ class Row:
         return {
             "name": self.name,
             "backend": self.backend,
-            "by_hand": self.native is not None,
+            "native": self.native is not None,
             "problem": self.problem,
             **self.facts,
             "losses": losses_of(self.course),
@@ -114,7 +114,7 @@ class Comparison:
                 row.problem = f'not installed: pip install -c constraints.txt -e ".[{row.backend}]"'
             path = PROJECT / "benchmarks" / f"{recipe}_{row.backend}.py"
             if native and path.exists():
-                self.rows.append(Row(f"{row.backend} by hand", row.backend, native=path, problem=row.problem))
+                self.rows.append(Row(f"native {row.backend}", row.backend, native=path, problem=row.problem))
         self.jobs_done = 0
 
     @property
@@ -265,18 +265,18 @@ class Comparison:
             "rows": [row.summary() for row in self.rows],
             "compared": compare_courses(courses, reordered),
             "layers": compare_layers(directories) if len(directories) > 1 else [],
-            "by_hand": dict(self.ratios()),
+            "native": dict(self.ratios()),
         }
 
     def ratios(self) -> Iterator[tuple[str, float]]:
-        """For each backend, its median step over that of its framework by hand."""
+        """For each backend, its median step over that of its native baseline."""
         steps = {
             (row.backend, row.native is not None): statistics.median(m["median_step_seconds"] for m in row.measured)
             for row in self.rows
             if row.measured
         }
-        for backend, by_hand in steps:
-            if by_hand and (backend, False) in steps:
+        for backend, native in steps:
+            if native and (backend, False) in steps:
                 yield backend, steps[backend, False] / steps[backend, True]
 
 

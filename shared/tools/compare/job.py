@@ -21,7 +21,7 @@ class Job(NamedTuple):
     steps: int = 0
     """For "agree": how many."""
     native: str | None = None
-    """File with the same model by hand, which then trains in place of the Keras model."""
+    """File of a native baseline, which then trains in place of the Keras model."""
     reference: str | None = None
     """For "layers": directory of the backend whose inputs each layer is given."""
 

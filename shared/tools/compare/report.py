@@ -99,7 +99,7 @@ def plot_steps(rows: list[dict[str, Any]]) -> Figure:
     figure, axes = new_figure(len(rows))
     for row in rows:
         median, slow = (1e3 * row["measures"][key]["median"] for key in ("median_step_seconds", "slow_step_seconds"))
-        axes.barh(row["name"], median, color=COLORS[row["backend"]], alpha=0.5 if row["by_hand"] else 1)
+        axes.barh(row["name"], median, color=COLORS[row["backend"]], alpha=0.5 if row["native"] else 1)
         axes.plot([median, slow], [row["name"]] * 2, "|-", color="black", linewidth=1)
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds a step")
@@ -112,7 +112,7 @@ def plot_losses(rows: list[dict[str, Any]]) -> Figure:
     for row in rows:
         if row["losses"]:
             steps = range(1, len(row["losses"]) + 1)
-            style = {"linestyle": "--", "alpha": 0.6} if row["by_hand"] else {"linestyle": "-"}
+            style = {"linestyle": "--", "alpha": 0.6} if row["native"] else {"linestyle": "-"}
             color = COLORS[row["backend"]]
             axes.plot(steps, row["losses"], marker="o", markersize=3, color=color, label=row["name"], **style)
     axes.set(xlabel="step", ylabel="loss")

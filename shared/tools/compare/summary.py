@@ -39,9 +39,9 @@ def measures_table(report: dict[str, Any]) -> list[list[str]]:
                 cells[-1] += f" ({number.format(found['lowest'] * unit)}–{number.format(found['highest'] * unit)})"
         if set(cells) != {"–"}:
             table.append([label or metric, *cells])
-    if report["by_hand"]:
-        ratios = ["" if row["by_hand"] else report["by_hand"].get(row["backend"]) for row in rows]
-        table.append(["step, by hand = 1", *(f"{ratio:.2f}" if ratio else "–" for ratio in ratios)])
+    if report["native"]:
+        ratios = ["" if row["native"] else report["native"].get(row["backend"]) for row in rows]
+        table.append(["step, native = 1", *(f"{ratio:.2f}" if ratio else "–" for ratio in ratios)])
     return table
 
 

@@ -90,10 +90,10 @@ class JobRun(Run):
             raise UsageError("--resume does not go with a comparison, which starts runs of its own")
         super().__init__(config)
         self.job = job
-        by_hand = runpy.run_path(job.native) if job.native else {}
-        self.native = by_hand.get("Trainer")
-        for name in by_hand.get("REPLACED", ()):
-            setattr(module, name, by_hand[name])
+        native = runpy.run_path(job.native) if job.native else {}
+        self.native = native.get("Trainer")
+        for name in native.get("REPLACED", ()):
+            setattr(module, name, native[name])
 
     def fit(self, model: keras.Model, batches: SeededBatches, phase: str = "", **arguments: Any) -> None:
         def loss_on(*batch: Any) -> float:
@@ -125,7 +125,7 @@ class JobRun(Run):
         """What the job asks."""
         raise NotImplementedError
 
-    def trainer_by_hand(self, training: Training) -> Any | None:
+    def native_trainer(self, training: Training) -> Any | None:
         """The benchmark's trainer, with the weights of the models; None where the job is Keras's."""
         if not self.native:
             return None
@@ -165,7 +165,7 @@ class AgreeingRun(JobRun):
         silence(training.model)
         orders = (None, *range(REORDERINGS))
         if self.native:
-            courses = [self.course_by_hand(training, order) for order in orders]
+            courses = [self.native_course(training, order) for order in orders]
         else:
             drawn = initial_course(training.model)
             load_initial_weights(training.model, self.config.initial_weights)
@@ -181,10 +181,10 @@ class AgreeingRun(JobRun):
         self.answer(course=courses[0], reordered=courses[1:])
         raise Answered
 
-    def course_by_hand(self, training: Training, order: int | None) -> dict[str, Any]:
+    def native_course(self, training: Training, order: int | None) -> dict[str, Any]:
         """The course of the benchmark, which keeps its own variables: the losses."""
         load_initial_weights(training.model, self.config.initial_weights)
-        trainer = self.trainer_by_hand(training)
+        trainer = self.native_trainer(training)
         return training_course(trainer.train_on_batch, self.batches(training, order), {})
 
     def batches(self, training: Training, order: int | None) -> Iterator[tuple]:
@@ -245,14 +245,14 @@ class MeasuredRun(JobRun):
         self.model_built = seconds_since_start()
         self.timer = StepTimer(training.batches, wait=True)
         if self.native:
-            self.train_by_hand(training)
+            self.train_natively(training)
         else:
             training.run(callbacks=[self.timer])
 
-    def train_by_hand(self, training: Training) -> None:
+    def train_natively(self, training: Training) -> None:
         """Trains with the benchmark on the same batches, then gives the weights to the Keras models."""
         load_initial_weights(training.model, self.config.initial_weights)
-        trainer, batches = self.trainer_by_hand(training), training.batches
+        trainer, batches = self.native_trainer(training), training.batches
         for epoch in range(self.config.epochs):
             batches.epoch = epoch
             self.timer.on_epoch_begin(epoch)
