@@ -48,10 +48,10 @@ class Config(Options):
     """Trains a residual network on labelled images: CIFAR-10, Fashion-MNIST or any set from TFDS, or a folder."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {"data": "mnist5k", "train_examples": 1500, "epochs": 1, "learning_rate": 5e-4},
         "smoke": {
             "epochs": 3, "batch_size": 50, "learning_rate": 0.1, "stem": 8, "widths": (16, 32), "train_examples": 4000,
         },
-        "small": {},
         "full": {
             "epochs": 60, "batch_size": 512, "learning_rate": 0.4, "stem": 64, "widths": (128, 256, 512), "depth": 2,
             "cutout": 8,

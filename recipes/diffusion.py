@@ -64,11 +64,14 @@ class Config(GenerativeOptions):
     """Trains a diffusion model on labelled images, makes images with it, and measures them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "mnist5k", "train_examples": 1000, "epochs": 1, "samples": 40, "test_examples": 100,
+            "learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 6, "batch_size": 50, "learning_rate": 1e-2, "widths": (16, 32), "ema": 0.98, "samples": 200,
             "train_examples": 2500, "test_examples": 1000, "validation": 0.005, "sample_batch": 100,
         },
-        "small": {},
         "full": {
             "data": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 4e-4, "widths": (128, 256, 256),
             "depth": 2, "patch": 1, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "steps": 20,

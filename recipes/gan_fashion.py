@@ -64,12 +64,15 @@ class Config(GenerativeOptions):
     """Trains a generator of labelled images against a critic, makes images with it, and measures them."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "mnist5k", "train_examples": 1500, "epochs": 1, "samples": 40, "test_examples": 100,
+            "learning_rate": 1e-5, "critic_learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 16, "batch_size": 50, "learning_rate": 2e-3, "critic_learning_rate": 2e-3, "widths": (16, 32),
             "critic_widths": (16, 32), "latent": 32, "ema": 0.98, "samples": 200, "train_examples": 2500,
             "test_examples": 1000,
         },
-        "small": {},
         "full": {
             "data": "cifar10", "epochs": 200, "batch_size": 128, "learning_rate": 2e-4, "critic_learning_rate": 2e-4,
             "widths": (128, 256, 512), "critic_widths": (64, 128, 256, 512), "latent": 128, "ema": 0.9999, "flip": True,

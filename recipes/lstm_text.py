@@ -52,11 +52,13 @@ class Config(Options):
     """Trains a recurrent network on the characters of a text, and writes with it."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "chitchat", "epochs": 1, "train_characters": 50000, "test_characters": 2000, "learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 2, "learning_rate": 1e-2, "embedding": 32, "units": 128, "depth": 1, "window": 64, "dropout": 0.0,
             "train_characters": 200_000, "test_characters": 10_000, "length": 200,
         },
-        "small": {},
         "full": {
             "epochs": 60, "batch_size": 64, "learning_rate": 2e-3, "embedding": 128, "units": 640, "depth": 3,
             "window": 256, "dropout": 0.5, "patience": 10,

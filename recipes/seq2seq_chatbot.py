@@ -62,12 +62,15 @@ class Config(WritingOptions):
     """Trains an encoder–decoder with attention on conversations."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "chitchat", "train_conversations": 60, "held_out": 40, "epochs": 1, "test_answers": 8,
+            "baseline": False, "learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "vocabulary": 600, "width": 64, "units": 64,
             "train_conversations": 600, "held_out": 250, "test_answers": 64, "shapes": 1, "turns": 1, "context": 20,
             "answer": 20, "beams": 2,
         },
-        "small": {},
         "full": {
             "epochs": 15, "batch_size": 128, "learning_rate": 1e-3, "vocabulary": 8000, "width": 512, "units": 1024,
             "dropout": 0.4, "test_answers": None, "shapes": 8, "context": 80, "turns": 4, "answer": 100,

@@ -54,11 +54,14 @@ class Config(Options):
     """Fine-tunes an ImageNet network on a few labelled images, and trains it from scratch for comparison."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "mnist5k", "image_size": 32, "test_examples": 50, "head_epochs": 2, "scratch_epochs": 0,
+            "learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 1, "head_epochs": 30, "scratch_epochs": 1, "image_size": 64, "per_class": 40,
             "test_examples": 500,
         },
-        "small": {},
         "full": {"epochs": 30, "scratch_epochs": 60, "image_size": 224, "batch_size": 64},
     }  # fmt: skip
 

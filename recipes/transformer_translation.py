@@ -56,12 +56,15 @@ class Config(Options):
     """Trains a Transformer on sentence pairs: Multi30k, ted_hrlr_translate, files of one's own, or dates and names."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "cldr", "epochs": 1, "train_examples": 600, "vocabulary": 500, "test_examples": 20,
+            "learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 3, "batch_size": 32, "learning_rate": 4e-3, "warmup_steps": 60, "ema": 0.9, "vocabulary": 1000,
             "width": 64, "depth": 1, "heads": 2, "hidden": 128, "dropout": 0.0, "train_examples": 3000, "beams": 1,
             "shapes": 3, "test_examples": 100,
         },
-        "small": {},
         "full": {
             "epochs": 80, "batch_size": 128, "learning_rate": 2e-3, "warmup_steps": 2000, "ema": 0.999,
             "vocabulary": 8000, "depth": 4, "hidden": 1024, "dropout": 0.3,

@@ -60,10 +60,13 @@ class Config(Options):
     """Trains an object detector: on blood cells, scenes of digits, any TFDS set with boxes, or a folder of images."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "test": {
+            "data": "digit_scenes", "image_size": 64, "train_examples": 64, "test_examples": 8, "epochs": 3,
+            "plain_epochs": 1, "learning_rate": 1e-5,
+        },
         "smoke": {
             "epochs": 8, "plain_epochs": 4, "image_size": 128, "train_examples": 64, "test_examples": 16, "ema": 0.0,
         },
-        "small": {},
         "full": {
             "size": "s", "image_size": 640, "epochs": 200, "batch_size": 32, "images_per_epoch": None,
             "plain_epochs": 20, "ema": 0.999,

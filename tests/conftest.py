@@ -29,46 +29,6 @@ should take less than a third of that; the rest is for slow machines."""
 
 SLOW = "slow, needs --slow"
 
-SMALLEST = {
-    "cnn_cifar10": ("--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--learning-rate", "0.0005"),
-    "diffusion": (
-        "--data", "mnist5k", "--train-examples", "1000", "--epochs", "1", "--samples", "40",
-        "--test-examples", "100", "--learning-rate", "0.00001",
-    ),
-    "gan_fashion": (
-        "--data", "mnist5k", "--train-examples", "1500", "--epochs", "1", "--samples", "40",
-        "--test-examples", "100", "--learning-rate", "0.00001", "--critic-learning-rate", "0.00001",
-    ),
-    "transfer_learning": (
-        "--data", "mnist5k", "--image-size", "32", "--test-examples", "50", "--head-epochs", "2",
-        "--scratch-epochs", "0", "--learning-rate", "0.00001",
-    ),
-    "yolo_detection": (
-        "--data", "digit_scenes", "--image-size", "64", "--train-examples", "64", "--test-examples", "8",
-        "--epochs", "3", "--plain-epochs", "1", "--learning-rate", "0.00001",
-    ),
-    "lstm_text": (
-        "--data", "chitchat", "--epochs", "1", "--train-characters", "50000", "--test-characters", "2000",
-        "--learning-rate", "0.00001",
-    ),
-    "seq2seq_chatbot": (
-        "--data", "chitchat", "--train-conversations", "60", "--held-out", "40", "--epochs", "1", "--test-answers", "8",
-        "--no-baseline", "--learning-rate", "0.00001",
-    ),
-    "transformer_translation": (
-        "--data", "cldr", "--epochs", "1", "--train-examples", "600", "--vocabulary", "500", "--test-examples", "20",
-        "--learning-rate", "0.00001",
-    ),
-}  # fmt: skip
-
-
-def smallest_options(recipe: str) -> tuple[str, ...]:
-    """Options with which a recipe trains on embedded data for seconds.
-
-    The learning rates are low: high ones amplify rounding, and backends could not agree to the last digits.
-    """
-    return ("--preset", "smoke", *SMALLEST.get(recipe, ()))
-
 
 @contextlib.contextmanager
 def refused_in_one_line(message: str):

@@ -38,7 +38,7 @@ def refused(process):
         (["--batch-size"], "--batch-size"),
         (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
         (["--epochs", "-1"], "--epochs must be at least 1, not -1"),
-        (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan"),
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number, not nan"),
         (["--learning-rate", "inf"], "--learning-rate must be a finite number, not inf"),
         (["--seed", "-5"], "--seed must be between"),
         (["--target", "nan"], "--target must be a finite number"),
@@ -235,7 +235,7 @@ def test_resume_takes_the_settings_of_the_run(started):
 @pytest.mark.parametrize("content", ["", "{", '{"options": {}}', '{"options": {"epochs": "many"}}', "[]"])
 def test_resume_with_a_damaged_config(started, content):
     (started / "config.json").write_text(content)
-    with pytest.raises(UsageError, match="take another --out") as caught:
+    with pytest.raises(UsageError, match="name another directory") as caught:
         parse_options(Config, ["--resume", "--out", str(started)])
     assert "\n" not in str(caught.value)
 

@@ -18,7 +18,7 @@ from shared.tools.project import PROJECT, recipe_paths, task_of
 def read_records(recipe: str) -> list[dict[str, Any]]:
     """The recorded results of a recipe, by preset, data and backend."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (PROJECT / "results" / recipe).glob("*.json")]
-    order = ("smoke", "small", "full")
+    order = ("test", "smoke", "small", "full")
 
     def place(record: dict[str, Any]) -> tuple:
         options = sorted(record.get("options", {}).items())

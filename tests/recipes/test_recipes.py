@@ -10,7 +10,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, numbers, smallest_options
+from conftest import PROJECT, normal, numbers
 from PIL import Image
 
 from shared.backends.compiling import compiled_inference
@@ -114,9 +114,9 @@ class FirstSteps(Run):
 
 
 def first_steps(recipe: str, directory) -> dict[str, Watch]:
-    """The first steps of the recipe with its smallest options, by the phase of the training; see `FirstSteps`."""
+    """The first steps of the recipe with the preset test, by the phase of the training; see `FirstSteps`."""
     module = importlib.import_module(f"recipes.{recipe}")
-    options = (*smallest_options(recipe), "--out", str(directory), "--checkpoint-seconds", "0")
+    options = ("--preset", "test", "--out", str(directory), "--checkpoint-seconds", "0")
     run = FirstSteps(parse_options(module.Config, list(options)))
     with pytest.raises(Trained):
         module.main(run)
@@ -193,9 +193,9 @@ def built_models(recipe: str, config, shape=(28, 28, 1), vocabulary: int = 12) -
 
 
 def moved_models(recipe: str, *options: str) -> list[keras.Model]:
-    """The models of a recipe with its smallest options; all weights are moved off their first values."""
+    """The models of a recipe with the preset test; all weights are moved off their first values."""
     config_class = importlib.import_module(f"recipes.{recipe}").Config
-    models = built_models(recipe, parse_options(config_class, [*smallest_options(recipe), *options]))
+    models = built_models(recipe, parse_options(config_class, ["--preset", "test", *options]))
     for model in models:
         weights = enumerate(model.get_weights())
         model.set_weights([weight + 0.01 * normal(*weight.shape, seed=index) for index, weight in weights])
@@ -317,7 +317,7 @@ def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path)
 @pytest.mark.in_turn
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_whole_run(recipe, run_recipe, tmp_path):
-    process = run_recipe(recipe, *smallest_options(recipe), "--out", "run", check=0)
+    process = run_recipe(recipe, "--preset", "test", "--out", "run", check=0)
     result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
     assert result == json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
     assert (result["recipe"], result["backend"]) == (recipe, keras.config.backend())

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
-from conftest import PROJECT, all_but_one_slow, smallest_options
+from conftest import PROJECT, all_but_one_slow
 
 from recipes.cnn_cifar10 import Config, build_model, build_optimizer
 from shared.backends.choice import installed_backends
@@ -45,7 +45,7 @@ def compared(tmp_path_factory):
         if recipe not in done:
             directory = tmp_path_factory.mktemp("compare")
             thorough = ("--repeats", "2", "--native", "--layers") if recipe == "cnn_cifar10" else ("--repeats", "0")
-            options = (*thorough, *smallest_options(recipe))
+            options = (*thorough, "--preset", "test")
             process = subprocess.run(
                 compare_command(
                     recipe, "--backends", ",".join(installed_backends()), "--out", "report", *options
@@ -108,7 +108,7 @@ def test_every_backend_is_measured(compared):
 
 @pytest.mark.once
 def test_a_recipe_of_several_phases_is_measured(tmp_path):
-    options = ("--repeats", "1", "--agreement-steps", "1", *smallest_options("transfer_learning"))
+    options = ("--repeats", "1", "--agreement-steps", "1", "--preset", "test")
     process = subprocess.run(
         compare_command("transfer_learning", "--backends", keras.config.backend(), "--out", "report", *options),
         cwd=tmp_path, capture_output=True, text=True,

@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, all_but_one_slow, smallest_options
+from conftest import PROJECT, all_but_one_slow
 from keras.saving import load_model
 
 from shared.tools import copying, records
@@ -53,7 +53,7 @@ def test_copies_are_imported_without_the_project(run_python, hiding, tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "transformer_translation"))
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
-    arguments = smallest_options(recipe)
+    arguments = ("--preset", "test")
     recipes(run_python, "copy", recipe, "away", check=0)
     run_python(f"away/{recipe}.py", *arguments, "--out", "copy", check=0, **hiding(*NOT_HERE))
     run_recipe(recipe, *arguments, "--out", "original", check=0)
