@@ -116,7 +116,7 @@ class Config(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require("image_size", self.image_size >= 64 and self.image_size % 32 == 0, "must be 64, 96, 128, …")
+        self.require("image_size", self.image_size % 32 == 0, "must be 64, 96, 128, …")
 
     def load(self) -> DetectionData:
         """The images to learn from and to measure on."""

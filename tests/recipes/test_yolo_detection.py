@@ -105,7 +105,7 @@ def test_all_of_the_network_learns_and_is_saved(tmp_path):
     ("changes", "message"),
     [
         ({"image_size": 300}, "--image-size must be 64, 96"),
-        ({"image_size": 32}, "--image-size must be 64, 96"),
+        ({"image_size": 32}, "--image-size must be at least 64"),
         ({"mosaic": 1.5}, "--mosaic must be between 0 and 1"),
         ({"scale": 1.0}, "--scale must be at least 0 and below 1"),
         ({"max_boxes": 0}, "--max-boxes must be at least 1"),

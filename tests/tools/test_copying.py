@@ -13,7 +13,7 @@ import pytest
 from conftest import PROJECT, all_but_one_slow
 from keras.saving import load_model
 
-from shared.tools import copying, records
+from shared.tools import copying, project
 from shared.tools.copying import check_copy, copied_source, copying_problems, split_blocks
 from shared.tools.project import recipe_paths
 
@@ -147,16 +147,16 @@ def test_check(run_python, tmp_path, monkeypatch):
     assert check_copy(path) == ["edited  the lines above the first marker"]
 
     path.write_text(text)
-    project = tmp_path / "project"
+    changed = tmp_path / "project"
     for folder in ("recipes", "shared"):
         for source in (PROJECT / folder).rglob("*.py"):
-            target = project / source.relative_to(PROJECT)
+            target = changed / source.relative_to(PROJECT)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(source.read_text())
-    for module in (copying, records):
-        monkeypatch.setattr(module, "PROJECT", project)
+    for module in (copying, project):
+        monkeypatch.setattr(module, "PROJECT", changed)
     assert check_copy(path) == []
-    augment = project / "shared/images/augment.py"
+    augment = changed / "shared/images/augment.py"
     augment.write_text(augment.read_text().replace("< 0.5", "< 0.25").replace("def mirror_index", "def reflected_index")
                        .replace("mirror_index(np", "reflected_index(np"))  # fmt: skip
     assert check_copy(path) == [
