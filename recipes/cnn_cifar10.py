@@ -65,13 +65,13 @@ class Config(Options):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum 0.9, or AdamW."""
     weight_decay: NonNegative = 5e-3
-    """Decay of the kernels; for AdamW try 0.05."""
+    """Weight decay of the kernels; for AdamW try 0.05."""
     warmup: Rate = 0.2
-    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    """Learning-rate warmup: fraction of the steps over which it rises, before cosine decay."""
     label_smoothing: Rate = 0.1
-    """Share of each label that is spread over all classes."""
+    """Label smoothing factor."""
     ema: Rate = 0.0
-    """Decay of an exponential moving average of the weights, such as 0.999, which then is what is measured; 0: none."""
+    """Decay of an exponential moving average (EMA) of the weights, such as 0.999, which is then evaluated; 0: none."""
     stem: Count = 16
     """Channels after the first convolution."""
     widths: tuple[Count, ...] = (32, 128, 256)
@@ -79,19 +79,19 @@ class Config(Options):
     depth: Count = 1
     """Convolutions in the residual block of each stage."""
     crop: Whole = 4
-    """Shift training images by up to so many pixels."""
+    """Random crop: shift training images by up to N pixels."""
     flip: bool = True
-    """Mirror half of the training images, where that does not change their class."""
+    """Random horizontal flip, where that does not change the class."""
     flip_test: bool = True
-    """Average the predictions for each test image and its mirror image, where that does not change their class."""
+    """Test-time augmentation: average the predictions for an image and its mirror image, where that keeps the class."""
     cutout: Whole = 0
-    """Cover a square of so many pixels in each training image."""
+    """Cutout: side of the square masked in each training image, in pixels."""
     image_size: Limit = None
-    """Cut images to squares of so many pixels (default: as they are)."""
+    """Resize images to N×N pixels, cropped around the middle (default: as they are)."""
     validation: Part = 0.1
-    """Share of the training images kept apart for validation."""
+    """Fraction of the training images held out for validation."""
     train_examples: Limit = None
-    """Train on only so many images."""
+    """Limit training to the first N images."""
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against; a UsageError where these options do not fit them."""

@@ -88,35 +88,35 @@ class Config(GenerativeOptions):
     learning_rate: Positive = 4e-3
     """The highest learning rate, of Adam."""
     warmup: Rate = 0.05
-    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    """Learning-rate warmup: fraction of the steps over which it rises, before cosine decay."""
     ema: Rate = 0.995
-    """Decay of an exponential moving average of the weights, which then is what makes images; 0: none."""
+    """Decay of an exponential moving average (EMA) of the weights, which then generates the images; 0: none."""
     prediction: Prediction = "v"
-    """What the network predicts: the noise, or v, which says as much at every time."""
+    """Prediction target: the noise (epsilon), or v."""
     label_dropout: Rate = 0.1
-    """Share of the labels left out in training, so that the network also learns to do without."""
+    """Label dropout rate, for classifier-free guidance."""
     widths: tuple[Count, ...] = (48, 96)
     """Channels of each resolution, multiples of 8; each further one has half as many pixels each way."""
     depth: Count = 1
     """Residual blocks of each resolution, down and up."""
     patch: Count = 2
-    """Squares of so many pixels are one place of the highest resolution: quicker, and a little coarser."""
+    """Patch size: N×N pixels are one position of the highest resolution; quicker, and a little coarser."""
     attention: Whole = 1
-    """Of the lowest so many resolutions, each place attends to all others."""
+    """Number of the lowest resolutions with self-attention."""
     dropout: Rate = 0.0
-    """Share of the values left out in each residual block."""
+    """Dropout rate in each residual block."""
     flip: bool = False
-    """Mirror half of the training images, where that does not change their class."""
+    """Random horizontal flip, where that does not change the class."""
     validation: Part = 0.02
-    """Share of the training images kept apart for validation."""
+    """Fraction of the training images held out for validation."""
     sampler: SamplerName = "dpm_solver"
-    """How images are made: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
+    """Sampler: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
     steps: Count = 10
-    """How many times the network is asked for an image."""
+    """Number of sampling steps."""
     guidance: NonNegative = 1.5
-    """How much the label counts: 0 not at all, 1 as it was learned, and above 1 for twice the time."""
+    """Classifier-free guidance scale: 0 ignores the label, 1 is without guidance, above 1 takes twice the time."""
     chain_samples: Whole = 0
-    """Compare so many images of DDIM in 20 steps with as many of DDPM in 1000, which takes a while."""
+    """Compare N images of DDIM in 20 steps with as many of DDPM in 1000, which takes a while."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -86,27 +86,27 @@ class Config(GenerativeOptions):
     critic_learning_rate: Positive = 1e-3
     """That of the critic."""
     loss: AdversarialLoss = "hinge"
-    """What the two play for."""
+    """Adversarial loss."""
     spectral_norm: bool = True
-    """Divide the kernels of the critic by their largest singular values."""
+    """Spectral normalization of the critic."""
     r1: NonNegative = 0.0
-    """Weight of a penalty on the critic's slope at real images (R1); 0: none. With wgan_gp there is one anyway."""
+    """Weight of the R1 gradient penalty; 0: none. wgan_gp has a gradient penalty of its own."""
     penalty_every: Count = 1
-    """Penalize in one step of so many, and as much more, which takes less time."""
+    """Lazy regularization: apply the gradient penalty every N steps, N times as strong."""
     critic_steps: Count = 1
-    """Steps of the critic for one of the generator."""
+    """Critic steps per generator step."""
     class_conditional: bool = True
-    """Tell both networks the class of each image, so that images of a class can be asked for."""
+    """Condition both networks on the class of each image."""
     latent: Count = 64
-    """How many random numbers an image is made from."""
+    """Latent size."""
     widths: tuple[Count, ...] = (48, 96)
     """Channels of each resolution of the generator, that of half the image's first."""
     critic_widths: tuple[Count, ...] = (32, 64, 128)
     """Channels of each resolution of the critic, that of half the image's first."""
     ema: Rate = 0.999
-    """Decay of the moving average of the generator, which is what makes images; 0: the generator itself."""
+    """Decay of the exponential moving average (EMA) of the generator, which then makes the images; 0: none."""
     flip: bool = False
-    """Mirror half of the training images, where that does not change their class."""
+    """Random horizontal flip, where that does not change the class."""
 
     def load(self) -> ImageData:
         """The images to learn from and to measure against."""

@@ -71,39 +71,39 @@ class Config(Options):
     learning_rate: Positive = 4e-3
     """The highest learning rate, of AdamW."""
     weight_decay: NonNegative = 0.01
-    """Decay of the kernels."""
+    """Weight decay of the kernels."""
     warmup: Rate = 0.05
-    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    """Learning-rate warmup: fraction of the steps over which it rises, before cosine decay."""
     clip: Positive = 1.0
-    """Shorten gradients that together are longer than this."""
+    """Gradient clipping: maximum global norm."""
     cell: Literal["lstm", "gru"] = "lstm"
     """Long short-term memory, or gated recurrent units."""
     depth: Count = 2
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     units: Count = 256
-    """Units of each."""
+    """Units per layer."""
     embedding: Count = 64
-    """Numbers that stand for a character."""
+    """Embedding size."""
     dropout: Rate = 0.1
-    """Share of the outputs of each recurrent layer left out at each step."""
+    """Dropout rate of the outputs of each recurrent layer."""
     window: ranged(int, least=2) = 128
-    """Characters that the training looks back over."""
+    """Sequence length of truncated backpropagation through time, in characters."""
     patience: Limit = None
-    """Stop after so many epochs without a lower validation loss; the best weights are taken in any case."""
+    """Early stopping: epochs without a lower validation loss; the best weights are taken in any case."""
     train_characters: ranged(int, least=2, optional=True) = None
-    """Train on only so many characters."""
+    """Limit training to the first N characters."""
     test_characters: ranged(int, least=2, optional=True) = 100_000
-    """Validate and measure on only the first so many characters of each held-out part."""
+    """Limit validation and evaluation to the first N characters of each held-out part."""
     length: Whole = 1000
-    """Write so many characters."""
+    """Number of characters to generate."""
     temperature: NonNegative = 0.8
-    """The higher, the wilder what is written; 0 takes the likeliest character each time."""
+    """Sampling temperature; 0 is greedy."""
     top_k: Whole = 0
-    """Write only the likeliest so many characters; 0: any."""
+    """Top-k sampling: among the k likeliest characters; 0: all."""
     top_p: ranged(float, above=0, most=1) = 1.0
-    """Write only the likeliest characters that together have this probability."""
+    """Top-p (nucleus) sampling: among the likeliest characters that together have this probability."""
     sample_seed: Whole = 0
-    """Of what is written."""
+    """Seed of sampling."""
 
     def load(self) -> TextData:
         """The text to learn from and to measure on."""

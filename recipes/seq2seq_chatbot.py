@@ -88,30 +88,30 @@ class Config(WritingOptions):
     baseline: bool = True
     """Also train the same model without attention, to compare."""
     vocabulary: Count = 4000
-    """Number of subwords, learned from the training conversations."""
+    """Vocabulary size, in subwords, learned from the training conversations."""
     width: Count = 256
-    """Size of the embeddings, by which subwords go in and come out."""
+    """Embedding size, of inputs and outputs."""
     units: Count = 256
     """Units of the decoder, and of both directions of the encoder together."""
     dropout: Rate = 0.2
     label_smoothing: Rate = 0.1
-    """Share of each label that is spread over the vocabulary."""
+    """Label smoothing factor."""
     patience: Count = 3
-    """Stop after so many epochs without a lower validation loss, and take the best weights."""
+    """Early stopping: epochs without a lower validation loss; the best weights are taken."""
     shapes: Count = 5
-    """Number of lengths that batches are padded to, each a compilation."""
+    """Number of length buckets: more buckets, less padding, more compilations."""
     turns: Count = 2
-    """Turns of the conversation that an answer is given to."""
+    """Turns of the conversation in the context."""
     context: Count = 40
-    """Subwords of them; what was said first is cut off."""
+    """Maximum context length, in subwords; what was said first is cut off."""
     answer: Count = 60
-    """Subwords of an answer; longer ones are not trained on, but measured."""
+    """Maximum answer length, in subwords; longer ones are not trained on, but evaluated."""
     train_conversations: Limit = None
-    """Train on only so many conversations."""
+    """Limit training to the first N conversations."""
     held_out: Limit = None
-    """Measure perplexity on only so many answers of each held-out part."""
+    """Limit perplexity to N answers of each held-out part."""
     test_answers: Limit = 1000
-    """Write only so many answers, for BLEU and the distinct words."""
+    """Number of answers to generate, for BLEU and distinct-n."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -79,23 +79,23 @@ class Config(Options):
     backbone: str = "efficientnet_lite0"
     """efficientnet_lite0, whose weights come in a package, or any of keras.applications, such as efficientnetv2b0."""
     unfreeze: Fraction = 0.5
-    """Share of the backbone's layers, from the top, that is fine-tuned."""
+    """Fraction of the backbone's layers, from the top, that are fine-tuned."""
     image_size: ranged(int, least=32) = 112
-    """Images are scaled to so many pixels each way."""
+    """Height and width of the images, in pixels."""
     per_class: ranged(int, least=2, optional=True) = 100
-    """Train on only so many images a class."""
+    """Limit training to N images per class."""
     test_examples: Limit = None
-    """Measure on only so many test images."""
+    """Limit evaluation to the first N test images."""
     dropout: Rate = 0.2
-    """Share of the features left out at each step."""
+    """Dropout rate before the classifier."""
     crop: Whole = 4
-    """Shift training images by up to so many pixels."""
+    """Random crop: shift training images by up to N pixels."""
     flip: bool = True
-    """Mirror half of the training images, where that does not change their class."""
+    """Random horizontal flip, where that does not change the class."""
     patience: Count = 4
-    """Stop training the head after so many epochs without a lower validation loss."""
+    """Early stopping of the head: epochs without a lower validation loss."""
     validation: Part = 0.1
-    """Share of the training images kept apart for validation."""
+    """Fraction of the training images held out for validation."""
 
     def few_images(self) -> ImageData:
         """The images to learn from, `per_class` of each class with those for validation, and the test images."""

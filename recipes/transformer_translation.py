@@ -79,35 +79,35 @@ class Config(Options):
     learning_rate: Positive = 1e-3
     """The highest learning rate."""
     warmup_steps: Count = 600
-    """Steps over which the learning rate rises, before it falls with the inverse square root of the step."""
+    """Learning-rate warmup steps, before inverse square root decay."""
     ema: Rate = 0.998
-    """Decay of the exponential moving average of the weights that is measured and kept; 0: none."""
+    """Decay of the exponential moving average (EMA) of the weights, which is evaluated and saved; 0: none."""
     vocabulary: Count = 5000
-    """Number of subwords, which both languages share."""
+    """Vocabulary size, in subwords, shared by both languages."""
     width: Count = 256
-    """Channels of a token."""
+    """Model width."""
     depth: Count = 3
     """Blocks of the encoder, and of the decoder."""
     heads: Count = 4
-    """Heads of each attention, which share the width."""
+    """Attention heads, which share the width."""
     hidden: Count = 512
-    """Channels inside of the feed-forward parts."""
+    """Hidden width of the feed-forward layers."""
     dropout: Rate = 0.1
-    """Share of what each part of the network gives that is left out."""
+    """Dropout rate."""
     positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
-    """How places are told: added to the tokens, or queries and keys turned by them."""
+    """Positional encoding: sinusoidal, added to the embeddings, or rotary (RoPE), of queries and keys."""
     label_smoothing: Rate = 0.1
-    """Share of each label that is spread over the vocabulary."""
+    """Label smoothing factor."""
     shapes: Count = 8
-    """Shapes of batches, each of which is compiled; the more, the less padding."""
+    """Number of length buckets: more buckets, less padding, more compilations."""
     beams: Count = 5
-    """Translations that are followed at once."""
+    """Beam size."""
     length_penalty: Number = 1.0
-    """How strongly longer translations are preferred."""
+    """Length penalty of beam search; higher prefers longer translations."""
     train_examples: Limit = None
-    """Train on only so many pairs."""
+    """Limit training to the first N pairs."""
     test_examples: Limit = None
-    """Measure on only so many test pairs."""
+    """Limit evaluation to the first N test pairs."""
 
     def __post_init__(self):
         super().__post_init__()

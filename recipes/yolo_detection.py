@@ -76,43 +76,43 @@ class Config(Options):
     epochs: Count = 120
     batch_size: Count = 8
     images_per_epoch: Limit = 400
-    """About how many images make an epoch; a pass over a larger set takes several epochs."""
+    """Images per epoch, about; a pass over a larger set takes several epochs."""
     learning_rate: Positive = 1.5e-3
     """The highest learning rate, of AdamW."""
     weight_decay: NonNegative = 0.05
-    """Decay of the kernels."""
+    """Weight decay of the kernels."""
     warmup: Rate = 0.1
-    """Share of the steps over which the learning rate rises, before it falls along a cosine."""
+    """Learning-rate warmup: fraction of the steps over which it rises, before cosine decay."""
     ema: Rate = 0.995
-    """Decay of an exponential moving average of the weights, which then is what is measured; 0: none."""
+    """Decay of an exponential moving average (EMA) of the weights, which is then evaluated; 0: none."""
     size: Literal["n", "s", "m"] = "n"
     """Depth and width of the network, as YOLOv8's: nano, small or medium."""
     image_size: ranged(int, least=64) = 320
-    """Images are scaled to squares of so many pixels, a multiple of 32, with grey where they are not square."""
+    """Images are letterboxed to N×N pixels, a multiple of 32."""
     mosaic: Fraction = 1.0
-    """Share of the training images that are put together from four."""
+    """Mosaic augmentation: fraction of the training images that are put together from four."""
     plain_epochs: Whole = 15
-    """Train the last so many epochs without mosaic."""
+    """Number of final epochs without mosaic."""
     scale: Rate = 0.5
-    """Enlarge and shrink training images by up to so much."""
+    """Random scale: by a factor of up to 1 ± this."""
     shift: Rate = 0.1
-    """Shift training images by up to so much of their size."""
+    """Random translation: by up to this fraction of the size."""
     flip: bool = True
-    """Mirror half of the training images, where an object mirrored still is what it is."""
+    """Random horizontal flip, where that does not change the class of an object."""
     colour: NonNegative = 1.0
-    """How much the colours of training images are changed; 1 for about as much as YOLOv8 does."""
+    """Color jitter: strength; 1 is about that of YOLOv8."""
     max_boxes: Count = 100
-    """Learn from the largest so many boxes of a training image."""
+    """Maximum number of boxes per training image; the largest are kept."""
     overlap: Fraction = 0.7
-    """Detections of a class whose boxes overlap by a higher IoU are taken for the same object."""
+    """IoU threshold of non-maximum suppression (NMS)."""
     confidence: Fraction = 0.25
-    """Draw detections of at least this score."""
+    """Confidence threshold: draw detections of at least this score."""
     validation: Part = 0.1
-    """Share of the training images kept apart for validation, where the data have no split of their own."""
+    """Fraction of the training images held out for validation, where the data have no split of their own."""
     train_examples: Limit = None
-    """Train on only so many images."""
+    """Limit training to the first N images."""
     test_examples: Limit = None
-    """Validate and measure on only so many images each."""
+    """Limit validation and evaluation to the first N images each."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 
 class UsageError(Exception):
-    """A mistake of the user's or of their machine's. The message is one line that names the mend; exit code 2."""
+    """A mistake of the user's or of their machine's. The message is one line that suggests a fix; exit code 2."""
 
 
 class TargetMissed(Exception):

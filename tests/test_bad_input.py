@@ -1,4 +1,4 @@
-"""Wrong use: one clear line that names the mend, exit code 2, nothing destroyed."""
+"""Wrong use: one clear line that suggests a fix, exit code 2, nothing destroyed."""
 
 import dataclasses
 import json
@@ -71,7 +71,7 @@ def test_help_shows_the_defaults_of_the_preset(run_recipe):
     assert f"default: {Config.presets['smoke']['batch_size']}" in text
     for field in dataclasses.fields(Config):
         assert f"--{field.name.replace('_', '-')}" in text
-    assert text.count("Examples a step") == 1
+    assert text.count("Examples per step") == 1
 
 
 def test_as_a_command(run_recipe, tmp_path):
@@ -146,7 +146,7 @@ def test_no_backend_at_all(run_recipe, run_python, hiding):
     assert "none is installed here" in refused(run_recipe("cnn_cifar10", KERAS_BACKEND="jax", **environment))
     doctor = run_python("-m", "shared.tools.cli", "doctor", KERAS_BACKEND="jax", **environment)
     assert doctor.returncode == 1
-    assert doctor.stdout.count("mend: pip install") == 3
+    assert doctor.stdout.count("fix: pip install") == 3
 
 
 def test_shared_not_installed(run_recipe, tmp_path, hiding):

@@ -23,15 +23,15 @@ class GenerativeOptions(Options):
     beside_result: ClassVar[tuple[str, ...]] = ("sample_batch", "judge", "backbone")  # a result names the network
 
     image_size: ranged(int, least=8, optional=True) = None
-    """Cut images to squares of so many pixels (default: as they are)."""
+    """Resize images to N×N pixels, cropped around the middle (default: as they are)."""
     train_examples: Limit = None
-    """Train on only so many images."""
+    """Limit training to the first N images."""
     test_examples: ranged(int, least=10, optional=True) = None
-    """Measure against only so many images (default: all)."""
+    """Limit the test images to the first N (default: all)."""
     samples: ranged(int, least=20) = 10_000
-    """Make and measure so many images."""
+    """Number of images to generate and evaluate."""
     sample_batch: Count = 250
-    """So many at a time."""
+    """Batch size of sampling."""
     judge: Path | None = None
     """Evaluation network: a classifier of these images, a model.keras of cnn_cifar10; also gives the class accuracy."""
     backbone: str = PACKAGED

@@ -33,17 +33,17 @@ class WritingOptions(Options):
     )  # fmt: skip
 
     beams: Count = 4
-    """Sequences that the search follows at once; 1: greedy."""
+    """Beam size; 1 is greedy."""
     length_penalty: NonNegative = 1.0
-    """The higher, the longer what the search prefers; 0: the likeliest as a whole."""
+    """Length penalty of beam search; higher prefers longer sequences; 0: none."""
     no_repeat: Whole = 3
-    """No run of so many tokens may occur twice in what is written; 0: any may."""
+    """No-repeat n-gram size: no run of n tokens occurs twice; 0: off."""
     temperature: NonNegative = 0.0
-    """Above 0, draw each token in place of the search; the higher, the wilder."""
+    """Sampling temperature; 0: beam search."""
     top_k: Whole = 0
-    """Draw among only so many of the likeliest tokens; 0: all."""
+    """Top-k sampling: among the k likeliest tokens; 0: all."""
     top_p: ranged(float, above=0, most=1) = 0.9
-    """Draw among only as many of the likeliest tokens as have this probability together."""
+    """Top-p (nucleus) sampling: among the likeliest tokens that together have this probability."""
 
     def method(self) -> BeamSearch | Sampling:
         """How tokens are chosen."""

@@ -52,7 +52,7 @@ class List:
 
 @dataclass
 class Doctor:
-    """Says which backends, data and disk space there are, and how to mend what is missing."""
+    """Says which backends, data and disk space there are, and how to fix what is missing."""
 
     data_dir: Path | None = None
     """Where data are looked for."""

@@ -323,7 +323,7 @@ def ruff(command: str, text: str, *options: str) -> str:
         input=text, capture_output=True, encoding="utf-8",
     )  # fmt: skip
     if process.returncode:
-        raise UsageError(f"ruff {command} failed: {process.stderr.strip()}: mend: pip install ruff")
+        raise UsageError(f"ruff {command} failed: {process.stderr.strip()}: fix: pip install ruff")
     return process.stdout
 
 

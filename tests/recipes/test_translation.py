@@ -132,7 +132,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     assert not (tmp_path / "killed/model.keras").exists()
     again = subprocess.run([*command_line(tmp_path / "killed"), "--resume"], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "going on at epoch 1, batch" in again.stdout
+    assert "resuming at epoch 1, batch" in again.stdout
     subprocess.run(command_line(tmp_path / "whole"), check=True)
     killed, whole = (keras.saving.load_model(tmp_path / name / "model.keras") for name in ("killed", "whole"))
     for ours, theirs in zip(killed.get_weights(), whole.get_weights(), strict=True):

@@ -35,7 +35,7 @@ def test_doctor_finds_the_backends(run_python, offline):
     assert set(found) == set(installed_backends())
     for name, line in found.items():
         assert "on cpu" in line or name in line
-    assert "cifar10          missing     mend: run a recipe with --data cifar10, which downloads 170 MB" in text
+    assert "cifar10          missing     fix: run a recipe with --data cifar10, which downloads 170 MB" in text
     assert "GB free" in text
 
 
@@ -47,7 +47,7 @@ def test_the_command_needs_no_particular_backend(run_python, hiding, tmp_path):
         works = command != "doctor" or installed_backends() != ["tensorflow"]
         assert process.returncode == (0 if works else 1), process.stderr
         assert "Traceback" not in process.stderr
-    assert "tensorflow  not installed     mend: pip install" in processes["doctor"].stdout
+    assert "tensorflow  not installed     fix: pip install" in processes["doctor"].stdout
 
 
 @pytest.mark.once
