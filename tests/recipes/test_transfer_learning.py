@@ -19,7 +19,6 @@ from recipes.transfer_learning import Config, build_model, compile_model, train_
 from shared.data.images.datasets import ImageData, LabelledImages
 from shared.errors import UsageError
 from shared.images.backbones.pretrained import load_backbone
-from shared.images.grad_cam import class_activation_maps
 from shared.tools.predict import predict_from
 from shared.training.run import Run
 
@@ -159,20 +158,3 @@ def test_each_precision_has_features_of_its_own_in_float32(tmp_path, monkeypatch
 def test_options(changes, message):
     with pytest.raises(UsageError, match=message):
         Config.for_preset("smoke", **changes)
-
-
-def test_class_activation_maps_find_the_evidence():
-    inputs = keras.Input((8, 8, 1))
-    x = keras.layers.Conv2D(2, 1, use_bias=False, name="features")(inputs)
-    x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
-    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, name="logits")(x))
-    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
-    images = np.zeros((2, 8, 8, 1), "float32")
-    images[0, 1, 2] = 5  # bright: evidence for class 0
-    images[1, 6, 4] = -5
-    classes, maps = class_activation_maps(model, images, "pooling")
-    assert classes.tolist() == [0, 1]
-    assert [np.unravel_index(each.argmax(), each.shape) for each in maps] == [(1, 2), (6, 4)]
-    assert maps.min() >= 0
-    assert maps.max() == pytest.approx(1)
-    assert (maps > 0).sum() == 2

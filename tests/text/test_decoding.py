@@ -27,7 +27,7 @@ def sampled(method, prompts, length, table=TABLE):
 
 
 def expected(prompts, length, temperature, end):
-    """One token after the other, drawn by hand from the same random numbers."""
+    """A reference in NumPy: one token after the other, from the same random numbers."""
     ids, rng = padded(prompts, length), random_stream(0, "tokens")
     for index in range(length - 1):
         for row, uniform in zip(ids, rng.random(len(ids), np.float32), strict=True):

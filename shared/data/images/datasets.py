@@ -128,12 +128,12 @@ def load_images(
         preferred: what "auto" stands for.
         validation: fraction of the training images that is held out for choices, unless a folder holds some for that;
             drawn once and for all, not by seed.
-        limit: use only so many examples for training; None for all.
+        limit: train on the first N examples; None for all.
         size: cut images to squares of so many pixels; None for their own size, which then must be one.
         own_size: leave the images of a set that are of one size as they are.
         needs_classes: refuse a folder of images without classes.
-        per_class: use only so many images a class, those for validation included; None for all.
-        test_limit: use only so many test images; None for all.
+        per_class: use N images per class, those for validation included; None for all.
+        test_limit: use the first N test images; None for all.
 
     Raises:
         UsageError: the set is not there and cannot be fetched, or is not made of labelled images of one size, or is too
