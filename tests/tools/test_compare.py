@@ -91,7 +91,7 @@ def test_every_backend_is_measured(compared):
         measures = row["measures"]
         needed = {"first_step_seconds", "median_step_seconds", "slow_step_seconds", "examples_per_second", "data_share"}
         if not row["native"]:
-            needed |= {"import_seconds", "data_seconds", "build_seconds", "peak_memory_bytes", "model_bytes"}
+            needed |= {"import_seconds", "setup_seconds", "peak_memory_bytes", "model_bytes"}
         assert needed | {"value"} == set(measures), name
         for measure in measures.values():
             assert len(measure["values"]) == 2
@@ -337,7 +337,7 @@ def test_a_failure_on_every_backend_is_a_report(in_process, capsys):
     code, report, rows, page = in_process(fail)
     assert code == 1
     assert {row["problem"] for row in rows.values() if not row["native"]} == {"no space left"}
-    assert rows["native torch"]["problem"] == "no backend of Keras made the initial weights"
+    assert rows["native torch"]["problem"] == "no backend of Keras began the training"
     assert report["compared"] == report["layers"] == []
     out = capsys.readouterr().out
     assert "Agreement: not judged" in out

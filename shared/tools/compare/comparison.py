@@ -21,7 +21,7 @@ from shared.tools.compare.job import Job
 from shared.tools.project import PROJECT
 
 FACTS = ("parameters", "precision", "machine", "commit", "preset", "batch_size", "batches_per_epoch", "epochs")
-"""What is known of the experiment once its weights are there; None before."""
+"""What is known of the experiment once a backend has checked the options; None before."""
 
 
 @dataclass
@@ -151,7 +151,7 @@ class Comparison:
         return 1 + len(self.working) * (1 + self.repeats) + (len(keras_rows) if self.layers else 0)
 
     def prepare(self) -> None:
-        """Lets the first backend that works check the options and write the initial weights."""
+        """Lets the first backend that works check the options and say what they mean."""
         for row in [row for row in self.working if not row.native]:
             try:
                 self.facts = self.answer_of(row, "prepare")
@@ -161,15 +161,9 @@ class Comparison:
             except WorkerFailed as error:
                 self.drop(row, error)
             else:
-                weights = self.directory / f"{row.name}-prepare" / "run" / "initial.weights.h5"
-                shutil.move(weights, self.weights_path)
                 return
         for row in self.working:
-            row.problem = "no backend of Keras made the initial weights"
-
-    @property
-    def weights_path(self) -> Path:
-        return self.directory / "initial.weights.h5"
+            row.problem = "no backend of Keras began the training"
 
     def attempt(self, row: Row, task: str, keep: Any, number: int | None = None, **job: Any) -> None:
         """Runs a job and keeps its answer, or notes why there is none."""
@@ -220,8 +214,6 @@ class Comparison:
         directory.mkdir()
         run = directory / "run"
         options = [*self.options, "--out", str(run)]
-        if task != "prepare":
-            options += ["--initial-weights", str(self.weights_path)]
         native = str(row.native) if row.native else None
         job = Job(self.recipe, task, str(directory), options, steps=self.steps, native=native, **job)
         (directory / "job.json").write_text(json.dumps(job._asdict()), encoding="utf-8")
@@ -234,7 +226,7 @@ class Comparison:
             environment["JAX_COMPILATION_CACHE_DIR"] = str(directory / "programs")
         self.jobs_done += 1
         what = {
-            "prepare": "initial weights",
+            "prepare": "options",
             "agree": f"first {self.steps} steps",
             "layers": "each layer",
             "measure": f"round {number} of {self.repeats}",

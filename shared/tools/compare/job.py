@@ -12,7 +12,7 @@ class Job(NamedTuple):
 
     recipe: str
     task: str
-    """"prepare": say what the options mean, and write the initial weights; "agree": train the first steps;
+    """"prepare": check the options and say what they mean; "agree": train the first steps;
     "layers": each layer forward and back; "measure": the whole recipe."""
     directory: str
     """Of what the worker leaves: answer.json, layers.npz and, in run, the run."""

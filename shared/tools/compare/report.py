@@ -15,8 +15,7 @@ from shared.tools.compare.summary import failed, layer_remark, measures_table, n
 
 STARTING = {
     "import": "import_seconds",
-    "data": "data_seconds",
-    "build": "build_seconds",
+    "data and model": "setup_seconds",
     "first step": "first_step_seconds",
 }
 
@@ -24,7 +23,7 @@ STARTING = {
 COLORS = {"jax": "#3987d6", "torch": "#e2703a", "tensorflow": "#2c9c69"}
 
 
-STARTING_COLORS = ["#8f8f8f", "#b09ad6", "#d6b04a", "#3987d6"]
+STARTING_COLORS = ["#8f8f8f", "#b09ad6", "#3987d6"]
 
 
 def report_html(report: dict[str, Any]) -> str:
@@ -89,7 +88,7 @@ def plot_start(rows: list[dict[str, Any]]) -> Figure:
         begin = [a + b for a, b in zip(begin, lengths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, handlelength=1, columnspacing=1)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8, handlelength=1, columnspacing=1)
     return figure
 
 

@@ -8,8 +8,7 @@ from shared.tools.compare.agreement import judge, judged_steps, recorded_compari
 # Name in report.json, what it is called, how it is shown, and how many of its unit one is.
 MEASURES = [
     ("import_seconds", "import", "{:.1f} s", 1),
-    ("data_seconds", "data", "{:.2f} s", 1),
-    ("build_seconds", "build", "{:.2f} s", 1),
+    ("setup_seconds", "data and model", "{:.2f} s", 1),
     ("first_step_seconds", "first step (compile)", "{:.2f} s", 1),
     ("median_step_seconds", "step, median", "{:.1f} ms", 1e3),
     ("slow_step_seconds", "step, 95th percentile", "{:.1f} ms", 1e3),

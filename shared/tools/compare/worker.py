@@ -67,7 +67,7 @@ class Training:
     """What a recipe trains, be it by `fit` or by a step of its own."""
 
     model: keras.Model
-    """All models together, with the weights that every backend starts from."""
+    """All models together."""
     state: keras.Model | dict[str, Any]
     """As for `training_variables`."""
     batches: SeededBatches
@@ -118,8 +118,13 @@ class JobRun(Run):
         """Does what the job asks with the main training; the others only prepare it, or come after it."""
         if not phase:
             self.work_on(training)
-        elif isinstance(self, PreparingRun | MeasuredRun):  # the others take the weights that the first of these left
+        elif isinstance(self, MeasuredRun):  # rounding in another phase would give each backend another start
             training.run(callbacks=[])
+
+    def start(self, training: Training) -> None:
+        """Gives the models the weights of `--initial-weights`, as a run does, where that is given."""
+        if self.config.initial_weights:
+            load_initial_weights(training.model, self.config.initial_weights)
 
     def work_on(self, training: Training) -> None:
         """What the job asks."""
@@ -139,12 +144,10 @@ class JobRun(Run):
 
 
 class PreparingRun(JobRun):
-    """Writes the weights that every backend will start from."""
+    """Checks the options, and says what they mean."""
 
     def work_on(self, training: Training) -> NoReturn:
-        if self.config.initial_weights:
-            load_initial_weights(training.model, self.config.initial_weights)
-        training.model.save_weights(self.directory / "initial.weights.h5")
+        self.start(training)
         self.answer(
             parameters=training.model.count_params(),
             precision=self.config.precision,
@@ -164,11 +167,11 @@ class AgreeingRun(JobRun):
     def work_on(self, training: Training) -> NoReturn:
         silence(training.model)
         orders = (None, *range(REORDERINGS))
+        drawn = initial_course(training.model)
+        self.start(training)
         if self.native:
             courses = [self.native_course(training, order) for order in orders]
         else:
-            drawn = initial_course(training.model)
-            load_initial_weights(training.model, self.config.initial_weights)
             if isinstance(training.state, keras.Model):
                 prepare_optimizer(training.state)
             variables = read_variables(training.state)
@@ -182,8 +185,7 @@ class AgreeingRun(JobRun):
         raise Answered
 
     def native_course(self, training: Training, order: int | None) -> dict[str, Any]:
-        """The course of the benchmark, which keeps its own variables: the losses."""
-        load_initial_weights(training.model, self.config.initial_weights)
+        """The course of the native baseline, which keeps its own variables: the losses."""
         trainer = self.native_trainer(training)
         return training_course(trainer.train_on_batch, self.batches(training, order), {})
 
@@ -202,7 +204,7 @@ class LayersRun(JobRun):
         if isinstance(training.state, dict):
             raise UsageError(f"--layers is for recipes that train one model by fit: leave it out for {self.recipe}")
         silence(training.model)
-        load_initial_weights(training.model, self.config.initial_weights)
+        self.start(training)
         reference = self.job.reference and Path(self.job.reference)
         layer_arrays(training.model, training.batches[0], Path(self.job.directory), reference)
         self.answer()
@@ -226,23 +228,15 @@ class MeasuredRun(JobRun):
 
     def __init__(self, job: Job, module: ModuleType, config: Options):
         super().__init__(job, module, config)
-        self.ready = seconds_since_start()
-        self.model_begun: float | None = None
-        self.model_built = 0.0
-        build_model = module.build_model
-
-        def noted_build_model(*arguments: Any, **keywords: Any) -> keras.Model:
-            self.model_begun = self.model_begun or seconds_since_start()
-            return build_model(*arguments, **keywords)
-
-        module.build_model = noted_build_model
+        self.opened = seconds_since_start()
+        self.set_up = 0.0
 
     @property
     def history(self) -> list[dict[str, float]]:
         return [] if self.native else super().history
 
     def work_on(self, training: Training) -> None:
-        self.model_built = seconds_since_start()
+        self.set_up = seconds_since_start()
         self.timer = StepTimer(training.batches, wait=True)
         if self.native:
             self.train_natively(training)
@@ -251,7 +245,7 @@ class MeasuredRun(JobRun):
 
     def train_natively(self, training: Training) -> None:
         """Trains with the benchmark on the same batches, then gives the weights to the Keras models."""
-        load_initial_weights(training.model, self.config.initial_weights)
+        self.start(training)
         trainer, batches = self.native_trainer(training), training.batches
         for epoch in range(self.config.epochs):
             batches.epoch = epoch
@@ -269,9 +263,8 @@ class MeasuredRun(JobRun):
             self.answer(data=data, metric=metric, measured=measured)
             return metrics
         measured |= {
-            "import_seconds": self.ready,
-            "data_seconds": self.model_begun - self.ready,
-            "build_seconds": self.model_built - self.model_begun,
+            "import_seconds": self.opened,
+            "setup_seconds": self.set_up - self.opened,
             "peak_memory_bytes": peak_memory(),
             "peak_device_memory_bytes": peak_device_memory(),
         }
