@@ -126,7 +126,7 @@ class PyramidPooling(layers.Layer):
     def call(self, inputs, training=None):
         parts = [self.first.call(inputs, training=training)]
         for _ in range(3):
-            parts.append(max_pooling(parts[-1], self.pool_size))
+            parts.append(max_pooling(parts[-1], self.pool_size, stride=1, padding="same"))
         return self.last.call(keras.ops.concatenate(parts, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):

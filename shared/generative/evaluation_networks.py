@@ -13,11 +13,16 @@ from shared.data.places import file_hash
 from shared.errors import UsageError
 from shared.generative.options import GenerativeOptions
 from shared.images.backbones.pretrained import PACKAGED, load_backbone
+from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.training.saving import read_model
 
 INPUT_SIZES = {PACKAGED: 96, "inceptionv3": 299}
 """Height and width, in pixels, that a network trained on ImageNet is given images in; 224 for all others. At 96,
 EfficientNet-Lite0 takes about an eighth of the time that it takes at 224."""
+
+
+CLASSIFIER_LAYERS = {layer.__name__: layer for layer in (ConvolutionBlock, ResidualBlock)}
+"""Layers that a classifier trained with cnn_cifar10 is made of: without them Keras cannot read its file."""
 
 
 class EvaluationNetwork(NamedTuple):
@@ -61,7 +66,7 @@ def evaluation_classifier(path: Path, data: ImageData) -> EvaluationNetwork:
         UsageError: the file cannot be read, or is no such classifier, or one of other images or classes.
     """
     try:
-        model = in_float32(read_model(path, compile=False))
+        model = in_float32(read_model(path, compile=False, custom_objects=CLASSIFIER_LAYERS))
         facts = {"judge": str(path), "judge_sha256": file_hash(path)}
         dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
         found = (model.input_shape[1:], model.output_shape[-1])

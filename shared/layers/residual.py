@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from shared.backends.pooling import max_pooling
 from shared.layers.convolution import Convolution
 from shared.layers.normalization import BatchNormalization
 
@@ -30,7 +31,6 @@ class ConvolutionBlock(layers.Layer):
         self.convolution = Convolution(
             filters, kernel_size, kernel_initializer="he_normal", dtype=self.dtype_policy, name="convolution"
         )
-        self.pooling = layers.MaxPooling2D(2, dtype=self.dtype_policy, name="pooling") if pool else None
         self.normalization = BatchNormalization(momentum=0.9, dtype=self.dtype_policy, name="normalization")
 
     def build(self, input_shape):
@@ -40,12 +40,14 @@ class ConvolutionBlock(layers.Layer):
     def call(self, inputs, training=None):
         x = self.convolution(inputs)
         if self.pool:
-            x = self.pooling(x)
+            x = max_pooling(x, 2, stride=2, padding="valid")
         return keras.ops.relu(self.normalization(x, training=training))
 
     def compute_output_shape(self, input_shape):
-        output_shape = self.convolution.compute_output_shape(input_shape)
-        return self.pooling.compute_output_shape(output_shape) if self.pool else output_shape
+        batch, height, width, filters = self.convolution.compute_output_shape(input_shape)
+        if self.pool:
+            height, width = (None if length is None else length // 2 for length in (height, width))
+        return batch, height, width, filters
 
     def get_config(self):
         return super().get_config() | {"filters": self.filters, "kernel_size": self.kernel_size, "pool": self.pool}

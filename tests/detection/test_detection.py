@@ -6,7 +6,6 @@ import pytest
 from conftest import gradients_of, numbers
 from keras import layers, ops
 
-from shared.backends.pooling import max_pooling
 from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
@@ -158,15 +157,6 @@ def test_anchors_are_the_middles_of_their_cells():
     assert points[64:66].tolist() == [[8, 8], [24, 8]]
     assert points[-1].tolist() == [48, 48]
     assert np.unique(strides, return_counts=True)[1].tolist() == [4, 16, 64][::-1]
-
-
-def test_max_pooling():
-    images = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype("float32")
-    (found,) = computed(lambda x: (max_pooling(x, 3),), images)
-    for row in range(6):
-        for column in range(5):
-            around = images[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            np.testing.assert_array_equal(found[:, row, column], around.max(axis=(1, 2)))
 
 
 def test_nth_largest():

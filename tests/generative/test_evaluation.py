@@ -1,13 +1,15 @@
 """Evaluation of generators: its options, its networks in files and of ImageNet, and what is measured with them."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import normal, numbers, refused_in_one_line
+from conftest import PROJECT, normal, numbers, refused_in_one_line
 
 from recipes import cnn_cifar10
 from shared.backends.compiling import compiled_inference
@@ -79,6 +81,20 @@ def test_a_classifier_gives_features_and_logits(tmp_path):
     json.dumps(found)
     found = evaluated_images(network, data, data.train, dark, conditional=False)
     assert set(found) == {name for name in names if "class" not in name} | {"times_nearer", "memorizing"}
+
+
+@pytest.mark.once
+def test_the_recorded_classifier_is_read_by_a_process_that_knows_only_a_generative_recipe():
+    """Keras reads a file only where the classes of its layers are imported, as the recipe cnn_cifar10 does."""
+    program = """
+from pathlib import Path
+from types import SimpleNamespace
+import recipes.gan_fashion
+from shared.generative.evaluation_networks import evaluation_classifier
+train = SimpleNamespace(images=SimpleNamespace(shape=(1, 28, 28, 1)))
+evaluation_classifier(Path("results/judges/fashion_mnist.keras"), SimpleNamespace(train=train, classes=range(10)))
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=True)
 
 
 def test_a_classifier_computes_in_float32_whatever_the_precision(tmp_path):
