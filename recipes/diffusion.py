@@ -43,7 +43,7 @@ from shared.generative.diffusion.samplers import SamplerName, sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler
 from shared.generative.diffusion.schedule import Prediction
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding, attention_heads
-from shared.generative.evaluation import labels_like_test, measured_generator
+from shared.generative.evaluation import evaluate_generator, labels_like_test
 from shared.generative.evaluation_networks import EvaluationNetwork, evaluation_network
 from shared.generative.metrics import frechet_distance
 from shared.generative.options import GenerativeOptions
@@ -188,7 +188,7 @@ def make_and_measure(
         return image_sampler(replace(config, **options), model, len(data.classes), config.sample_batch)
 
     draw = sampler()
-    samples, metrics = measured_generator(run, model, draw, network, data, untrained)
+    samples, metrics = evaluate_generator(run, model, draw, network, data, untrained)
     if config.chain_samples:
         labels = labels_like_test(data, config.chain_samples, config.seed)
         real = network.outputs(data.test.images)["features"]

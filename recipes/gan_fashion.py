@@ -38,7 +38,7 @@ from shared.backends.optimizers import built_optimizer
 from shared.backends.runtime import copied_model, copied_weights
 from shared.backends.steps import compiled_step
 from shared.data.images.datasets import ImageData
-from shared.generative.evaluation import measured_generator
+from shared.generative.evaluation import evaluate_generator
 from shared.generative.evaluation_networks import evaluation_network
 from shared.generative.gan_batches import AdversarialBatches
 from shared.generative.gan_losses import AdversarialLoss, critic_loss, generator_loss, slope_penalty
@@ -221,7 +221,7 @@ def main(run: Run) -> dict[str, float]:
     network = evaluation_network(config, data)
     run.train(step, batches, state, data=f"{data.name} {data.fingerprint}", after_epoch=sheets)
 
-    samples, metrics = measured_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
+    samples, metrics = evaluate_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
     run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "from one to another"))
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()

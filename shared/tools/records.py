@@ -192,22 +192,22 @@ def steps_table() -> str:
 
 
 def by_headline(record: dict[str, Any]) -> list[str]:
-    """The names of a record's metrics, the headline first, without those that `bounds_table` shows beside them."""
-    names = [name for name in record["metrics"] if not name.endswith(("_floor", "_ceiling"))]
+    """Names of a record's metrics, the headline first, without the reference values that `bounds_table` shows."""
+    names = [name for name in record["metrics"] if not name.endswith(("_real", "_untrained"))]
     return sorted(names, key=lambda name: (name != record["metric"], name))
 
 
 def bounds_table(recipe: str) -> str:
-    """The measures of generated images between those of real ones and of an untrained network, in Markdown.
+    """Metrics of generated images between those of real images and of an untrained network, in Markdown.
 
-    Where there are several runs on the same data, their mean and standard deviation stand below them.
+    Several runs on the same data are followed by their mean and standard deviation.
     """
     records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
     if not records:
         return "Not yet measured."
     first = records[0]["metrics"]
-    names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
-    rows = [("training images", [first[f"{name}_floor"] for name in names])]
+    names = [name for name in by_headline(records[0]) if f"{name}_real" in first and f"{name}_untrained" in first]
+    rows = [("training images", [first[f"{name}_real"] for name in names])]
     runs = [
         (f"{each['data']}, {each['backend']}, seed {each['seed']}", [each["metrics"][name] for name in names])
         for each in records
@@ -217,7 +217,7 @@ def bounds_table(recipe: str) -> str:
         columns = list(zip(*(values for _, values in runs), strict=True))
         rows += [(f"mean of these {len(runs)} runs", [statistics.mean(column) for column in columns])]
         rows += [("their standard deviation", [statistics.stdev(column) for column in columns])]
-    rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_ceiling"] for name in names])]
+    rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_untrained"] for name in names])]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])
 

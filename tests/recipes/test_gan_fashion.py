@@ -518,11 +518,11 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
             assert np.asarray(image.convert("L")).std() > 10
     with Image.open(tmp_path / "run" / "training.gif") as image:
         assert image.n_frames == result["epochs"] == len(list((tmp_path / "run/epochs").iterdir()))
-    assert 0 <= metrics["frechet_floor"] < result["value"] == metrics["frechet"]
+    assert 0 <= metrics["frechet_real"] < result["value"] == metrics["frechet"]
     assert "class_accuracy" not in metrics  # a network trained on ImageNet knows no digits
     assert result["collapsed"] is (metrics["diversity"] < COLLAPSED)
-    assert metrics["times_nearer"] > 4
-    assert metrics["diversity_ceiling"] < metrics["diversity"] < 1.2
+    assert metrics["frechet_gap_ratio"] > 4
+    assert metrics["diversity_untrained"] < metrics["diversity"] < 1.2
     weights = keras.saving.load_model(tmp_path / "run/model.keras").get_weights()
     assert sum(weight.size for weight in weights) == result["parameters"]
 
@@ -534,7 +534,7 @@ def test_the_recorded_runs_are_as_good_as_told():
     for record in records:
         metrics = record["metrics"]
         assert record["value"] == metrics["frechet"]
-        assert metrics["times_nearer"] > 10
+        assert metrics["frechet_gap_ratio"] > 10
         assert metrics["class_accuracy"] > 0.85
 
 

@@ -163,7 +163,7 @@ def test_ranges_go_from_the_lowest_number_to_the_highest():
 
 @pytest.mark.once
 def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
-    measured = {"frechet": 2.0, "frechet_floor": 0.5, "frechet_ceiling": 90.0, "kid": 0.25, "kid_floor": 0.0}
+    measured = {"frechet": 2.0, "frechet_real": 0.5, "frechet_untrained": 90.0, "kid": 0.25, "kid_real": 0.0}
     record = {"preset": "small", "data": "some", "backend": "jax", "seed": 0, "metric": "frechet", "metrics": measured}
     found = [record, record | {"preset": "smoke"}]
     monkeypatch.setattr(records, "read_records", lambda recipe: found)
