@@ -107,7 +107,7 @@ def evaluate_generator(
     else:
         shown = samples.images[: min(len(labels), 120) // 10 * 10]
         sheet = plot_rows(shown.reshape(-1, 10, *shown.shape[1:]), "generated images, unconditional")
-    near = nearest(samples.images[:10], data.train.images, 7).places
+    near = nearest(samples.images[:10], data.train.images, 7).indices
     run.save_figure("samples.png", sheet)
     run.save_figure("neighbours.png", plot_neighbours(samples.images[:10], data.train.images, near))
     return samples, metrics

@@ -139,7 +139,7 @@ def test_options_of_the_evaluation(tmp_path, capfd):
         assert len(data.test.labels) == 50
         if part == "validation":
             np.testing.assert_array_equal(data.test.images, data.validation.images[:50])
-    assert "measuring on 50 of the images for validation instead" in capfd.readouterr().err
+    assert "evaluating on 50 validation images instead of test images" in capfd.readouterr().err
 
 
 @pytest.mark.once

@@ -75,17 +75,17 @@ def test_v_is_how_fast_a_noisy_image_moves_along_the_angle():
 @pytest.mark.once
 def test_posterior_is_that_of_ddpm():
     signal, noise = cosine_rates(TIMES)
-    of_noisy, of_image, deviation = posterior(Rates(signal[1:], noise[1:]), Rates(signal[:-1], noise[:-1]))
+    noisy_weight, image_weight, deviation = posterior(Rates(signal[1:], noise[1:]), Rates(signal[:-1], noise[:-1]))
     # Ho et al. 2020, equations 6 and 7, in their symbols.
     alpha_bar, before = signal[1:] ** 2, signal[:-1] ** 2
     alpha = alpha_bar / before
     beta = 1 - alpha
-    np.testing.assert_allclose(of_image, np.sqrt(before) * beta / (1 - alpha_bar))
-    np.testing.assert_allclose(of_noisy, np.sqrt(alpha) * (1 - before) / (1 - alpha_bar))
+    np.testing.assert_allclose(image_weight, np.sqrt(before) * beta / (1 - alpha_bar))
+    np.testing.assert_allclose(noisy_weight, np.sqrt(alpha) * (1 - before) / (1 - alpha_bar))
     np.testing.assert_allclose(deviation**2, (1 - before) / (1 - alpha_bar) * beta)
     # From what is noisier, it leads to what was less noisy.
-    np.testing.assert_allclose(of_noisy * signal[1:] + of_image, signal[:-1])
-    np.testing.assert_allclose((of_noisy * noise[1:]) ** 2 + deviation**2, noise[:-1] ** 2)
+    np.testing.assert_allclose(noisy_weight * signal[1:] + image_weight, signal[:-1])
+    np.testing.assert_allclose((noisy_weight * noise[1:]) ** 2 + deviation**2, noise[:-1] ** 2)
 
 
 @pytest.mark.once
@@ -218,7 +218,7 @@ def test_an_image_depends_on_its_label_and_place_alone(name, monkeypatch):
     changed = drawn(name, 7, np.where(np.arange(7) == 2, 0, labels), batch_size=4)
     assert ((changed != whole).any(axis=(1, 2, 3)) == (np.arange(7) == 2)).all()
     assert (drawn(name, 7, labels, batch_size=4, seed=1) != whole).any(axis=(1, 2, 3)).all()
-    monkeypatch.setattr(shared.generative.diffusion.sampling, "MOST_STEPS", 3)
+    monkeypatch.setattr(shared.generative.diffusion.sampling, "STEPS_PER_CALL", 3)
     np.testing.assert_array_equal(drawn(name, 7, labels, batch_size=4), whole)
 
 

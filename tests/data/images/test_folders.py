@@ -266,7 +266,7 @@ def test_generative_recipes_take_images_without_classes(tmp_path, recipe):
     with refused_in_one_line("to train on, and 2 to measure on: it takes 20 and 10"):
         recipe.for_preset("smoke", data=str(tmp_path / "few"), batch_size=8).load()
     fill(tmp_path / "small", 60, size=(7, 9))
-    with refused_in_one_line("7×9 pixels: it takes 8 each way, so try --image-size 32"):
+    with refused_in_one_line("7×9 pixels: at least 8×8 are needed, so try --image-size 32"):
         recipe.for_preset("smoke", data=str(tmp_path / "small"), batch_size=8).load()
 
 
