@@ -130,7 +130,7 @@ def test_features_of_imagenet_are_computed_in_float32_whatever_the_precision():
 def test_options_of_the_evaluation(tmp_path, capfd):
     with refused_in_one_line("--backbone nothing is not one of efficientnet_lite0"):
         evaluation_network(options("--backbone", "nothing"), image_data())
-    with refused_in_one_line("--backbone must be left at efficientnet_lite0 where --judge measures, not inceptionv3"):
+    with refused_in_one_line("--backbone must be left at efficientnet_lite0 where --judge is given, not inceptionv3"):
         options("--judge", "model.keras", "--backbone", "inceptionv3")
     with refused_in_one_line("--test-examples must be at least 10, not 9"):
         options("--test-examples", "9")

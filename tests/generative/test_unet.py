@@ -61,7 +61,7 @@ def test_group_normalization_is_that_of_keras():
 
 
 def test_group_normalization_of_channels_that_do_not_fit():
-    with pytest.raises(ValueError, match="8 channels cannot be put into 3 groups"):
+    with pytest.raises(ValueError, match="8 channels cannot be divided into 3 equal groups"):
         GroupNormalization(3)(random((2, 3, 3, 8)))
 
 
