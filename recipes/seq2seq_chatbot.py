@@ -38,9 +38,9 @@ from shared.data.text.conversations import load_conversations
 from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.decoding import WritingOptions
-from shared.text.dialogue import answer_pairs, answers_used, evenly_spread, spoken_context
+from shared.text.dialogue import answer_counts, answer_pairs, evenly_spread, readable_context
 from shared.text.losses import Perplexity, SequenceLoss
-from shared.text.metrics import distinct_shares, sacre_bleu, word_perplexity
+from shared.text.metrics import distinct_n, sacre_bleu, word_perplexity
 from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
 from shared.text.plots import plot_attention
 from shared.text.responder import Answerer
@@ -167,7 +167,7 @@ def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: s
         loss=SequenceLoss(config.label_smoothing),
         metrics=[Perplexity()],
     )
-    validation, test = (HeldOutPairs(parts[part], batches.shapes) for part in ("validation", "test"))
+    validation, test = (HeldOutPairs(parts[part], batches.buckets) for part in ("validation", "test"))
     run.fit(model, batches, data=data, phase=phase, patience=config.patience, validation_data=validation)
     return model.evaluate(test, verbose=0, return_dict=True)["perplexity"]
 
@@ -191,12 +191,12 @@ def write_answers(
     write = answerer(run.config, model, subwords, rows=32)
     written = write(pairs.sources)
     answers, references = ([subwords.decode(ids) for ids in part] for part in (written, pairs.targets))
-    contexts = [spoken_context(source, subwords) for source in pairs.sources]
+    contexts = [readable_context(source, subwords) for source in pairs.sources]
     with replacing(run.directory / "samples.txt") as path:
         samples = zip(contexts, answers, references, strict=True)
         path.write_text("\n".join(f"{c}\n    answer: {a}\n    said:   {s}\n" for c, a, s in samples), encoding="utf-8")
     run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
-    bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_shares(answers)
+    bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
     metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}
     return metrics, {"signature": bleu.signature, "generated_tokens_per_second": write.tokens_per_second()}
 
@@ -210,7 +210,7 @@ def main(run: Run) -> dict[str, float]:
     parts = answer_pairs(
         data, subwords, turns=config.turns, context=config.context, answer=config.answer, held_out=config.held_out
     )
-    print(f"{data.name}: {data.found}; {answers_used(data, parts)}")
+    print(f"{data.name}: {data.found}; {answer_counts(data, parts)}")
     model = build_model(config, len(subwords))
     model.summary()
     metrics = {"perplexity": train(run, model, parts, identity)}

@@ -120,15 +120,15 @@ def build_model(config: Config, vocabulary: int) -> keras.Model:
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     embedding = TokenEmbedding(vocabulary, config.width, name="embedding")
-    places = SinusoidalPositions(name="positions") if config.positions == "sinusoidal" else layers.Identity()
+    positions = SinusoidalPositions(name="positions") if config.positions == "sinusoidal" else layers.Identity()
     dropout = layers.Dropout(config.dropout, name="dropout")
     stack = {
         "depth": config.depth, "heads": config.heads, "hidden": config.hidden, "dropout": config.dropout,
         "rotary": config.positions == "rotary",
     }  # fmt: skip
     key_mask = ops.not_equal(source, PAD)
-    memory = TransformerEncoder(**stack, name="encoder")(dropout(places(embedding(source))), key_mask=key_mask)
-    inputs = dropout(places(embedding(target)))
+    memory = TransformerEncoder(**stack, name="encoder")(dropout(positions(embedding(source))), key_mask=key_mask)
+    inputs = dropout(positions(embedding(target)))
     outputs = TransformerDecoder(**stack, name="decoder")(inputs, memory, key_mask=key_mask)
     logits = embedding(outputs, reverse=True)
     return keras.Model({"source": source, "target": target}, logits, name="transformer")
@@ -170,7 +170,7 @@ def main(run: Run) -> dict[str, float]:
     model = build_model(config, len(subwords))
     model.compile(build_optimizer(config), SequenceLoss(config.label_smoothing), metrics=[Perplexity()])
     model.summary()
-    validation = HeldOutPairs(pairs["validation"], batches.shapes)
+    validation = HeldOutPairs(pairs["validation"], batches.buckets)
     run.fit(model, batches, data=identity, validation_data=validation)
 
     test = SentencePairs(*(side[: config.test_examples] for side in data.test))

@@ -275,7 +275,7 @@ def test_collapse_in_the_middle_of_the_training_is_said(tmp_path, capsys):
         run = types.SimpleNamespace(directory=tmp_path, history=[{"diversity": before}])
         found = EpochSheets(run, Remembering(model, 5, True, 4, seed=0), data)(epoch=2)
         assert (found["diversity"] < 0.1) == (model == "collapsed")
-        assert capsys.readouterr().err.count("WARNING: the generator has collapsed") == warnings
+        assert capsys.readouterr().err.count("WARNING: mode collapse") == warnings
 
 
 @pytest.mark.once

@@ -20,7 +20,7 @@ from shared.text.beam_search import IMPOSSIBLE, length_penalty
 from shared.text.decoding import generate
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import sacre_bleu
-from shared.text.pairs import HeldOutPairs, PairBatches, PairShape, SequencePairs, encoder_inputs, padded
+from shared.text.pairs import HeldOutPairs, LengthBucket, PairBatches, SequencePairs, encoder_inputs, padded
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, read_subwords, train_subwords
 from shared.text.translator import Translator
 from shared.tools.predict import predict_from
@@ -204,7 +204,7 @@ def test_padding_changes_nothing():
     pairs = some_pairs(7)
     found = [
         model.evaluate(HeldOutPairs(pairs, [shape]), verbose=0)
-        for shape in (PairShape(16, 16, 7), PairShape(31, 29, 7), PairShape(16, 40, 7))
+        for shape in (LengthBucket(16, 16, 7), LengthBucket(31, 29, 7), LengthBucket(16, 40, 7))
     ]
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=1e-4)
@@ -218,7 +218,7 @@ def test_the_native_baseline_trains_as_keras_does():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     # With the pairs of seed 0 a ReLU is so near 0 that it passes on one framework and not on another.
-    batches = PairBatches(some_pairs(40, seed=3), 8, 0, shapes=2)
+    batches = PairBatches(some_pairs(40, seed=3), 8, 0, buckets=2)
     trainer = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")["Trainer"](config, model, 6)
     for ours, theirs in zip(trainer.weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -263,7 +263,7 @@ def test_generative_recipes_take_images_without_classes(tmp_path, recipe):
     config = recipe.for_preset("smoke", data=str(tmp_path / "flat"), image_size=16, batch_size=8)
     assert config.load().train.images.shape[1:] == (16, 16, 3)
     fill(tmp_path / "few", 12)
-    with refused_in_one_line("to train on, and 2 to measure on: it takes 20 and 10"):
+    with refused_in_one_line("training and 2 test images: at least 20 and 10 are needed"):
         recipe.for_preset("smoke", data=str(tmp_path / "few"), batch_size=8).load()
     fill(tmp_path / "small", 60, size=(7, 9))
     with refused_in_one_line("7×9 pixels: at least 8×8 are needed, so try --image-size 32"):

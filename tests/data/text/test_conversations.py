@@ -18,7 +18,7 @@ from shared.data.text.conversations import (
     without_repeated,
 )
 from shared.errors import UsageError
-from shared.text.dialogue import answer_pairs, answers_used, encode_context, evenly_spread, pairs_of, spoken_context
+from shared.text.dialogue import answer_counts, answer_pairs, encode_context, evenly_spread, pairs_of, readable_context
 from shared.text.pairs import SequencePairs
 from shared.text.subwords import END, Subwords, train_subwords
 
@@ -272,8 +272,9 @@ def test_what_is_passed_over_and_what_is_used_is_said(tmp_path, subwords):
     longest = max(len(subwords.encode(turn)) for turns in data.train for turn in turns[1:])
     parts = answer_pairs(data, subwords, turns=2, context=30, answer=longest - 1)
     learned = len(parts["train"].targets)
-    assert answers_used(data, parts) == (
-        f"{learned} answers to train on ({30 - learned} longer than --answer left out), 9 to validate, 9 to test"
+    assert answer_counts(data, parts) == (
+        f"{learned} answers for training ({30 - learned} longer than --answer left out), 9 for validation, "
+        "9 for testing"
     )
 
 
@@ -384,7 +385,7 @@ def test_each_turn_answers_those_before(subwords):
     pairs = pairs_of([["turn 1", "answer 2", "turn 3", "answer 4"], ["turn 3", "turn 1"]], subwords, 2, 50)
     assert pairs.targets == [two, three, four, one]
     assert pairs.sources == [one, [*one, END, *two], [*two, END, *three], three]
-    assert [spoken_context(source, subwords) for source in pairs.sources][1:3] == [
+    assert [readable_context(source, subwords) for source in pairs.sources][1:3] == [
         "turn 1 / answer 2",
         "answer 2 / turn 3",
     ]
