@@ -116,7 +116,7 @@ class Config(Options):
 
 
 def build_model(config: Config, vocabulary: int) -> keras.Model:
-    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of what follows each target."""
+    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of each next token."""
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     embedding = TokenEmbedding(vocabulary, config.width, name="embedding")
@@ -146,7 +146,7 @@ def encoded_pairs(subwords: Subwords, pairs: SentencePairs) -> SequencePairs:
 
 
 def short_pairs(subwords: Subwords, data: ParallelText) -> dict[str, SequencePairs]:
-    """The pairs to train on and to validate, without those that are too long; says how many pairs there are."""
+    """Training and validation pairs without those that are too long; prints how many there are."""
     parts = {part: encoded_pairs(subwords, getattr(data, part)) for part in ("train", "validation")}
     short = {part: pairs.within(LONGEST - 1, LONGEST - 1) for part, pairs in parts.items()}
     too_long = sum(len(parts[part].sources) - len(short[part].sources) for part in parts)
@@ -191,12 +191,12 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with a sentence."""
+    """Function from a sentence to its translation."""
     config, subwords = run.config, read_subwords(run.directory / "subwords.model")
 
     @functools.lru_cache(4)
     def translator(beams: int, length_penalty: float) -> Translator:
-        replace(config, beams=beams, length_penalty=length_penalty)  # refuses what is out of range
+        replace(config, beams=beams, length_penalty=length_penalty)  # checks the ranges
         return Translator(run.model, subwords, beams, length_penalty)
 
     def translate(text: Text, beams: int = config.beams, length_penalty: float = config.length_penalty) -> Text:

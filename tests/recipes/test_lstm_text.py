@@ -154,7 +154,7 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys):
 
     predict_from(tmp_path / "run", ["Roses 猫", "--length", "40", "--temperature", "1.5", "--sample-seed", "1"])
     out, err = capsys.readouterr()
-    assert "left out, not in the text that was learned: '猫'" in err
+    assert "left out, not in the training text: '猫'" in err
     model = keras.saving.load_model(tmp_path / "run/model.keras")
     expected = "".join(write_characters(model, result["alphabet"], "Roses ", 40, seed=1, temperature=1.5))
     assert out == f"Roses 猫{expected}\n"
