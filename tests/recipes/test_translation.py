@@ -77,14 +77,14 @@ def test_smoke_learns_real_sentences(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The directory of a finished run on the embedded pairs."""
+    """The directory of a finished run on the bundled pairs."""
     directory = tmp_path_factory.mktemp("finished") / "run"
     main(Run(Config.for_preset("smoke", out=directory, **TINY)))
     return directory
 
 
 @pytest.mark.in_turn
-def test_a_run_on_the_embedded_pairs(finished):
+def test_a_run_on_the_bundled_pairs(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["data"] == "cldr"
     assert result["metrics"]["perplexity"] < 400
@@ -272,7 +272,7 @@ def test_bleu_is_cased_and_of_plain_text():
     [
         ({"width": 30, "heads": 4}, "--width must be a multiple of twice the 4 heads, not 30"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
-        ({"batch_size": 5000}, "--batch-size must be at most the 600 pairs to train on, not 5000"),
+        ({"batch_size": 5000}, "--batch-size must be at most the 600 training pairs, not 5000"),
         ({"vocabulary": 50000}, "--vocabulary 50000 is more than this text allows: take at most"),
         ({"vocabulary": 200}, "--vocabulary 200 is too small for this text: take at least"),
         ({"data": "a.de,b.en"}, "a.de is not there"),

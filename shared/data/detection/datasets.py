@@ -1,4 +1,4 @@
-"""Images with boxes: from TFDS, from a folder, or the embedded scenes of digits."""
+"""Images with boxes: from TFDS, from a folder, or the bundled scenes of digits."""
 
 import re
 import sys
@@ -65,7 +65,7 @@ def load_detection(
         try:
             return load_detection(preferred, directory, preferred, validation=validation, size=size, limit=limit)
         except UsageError as error:
-            print(f"WARNING: no {preferred}, training on the embedded {DIGIT_SCENES} instead: {error}", file=sys.stderr)
+            print(f"WARNING: no {preferred}, training on the bundled {DIGIT_SCENES} instead: {error}", file=sys.stderr)
             name = DIGIT_SCENES
     known_as, fingerprint, decode = find_detection(name, data_directory(directory), size)
     decoded = cache_directory() / "decoded" / f"{known_as.replace('/', '-')}-boxes-{fingerprint}"

@@ -84,7 +84,7 @@ def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages],
     if chosen is None and folder.hints:
         raise UsageError(folder.hints[0])
     if not folder.pictures:
-        raise UsageError(f"--data {place} holds no images to train on: add image files")
+        raise UsageError(f"--data {place} holds no images for training: add image files")
     if chosen is None:
         known = ", ".join(each.name for each in formats)
         others = [folder.name(path) for path in folder.files_of(suffixes - {".txt"})]
@@ -100,7 +100,7 @@ def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages],
             reason = "damaged files" if path in folder.damaged else "files that are not annotations of this kind"
             remarks.passed_over.add(reason, folder.name(path))
     if not parts.get("train"):
-        raise UsageError(f"--data {place} holds no images to train on that its annotations name ({remarks})")
+        raise UsageError(f"--data {place} holds no images for training that its annotations name ({remarks})")
     decoded = {}
     for part in PARTS:
         if pictures := parts.get(part):

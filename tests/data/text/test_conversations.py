@@ -97,7 +97,7 @@ def test_real_dailydialog():
 
 def test_auto_without_data_takes_chitchat_and_says_so(tmp_path, capsys):
     data = load_conversations("auto", tmp_path)
-    assert "WARNING: no dailydialog, training on the embedded chitchat instead" in capsys.readouterr().err
+    assert "WARNING: no dailydialog, training on the bundled chitchat instead" in capsys.readouterr().err
     assert data.name == "chitchat"
     assert [len(getattr(data, part)) for part in ALL] == [3617, 200, 200]
     assert data.repeated == 0
@@ -134,7 +134,7 @@ def test_files(tmp_path):
     [
         ("a.tsv", b"", "a.tsv is empty"),
         ("a.jsonl", b" \n\n", "a.jsonl is empty"),
-        ("a.tsv", b"hi\tho\n", "holds 1 conversation(s) with an answer: to train and measure takes 3"),
+        ("a.tsv", b"hi\tho\n", "holds 1 conversation(s) with an answer: at least 3 are needed"),
         ("a.tsv", b"hi\t\na\tb\n \tb\n", "holds 1 conversation(s) with an answer"),
         ("a.tsv", "ich\tmöchte\n".encode("latin-1"), "a.tsv, line 1: byte 0xf6 is not UTF-8"),
         ("a.txt", "hi\tho\n".encode("utf-16-le"), "a.txt, line 1: a null byte"),
@@ -256,8 +256,8 @@ def test_a_file_of_conversations_is_known_by_what_is_in_it(tmp_path, kind):
     data = load_conversations(str(path), None)
     assert sorted(all_turns(data)) == sorted(conversations)
     assert data.name == path.name
-    held_out = "3 to validate, 3 to test (0 more are left out that occur in training)"
-    assert data.found == f"{form}: 54 conversations to train on, {held_out}; nothing passed over"
+    held_out = "3 for validation, 3 for testing (0 more are left out that occur in training)"
+    assert data.found == f"{form}: 54 conversations for training, {held_out}; nothing passed over"
 
 
 def test_what_is_passed_over_and_what_is_used_is_said(tmp_path, subwords):
@@ -265,8 +265,8 @@ def test_what_is_passed_over_and_what_is_used_is_said(tmp_path, subwords):
     path.write_text(in_lines(TALKS, "\t".join) + "just a note\n" + "hello\t\n" + "yes?\tno\n")
     data = load_conversations(str(path), None, limit=10)
     assert data.found == (
-        "tab-separated values: 55 conversations to train on (the first 10 are used), 3 to validate, 3 to test (0 more "
-        "are left out that occur in training); passed over 2: 1 that cannot be read (talks.tsv, line 61); "
+        "tab-separated values: 55 conversations for training (the first 10 are used), 3 for validation, "
+        "3 for testing (0 more are left out that occur in training); passed over 2: 1 that cannot be read (talks.tsv, line 61); "
         "1 without an answer (talks.tsv, conversation 61)"
     )
     longest = max(len(subwords.encode(turn)) for turns in data.train for turn in turns[1:])
