@@ -194,7 +194,7 @@ def write_answers(
     contexts = [readable_context(source, subwords) for source in pairs.sources]
     with replacing(run.directory / "samples.txt") as path:
         rows = zip(contexts, answers, references, strict=True)
-        path.write_text("\n".join(f"{c}\n    model:  {a}\n    person: {s}\n" for c, a, s in rows), encoding="utf-8")
+        path.write_text("\n".join(f"{c}\n    answer: {a}\n    said:   {s}\n" for c, a, s in rows), encoding="utf-8")
     run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
     bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
     metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}

@@ -278,7 +278,7 @@ def test_a_run(trained):
         pixels = np.asarray(image.convert("L"))
     assert min(pixels.shape) > 200
     assert pixels.std() > 10
-    assert (directory / "run/samples.txt").read_text().count("    person: ") == 6
+    assert (directory / "run/samples.txt").read_text().count("    said:   ") == 6
     for name in ("history.csv", "history-plain.csv"):
         with open(directory / "run" / name) as file:
             rows = list(csv.DictReader(file))

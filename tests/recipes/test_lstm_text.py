@@ -222,8 +222,10 @@ def test_what_is_found_and_used_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("ab\n" * 1000)
     options = {"data": str(tmp_path / "text.txt"), "window": 50, "batch_size": 4}
-    found = "text.txt: 3,000 characters, 3 different: 2,700 for training, "
-        "150 for validation, 150 for testing; nothing passed over"
+    found = (
+        "text.txt: 3,000 characters, 3 different: 2,700 for training, 150 for validation, 150 for testing; "
+        "nothing passed over"
+    )
     assert Config(**options).load().found == found
     few = Config(**options, train_characters=1000, test_characters=60).load().found
     assert few == f"{found}; used are 1,000 of train, 60 of validation, 60 of test"

@@ -266,8 +266,8 @@ def test_what_is_passed_over_and_what_is_used_is_said(tmp_path, subwords):
     data = load_conversations(str(path), None, limit=10)
     assert data.found == (
         "tab-separated values: 55 conversations for training (the first 10 are used), 3 for validation, "
-        "3 for testing (0 more are left out that occur in training); passed over 2: 1 that cannot be read (talks.tsv, line 61); "
-        "1 without an answer (talks.tsv, conversation 61)"
+        "3 for testing (0 more are left out that occur in training); passed over 2: "
+        "1 that cannot be read (talks.tsv, line 61); 1 without an answer (talks.tsv, conversation 61)"
     )
     longest = max(len(subwords.encode(turn)) for turns in data.train for turn in turns[1:])
     parts = answer_pairs(data, subwords, turns=2, context=30, answer=longest - 1)

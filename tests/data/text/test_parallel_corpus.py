@@ -175,8 +175,8 @@ def test_what_is_passed_over_and_what_is_used_is_said(tmp_path):
     path.write_text(in_lines("{}\t{}".format) + "a note\n" + in_lines("{}\t".format, PAIRS[:2]) + "\t".join(PAIRS[0]))
     assert load_parallel(str(path), None, limit=10).found == (
         "tab-separated values: 54 sentence pairs for training (the first 10 are used), 3 for validation, "
-        f"3 for testing; passed over 4: 1 that cannot be read (pairs.txt, line 61); 2 with an empty side (pairs.txt, pair 61, …); 1 repeated "
-        f"({' / '.join(PAIRS[0])[:80]})"
+        f"3 for testing; passed over 4: 1 that cannot be read (pairs.txt, line 61); "
+        f"2 with an empty side (pairs.txt, pair 61, …); 1 repeated ({' / '.join(PAIRS[0])[:80]})"
     )
 
 
