@@ -157,14 +157,14 @@ class Trainer:
             penalty = self.config.r1 * self.squared_gradient_norm(real, labels).mean() / 2
         if self.config.loss == "wgan_gp":
             epsilon = epsilon[:, None, None, None]
-            slopes = self.squared_gradient_norm(epsilon * real + (1 - epsilon) * fake, labels)
-            penalty = penalty + 10 * ((slopes + 1e-12).sqrt() - 1).square().mean()
+            squared_norms = self.squared_gradient_norm(epsilon * real + (1 - epsilon) * fake, labels)
+            penalty = penalty + 10 * ((squared_norms + 1e-12).sqrt() - 1).square().mean()
         return loss + self.config.penalty_every * penalty
 
     def squared_gradient_norm(self, images, labels):
         images = images.detach().requires_grad_()
-        (slopes,) = torch.autograd.grad(self.critic(images, labels).sum(), images, create_graph=True)
-        return slopes.square().sum(dim=(1, 2, 3))
+        (gradients,) = torch.autograd.grad(self.critic(images, labels).sum(), images, create_graph=True)
+        return gradients.square().sum(dim=(1, 2, 3))
 
     def train_on_batch(self, images, labels, noise, epsilon):
         """One step; returns the sum of both losses, that of the critic the mean over its steps."""

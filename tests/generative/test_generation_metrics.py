@@ -1,4 +1,4 @@
-"""Measures of generated images against closed forms and sets made by hand; their figures and animations."""
+"""Metrics of generated images against closed forms and constructed sets; their figures and animations."""
 
 import numpy as np
 import pytest

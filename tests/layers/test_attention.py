@@ -204,7 +204,7 @@ def randomize_built(layer):
     return randomize(layer)
 
 
-def test_cross_weights_are_shares_of_the_real_tokens():
+def test_cross_attention_weights_sum_to_one_without_padding():
     decoder = randomize_built(TransformerDecoder(2, 2, 16))
     memory = ops.convert_to_tensor(random((3, 5, 8)))
     weights = numbers(decoder.cross_weights(ops.convert_to_tensor(random((3, 4, 8), seed=1)), memory, MASK))
@@ -226,6 +226,6 @@ def test_tied_embedding():
     assert with_public_classes(again.get_config()) == with_public_classes(embedding.get_config())
 
 
-def test_heads_must_share_the_channels():
+def test_heads_must_divide_the_channels():
     with pytest.raises(ValueError, match="8 channels cannot be divided among 3 heads"):
         MultiHeadAttention(3).build((None, None, 8))

@@ -113,8 +113,8 @@ def test_the_network_learns_a_batch_by_heart_and_not_only_how_frequent_each_toke
     for _ in range(50):
         model.reset_metrics()
         perplexity = model.train_on_batch(inputs, labels, return_dict=True)["perplexity"]
-    shares = np.bincount(labels[labels != PAD]) / np.count_nonzero(labels)
-    assert float(perplexity) < 0.3 * np.exp(-np.sum(shares * np.log(np.maximum(shares, 1e-9))))
+    frequencies = np.bincount(labels[labels != PAD]) / np.count_nonzero(labels)
+    assert float(perplexity) < 0.3 * np.exp(-np.sum(frequencies * np.log(np.maximum(frequencies, 1e-9))))
 
 
 def greedy(run, source, length):
@@ -214,7 +214,7 @@ def test_the_native_baseline_writes_the_same_answers(cell):
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told_and_attention_is_worth_something():
+def test_the_recorded_runs_are_as_good_as_stated_and_attention_is_worth_something():
     records = read_records("seq2seq_chatbot")
     assert records
     for record in records:

@@ -209,7 +209,7 @@ def test_guidance_moves_away_from_images_without_label():
 
 
 @pytest.mark.parametrize("name", ["ddpm", "dpm_solver"])
-def test_an_image_depends_on_its_label_and_place_alone(name, monkeypatch):
+def test_an_image_depends_on_its_label_and_index_alone(name, monkeypatch):
     labels = np.array([0, 1, 1, 0, 1, 0, 0])
     whole = drawn(name, 7, labels, batch_size=4)
     assert whole.shape == (7, 4, 4, 1)
@@ -430,7 +430,7 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told():
+def test_the_recorded_runs_are_as_good_as_stated():
     records = read_records("diffusion")
     assert records
     for record in records:

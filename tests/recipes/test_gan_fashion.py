@@ -84,7 +84,7 @@ def numeric_gradient(function, array, step=1e-5):
 
 
 @pytest.mark.parametrize("kind", ["real", "interpolation"])
-def test_penalties_and_their_gradients_are_those_found_by_differences(kind):
+def test_penalties_and_their_gradients_are_those_of_finite_differences(kind):
     model, slopes = small_critic()
     real, fake, epsilon = normal(5, 2, 3, 1), normal(5, 2, 3, 1, seed=1), np.linspace(0, 1, 5).astype("float32")
     weights, v = (each.astype("float64") for each in model.get_weights()[:2])
@@ -110,7 +110,7 @@ def test_penalties_and_their_gradients_are_those_found_by_differences(kind):
         np.testing.assert_allclose(numbers(gradient), numeric, rtol=1e-3, atol=1e-4)
 
 
-def test_slopes_by_images_are_those_found_by_differences():
+def test_gradient_norms_are_those_of_finite_differences():
     model, _ = small_critic()
     weights, v, _ = (each.astype("float64") for each in model.get_weights())
     images = normal(3, 2, 3, 1).astype("float64")
@@ -218,7 +218,7 @@ def test_class_modulation(tmp_path):
     model = keras.Model([inputs, labels], ClassModulation(5)(inputs, labels))
     (table,) = model.get_weights()
     assert table.shape == (5, 8)
-    assert len(np.unique(table)) == 40  # labels count from the first step
+    assert len(np.unique(table)) == 40  # classes differ from the first step
     x, chosen = normal(6, 2, 3, 4), np.array([0, 4, 1, 1, 2, 0], "int32")
     scale, shift = table[chosen][:, None, None, :4], table[chosen][:, None, None, 4:]
     np.testing.assert_allclose(model.predict([x, chosen], verbose=0), x * (1 + scale) + shift, rtol=1e-5, atol=1e-6)
@@ -244,7 +244,7 @@ def clusters(examples=1000, kinds=10, seed=0, spread=1.0):
 
 
 @pytest.mark.once
-def test_collapse_is_detected(capsys):
+def test_mode_collapse_is_detected(capsys):
     real = clusters()
     found = {
         "as diverse": diversity(clusters(seed=1), real),
@@ -263,7 +263,7 @@ def test_collapse_is_detected(capsys):
 
 
 @pytest.mark.once
-def test_collapse_in_the_middle_of_the_training_is_said(tmp_path, capsys):
+def test_mode_collapse_during_training_is_reported(tmp_path, capsys):
     data = image_data(examples=120)
 
     class Remembering(NoiseSampler):
@@ -528,7 +528,7 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told():
+def test_the_recorded_runs_are_as_good_as_stated():
     records = read_records("gan_fashion")
     assert records
     for record in records:

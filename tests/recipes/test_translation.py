@@ -284,7 +284,7 @@ def test_what_is_refused(changes, message, tmp_path):
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told():
+def test_the_recorded_runs_are_as_good_as_stated():
     records = read_records("transformer_translation")
     assert records
     for record in records:

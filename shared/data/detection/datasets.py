@@ -165,9 +165,9 @@ def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> di
     train, rest = parts["train"], {part: images for part, images in parts.items() if part != "train"}
     if "test" not in rest and "validation" in rest:
         rest["test"] = rest.pop("validation")
-    for part, share in {"test": 1 / 5, "validation": validation}.items():
+    for part, fraction in {"test": 1 / 5, "validation": validation}.items():
         if part not in rest:
-            count = max(1, round(len(train.images) * share))
+            count = max(1, round(len(train.images) * fraction))
             rest[part], train = train.between(None, count), train.between(count, None)
     completed = {"train": train} | rest
     for part, images in completed.items():

@@ -324,9 +324,9 @@ def with_statistics(
     """Adds mean and standard deviation per channel of the training images to the facts of a data set."""
     images = arrays["train_images"]
     levels = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])])
-    shares = levels / levels.sum(axis=1, keepdims=True)
-    mean = shares @ np.arange(256)
-    deviation = np.sqrt(shares @ np.arange(256) ** 2 - mean**2)
+    frequencies = levels / levels.sum(axis=1, keepdims=True)
+    mean = frequencies @ np.arange(256)
+    deviation = np.sqrt(frequencies @ np.arange(256) ** 2 - mean**2)
     return arrays, facts | {"mean": mean.tolist(), "deviation": np.maximum(deviation, 1).tolist()}
 
 

@@ -290,8 +290,8 @@ def without_repeated(held_out: list[list[str]], train: list[list[str]]) -> list[
         return list(itertools.pairwise(re.sub(r"[\W_]+", "", turn).lower() for turn in turns))
 
     known = {exchange for turns in train for exchange in exchanges(turns)}
-    shares = [np.mean([exchange in known for exchange in exchanges(turns)]) for turns in held_out]
-    return [turns for turns, share in zip(held_out, shares, strict=True) if share < 0.5]
+    repeated = [np.mean([exchange in known for exchange in exchanges(turns)]) for turns in held_out]
+    return [turns for turns, fraction in zip(held_out, repeated, strict=True) if fraction < 0.5]
 
 
 def read_dailydialog(directory: Path) -> tuple[list[Path], dict[str, list[list[str]]]]:

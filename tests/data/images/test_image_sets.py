@@ -114,7 +114,7 @@ def test_the_order_and_the_batches_are_independent():
     assert len({tuple(each) for each in drawn}) == len(drawn)
 
 
-def test_no_two_purposes_or_places_share_random_numbers():
+def test_random_streams_of_purposes_and_positions_differ():
     places = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
     streams = list(itertools.product((0, 1, 2**32 - 1), RANDOM_PURPOSES, places))
     first = {int(random_stream(seed, purpose, *place).integers(2**63)) for seed, purpose, place in streams}

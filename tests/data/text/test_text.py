@@ -242,14 +242,14 @@ def test_windows_and_what_follows_them():
     np.testing.assert_array_equal(targets, inputs + 1)
 
 
-def test_an_epoch_reads_each_place_at_most_once_and_almost_all():
+def test_an_epoch_reads_each_position_at_most_once_and_almost_all():
     batches = batches_of()
     seen = np.concatenate([batches[index][0].ravel() for index in range(len(batches))])
     assert len(np.unique(seen)) == len(seen) == len(batches) * 4 * 16
     assert len(seen) > 1000 - 16 * 5
 
 
-def test_epochs_differ_and_a_batch_depends_on_its_place_alone():
+def test_epochs_differ_and_a_batch_depends_on_its_index_alone():
     batches = batches_of()
     first = batches[2]
     batches.epoch = 1
