@@ -48,7 +48,7 @@ def built(optimizer, model):
 
 
 def test_the_example_of_the_page(capsys):
-    example = re.search(r"each other:\n\n(.*?)\n\nIn a recipe", custom.__doc__, re.DOTALL)[1]
+    example = re.search(r"adversarial training:\n\n(.*?)\n\nIn a recipe", custom.__doc__, re.DOTALL)[1]
     names = {}
     exec(textwrap.dedent(example).replace("range(1000)", "range(201)"), names)  # noqa: S102
     lines = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
