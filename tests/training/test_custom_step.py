@@ -698,7 +698,7 @@ def test_the_state_must_be_built(tmp_path):
     for part, message in [
         (keras.Sequential([layers.Dense(1)]), "thing is not built: call it once"),
         (keras.optimizers.Adam(), r"thing is not built: call thing\.build\(model\.trainable_variables\)"),
-        (model.weights, "thing is no model"),
+        (model.weights, "thing is not a model"),
     ]:
         with pytest.raises(UsageError, match=message):
             run.train(print, Points(0), {"model": model, "thing": part}, "points")
