@@ -1,9 +1,9 @@
-"""What a step of `compiled_step` takes beside `train_on_batch`, and on JAX beside a step in plain JAX.
+"""Step time of `compiled_step`, relative to `train_on_batch` and, on JAX, to a step in plain JAX.
 
-All train the same small network, in which little is computed, so that what is around it shows. They take turns, so
-that a noisy machine hurts all alike, and wait for the loss of each step, as `train_on_batch` does.
+All train the same small network, whose step time is mostly overhead. They alternate, so that noise affects all alike,
+and wait for the loss of each step, as `train_on_batch` does.
 
-    KERAS_BACKEND=jax python benchmarks/custom_step.py             milliseconds a step
+    KERAS_BACKEND=jax python benchmarks/custom_step.py             milliseconds per step
     KERAS_BACKEND=jax python benchmarks/custom_step.py jax.json    also writes them to a file, as in results/custom_step
 """
 
@@ -82,7 +82,7 @@ def of_plain_jax() -> Callable[..., float]:
 
 
 def milliseconds(rounds: int = 50, steps: int = 40) -> dict[str, float]:
-    """The median time of a step, by each way, over so many rounds of so many steps."""
+    """Median step time of each variant, over alternating rounds of steps."""
     ways = {"compiled_step": of_ours(), "train_on_batch": of_keras()}
     if keras.config.backend() == "jax":
         ways["plain JAX"] = of_plain_jax()

@@ -137,7 +137,7 @@ class Trainer:
         optimizer.step()
         return loss.detach()
 
-    def critic_loss(self, real, labels, noise, shares):
+    def critic_loss(self, real, labels, noise, epsilon):
         """The loss of the critic, penalties included."""
         with torch.no_grad():
             fake = self.generator(noise, labels)
@@ -150,28 +150,28 @@ class Trainer:
                 loss = functional.relu(1 - of_real).mean() + functional.relu(1 + of_fake).mean()
             case "wgan_gp":
                 loss = of_fake.mean() - of_real.mean()
-        if shares is None:
+        if epsilon is None:
             return loss
         penalty = 0.0
         if self.config.r1:
-            penalty = self.config.r1 * self.squared_slopes(real, labels).mean() / 2
+            penalty = self.config.r1 * self.squared_gradient_norm(real, labels).mean() / 2
         if self.config.loss == "wgan_gp":
-            shares = shares[:, None, None, None]
-            slopes = self.squared_slopes(shares * real + (1 - shares) * fake, labels)
-            penalty = penalty + 10 * ((slopes + 1e-12).sqrt() - 1).square().mean()
+            epsilon = epsilon[:, None, None, None]
+            squared_norms = self.squared_gradient_norm(epsilon * real + (1 - epsilon) * fake, labels)
+            penalty = penalty + 10 * ((squared_norms + 1e-12).sqrt() - 1).square().mean()
         return loss + self.config.penalty_every * penalty
 
-    def squared_slopes(self, images, labels):
+    def squared_gradient_norm(self, images, labels):
         images = images.detach().requires_grad_()
-        (slopes,) = torch.autograd.grad(self.critic(images, labels).sum(), images, create_graph=True)
-        return slopes.square().sum(dim=(1, 2, 3))
+        (gradients,) = torch.autograd.grad(self.critic(images, labels).sum(), images, create_graph=True)
+        return gradients.square().sum(dim=(1, 2, 3))
 
-    def train_on_batch(self, images, labels, noise, shares):
+    def train_on_batch(self, images, labels, noise, epsilon):
         """One step; returns the sum of both losses, that of the critic the mean over its steps."""
-        images, labels, noise, shares = on_device((images, labels, noise, shares))
+        images, labels, noise, epsilon = on_device((images, labels, noise, epsilon))
         losses = []
         for part in range(self.config.critic_steps):
-            some = None if shares is None else shares[part]
+            some = None if epsilon is None else epsilon[part]
             loss = self.critic_loss(images[part], labels[part], noise[part], some)
             losses.append(self.minimize(self.critic_optimizer, loss))
         score = self.critic(self.generator(noise[-1], labels[-1]), labels[-1])

@@ -94,7 +94,7 @@ class Config(Options):
     """Limit training to the first N images."""
 
     def load(self) -> ImageData:
-        """The images to learn from and to measure against; a UsageError where these options do not fit them."""
+        """The data; a UsageError if the options do not fit them."""
         data = load_images(
             self.data, self.data_dir, "cifar10", validation=self.validation, limit=self.train_examples,
             size=self.image_size,
@@ -120,12 +120,12 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
         x = ResidualBlock(config.depth)(x)
     x = layers.GlobalMaxPooling2D()(x)
     x = layers.Dense(len(data.classes), use_bias=False, dtype="float32")(x)
-    logits = layers.Rescaling(1 / 8, dtype="float32")(x)  # maxima are large: without this, so are the first losses
+    logits = layers.Rescaling(1 / 8, dtype="float32")(x)  # max pooling makes large logits, and so large first losses
     return keras.Model(inputs, logits, name="residual_network")
 
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer for so many steps; biases and what scales and shifts are left out of weight decay."""
+    """The optimizer for `steps` steps; biases and normalization weights have no weight decay."""
     rate = WarmupCosine(config.learning_rate, steps, config.warmup)
     common = {
         "weight_decay": config.weight_decay or None,
@@ -185,7 +185,7 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with an image."""
+    """Function from an image to class probabilities."""
 
     def classify(image: Picture) -> Probabilities:
         """Classifies an image."""

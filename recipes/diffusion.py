@@ -43,7 +43,7 @@ from shared.generative.diffusion.samplers import SamplerName, sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler
 from shared.generative.diffusion.schedule import Prediction
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding, attention_heads
-from shared.generative.evaluation import labels_like_test, measured_generator
+from shared.generative.evaluation import evaluate_generator, labels_like_test
 from shared.generative.evaluation_networks import EvaluationNetwork, evaluation_network
 from shared.generative.metrics import frechet_distance
 from shared.generative.options import GenerativeOptions
@@ -61,7 +61,7 @@ from shared.training.schedules import WarmupCosine
 
 @dataclass(kw_only=True)
 class Config(GenerativeOptions):
-    """Trains a diffusion model on labelled images, makes images with it, and measures them."""
+    """Trains a diffusion model on labelled images, and evaluates its samples."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "test": {
@@ -127,7 +127,7 @@ class Config(GenerativeOptions):
         self.require("chain_samples", self.chain_samples == 0 or self.chain_samples >= 20, "must be 0 or at least 20")
 
     def load(self) -> ImageData:
-        """The images to learn from and to measure against."""
+        """The training and test images."""
         data = self.load_data("fashion_mnist", self.validation)
         examples, height, width, _ = data.train.images.shape
         self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
@@ -142,9 +142,9 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
     time = keras.Input((), name="time")
     label = keras.Input((), dtype="int32", name="label")
     features = 4 * config.widths[0]
-    wide = RandomNormal(stddev=1.0)  # so that labels count from the first step
-    of_label = layers.Embedding(len(data.classes) + 1, features, wide, name="label_embedding")(label)
-    condition = layers.Add()([TimeEmbedding(features, name="time_embedding")(time), of_label])
+    wide = RandomNormal(stddev=1.0)  # so that classes differ from the first step
+    class_embedding = layers.Embedding(len(data.classes) + 1, features, wide, name="label_embedding")(label)
+    condition = layers.Add()([TimeEmbedding(features, name="time_embedding")(time), class_embedding])
 
     def blocks(x, name, level):
         width = config.widths[level]
@@ -178,17 +178,17 @@ def image_sampler(config: Config, model: keras.Model, classes: int, batch_size: 
     )  # fmt: skip
 
 
-def make_and_measure(
+def sample_and_evaluate(
     run: Run, model: keras.Model, network: EvaluationNetwork, data: ImageData, untrained: list
 ) -> dict[str, float]:
-    """Makes images, writes the figures and gives the metrics. `untrained` are the weights before training."""
+    """Samples images, writes the figures and returns the metrics. `untrained` are the weights before training."""
     config = run.config
 
     def sampler(**options):
         return image_sampler(replace(config, **options), model, len(data.classes), config.sample_batch)
 
     draw = sampler()
-    samples, metrics = measured_generator(run, model, draw, network, data, untrained)
+    samples, metrics = evaluate_generator(run, model, draw, network, data, untrained)
     if config.chain_samples:
         labels = labels_like_test(data, config.chain_samples, config.seed)
         real = network.outputs(data.test.images)["features"]
@@ -219,13 +219,13 @@ def main(run: Run) -> dict[str, float]:
     validation = noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes)
     identity = f"{data.name} {data.fingerprint}"
     run.fit(model, batches, data=identity, validation_data=validation, validation_batch_size=100)
-    metrics = make_and_measure(run, model, network, data, untrained)
+    metrics = sample_and_evaluate(run, model, network, data, untrained)
     facts = config.facts("prediction", "sampler", "steps", "guidance") | {"classes": data.classes}
     return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **network.facts)
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with a class."""
+    """Function from a class name to generated images."""
     config, classes = run.config, run.result["classes"]
 
     @functools.lru_cache(4)
@@ -236,7 +236,7 @@ def predictor(run: FinishedRun) -> Callable:
         name: ClassName, count: int = 4, seed: int = config.seed, sampler: SamplerName = config.sampler,
         steps: int = config.steps, guidance: float = config.guidance,
     ) -> Pictures:  # fmt: skip
-        """Makes images of a class."""
+        """Generates images of a class."""
         draw = sampler_of(count, seed=seed, sampler=sampler, steps=steps, guidance=guidance)
         return pictures_of_class(draw, name, classes, count)
 

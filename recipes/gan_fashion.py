@@ -38,10 +38,10 @@ from shared.backends.optimizers import built_optimizer
 from shared.backends.runtime import copied_model, copied_weights
 from shared.backends.steps import compiled_step
 from shared.data.images.datasets import ImageData
-from shared.generative.evaluation import measured_generator
+from shared.generative.evaluation import evaluate_generator
 from shared.generative.evaluation_networks import evaluation_network
 from shared.generative.gan_batches import AdversarialBatches
-from shared.generative.gan_losses import AdversarialLoss, critic_loss, generator_loss, slope_penalty
+from shared.generative.gan_losses import AdversarialLoss, critic_loss, critic_penalty, generator_loss
 from shared.generative.gan_sampling import EpochSheets, NoiseSampler, warn_if_collapsed
 from shared.generative.modulation import ClassModulation
 from shared.generative.options import GenerativeOptions
@@ -61,7 +61,7 @@ from shared.training.schedules import WarmupCosine
 
 @dataclass(kw_only=True)
 class Config(GenerativeOptions):
-    """Trains a generator of labelled images against a critic, makes images with it, and measures them."""
+    """Trains a generator of labelled images against a critic, and evaluates its samples."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "test": {
@@ -109,7 +109,7 @@ class Config(GenerativeOptions):
     """Random horizontal flip, where that does not change the class."""
 
     def load(self) -> ImageData:
-        """The images to learn from and to measure against."""
+        """The training and test images."""
         data = self.load_data("fashion_mnist", validation=0.0)
         examples, height, width, _ = data.train.images.shape
         needed, parts = self.critic_steps * self.batch_size, 2 ** len(self.widths)
@@ -119,7 +119,7 @@ class Config(GenerativeOptions):
 
 
 def build_model(config: Config, data: ImageData) -> tuple[keras.Model, keras.Model]:
-    """The generator, and the critic, from images and labels to scores (batch, 1), high for what looks real."""
+    """The generator, and the critic: from images and labels to scores (batch, 1), high for real images."""
     image_shape = data.train.images.shape[1:]
     classes = len(data.classes) if config.class_conditional else 1
     return build_generator(config, image_shape, classes), build_critic(config, image_shape, classes)
@@ -143,49 +143,49 @@ def build_generator(config: Config, image_shape: tuple[int, int, int], classes: 
 
 
 def build_critic(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    def limited(layer):
+    def normalized(layer):
         return SpectralNormalization(layer, name=f"limited_{layer.name}") if config.spectral_norm else layer
 
     x = image = keras.Input(image_shape, name="image")
     label = keras.Input((), dtype="int32", name="label")
     for level, width in enumerate(config.critic_widths):
-        x = layers.LeakyReLU(0.2)(limited(Convolution(width, 4, strides=2, use_bias=True, name=f"down_{level}"))(x))
+        x = layers.LeakyReLU(0.2)(normalized(Convolution(width, 4, strides=2, use_bias=True, name=f"down_{level}"))(x))
     x = layers.Flatten(dtype="float32")(x)
-    bias = config.loss != "wgan_gp"  # which has no use for one, and would leave it to rounding
-    score = limited(layers.Dense(1, use_bias=bias, dtype="float32", name="score"))(x)
-    of_label = limited(layers.Embedding(classes, x.shape[-1], dtype="float32", name="label_embedding"))(label)
-    fitting = ops.sum(x * of_label, axis=-1, keepdims=True)
-    return keras.Model({"image": image, "label": label}, score + fitting, name="critic")
+    bias = config.loss != "wgan_gp"  # whose gradient with respect to it is 0 but for rounding
+    score = normalized(layers.Dense(1, use_bias=bias, dtype="float32", name="score"))(x)
+    projection = normalized(layers.Embedding(classes, x.shape[-1], dtype="float32", name="label_embedding"))(label)
+    class_score = ops.sum(x * projection, axis=-1, keepdims=True)
+    return keras.Model({"image": image, "label": label}, score + class_score, name="critic")
 
 
 def adversarial_step(config: Config, networks: tuple[keras.Model, ...], steps: int) -> tuple[Callable, dict[str, Any]]:
-    """The training step, for so many of them, and all that it changes."""
+    """The training step, for a training of `steps` steps, and its state: networks, optimizers and metrics."""
     generator, critic = networks
     average = copied_model(generator)
     generator_optimizer = build_optimizer(config, generator, config.learning_rate, steps)
     critic_optimizer = build_optimizer(config, critic, config.critic_learning_rate, steps * config.critic_steps)
     means = {name: keras.metrics.Mean(name) for name in ("critic_loss", "generator_loss")}
 
-    def train_critic(real, labels, noise, shares):
+    def train_critic(real, labels, noise, epsilon):
         fake = generator({"noise": noise, "label": labels}, training=True)
 
         def loss():
             both = {"image": ops.concatenate([real, fake]), "label": ops.concatenate([labels, labels])}
             value = critic_loss(config.loss, *ops.split(critic(both, training=True), 2))
-            if shares is None:
+            if epsilon is None:
                 return value
 
             def score(image):
                 return critic({"image": image, "label": labels}, training=False)
 
-            return value + config.penalty_every * slope_penalty(config.loss, config.r1, score, real, fake, shares)
+            return value + config.penalty_every * critic_penalty(config.loss, config.r1, score, real, fake, epsilon)
 
         means["critic_loss"].update_state(minimize(critic_optimizer, loss, critic.trainable_variables))
 
     @compiled_step
-    def step(images, labels, noise, shares):
+    def step(images, labels, noise, epsilon):
         for part in range(config.critic_steps):
-            train_critic(images[part], labels[part], noise[part], None if shares is None else shares[part])
+            train_critic(images[part], labels[part], noise[part], None if epsilon is None else epsilon[part])
 
         def loss():
             fake = generator({"noise": noise[-1], "label": labels[-1]}, training=True)
@@ -221,8 +221,8 @@ def main(run: Run) -> dict[str, float]:
     network = evaluation_network(config, data)
     run.train(step, batches, state, data=f"{data.name} {data.fingerprint}", after_epoch=sheets)
 
-    samples, metrics = measured_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
-    run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "from one to another"))
+    samples, metrics = evaluate_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
+    run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "latent interpolation"))
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()
     facts = config.facts("loss", "spectral_norm", "r1", "class_conditional")
@@ -235,7 +235,7 @@ def predictor(run: FinishedRun) -> Callable:
     latent, conditional = run.config.latent, run.config.class_conditional
 
     def generate(name: ClassName, count: int = 4, seed: int = run.config.seed) -> Pictures:
-        """Makes images of a class."""
+        """Generates images of a class."""
         draw = NoiseSampler(run.model, latent, conditional, count, replace(run.config, seed=seed).seed)
         return pictures_of_class(draw, name, run.result["classes"], count)
 

@@ -49,7 +49,7 @@ from shared.training.schedules import WarmupCosine
 
 @dataclass(kw_only=True)
 class Config(Options):
-    """Trains a recurrent network on the characters of a text, and writes with it."""
+    """Trains a recurrent character language model on a text, and generates text."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "test": {
@@ -106,7 +106,7 @@ class Config(Options):
     """Seed of sampling."""
 
     def load(self) -> TextData:
-        """The text to learn from and to measure on."""
+        """The data; a UsageError if the options do not fit them."""
         data = load_text(self.data, self.data_dir)
         limits = {"train": self.train_characters, "validation": self.test_characters, "test": self.test_characters}
         parts = {name: getattr(data, name)[:limit] for name, limit in limits.items()}
@@ -124,7 +124,7 @@ class Config(Options):
 
 
 def build_model(config: Config, characters: int) -> keras.Model:
-    """Codes of characters (batch, steps) to logits (batch, steps, characters) of what follows each, in float32."""
+    """Character codes (batch, steps) to logits (batch, steps, characters) of the next character, in float32."""
     recurrent = {"lstm": FusedLSTM, "gru": FusedGRU}[config.cell]
     codes = keras.Input((None,), dtype="int32")
     x = layers.Embedding(characters, config.embedding)(codes)
@@ -136,7 +136,7 @@ def build_model(config: Config, characters: int) -> keras.Model:
 
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW for so many steps; biases are left out of weight decay."""
+    """AdamW for `steps` steps; biases have no weight decay."""
     rate = WarmupCosine(config.learning_rate, steps, config.warmup)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, global_clipnorm=config.clip)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
@@ -144,7 +144,7 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
 
 
 def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Iterator[str]:
-    """Writes what follows a prompt, a character at a time."""
+    """Generates the continuation of a prompt, one character at a time."""
     return write_characters(
         model, alphabet, prompt, length=config.length, seed=config.sample_seed, temperature=config.temperature,
         top_k=config.top_k, top_p=config.top_p,
@@ -152,7 +152,7 @@ def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Ite
 
 
 def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
-    """Writes samples.txt; returns how many characters a second were written, None if there were not two."""
+    """Writes samples.txt; returns generated characters per second, None if there are fewer than two."""
     characters = write(model, alphabet, run.config, "\n")
     text = next(characters, "")  # compiles
     start = time.perf_counter()
@@ -204,7 +204,7 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with a prompt."""
+    """Function from a prompt to generated text."""
     config, alphabet = run.config, run.result["alphabet"]
 
     def write_on(
@@ -215,10 +215,10 @@ def predictor(run: FinishedRun) -> Callable:
         top_p: float = config.top_p,
         sample_seed: int = config.sample_seed,
     ) -> TextStream:
-        """Writes what follows a prompt."""
+        """Generates the continuation of a prompt."""
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "sample_seed": sample_seed}
         if missing := set(prompt) - set(alphabet):
-            print(f"left out, not in the text that was learned: {''.join(sorted(missing))!r}", file=sys.stderr)
+            print(f"left out, not in the training text: {''.join(sorted(missing))!r}", file=sys.stderr)
         return TextStream(write(run.model, alphabet, replace(config, length=length, **options), prompt))
 
     return write_on

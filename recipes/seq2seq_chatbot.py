@@ -38,9 +38,9 @@ from shared.data.text.conversations import load_conversations
 from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.decoding import WritingOptions
-from shared.text.dialogue import answer_pairs, answers_used, evenly_spread, spoken_context
+from shared.text.dialogue import answer_counts, answer_pairs, evenly_spread, readable_context
 from shared.text.losses import Perplexity, SequenceLoss
-from shared.text.metrics import distinct_shares, sacre_bleu, word_perplexity
+from shared.text.metrics import distinct_n, sacre_bleu, word_perplexity
 from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
 from shared.text.plots import plot_attention
 from shared.text.responder import Answerer
@@ -119,7 +119,7 @@ class Config(WritingOptions):
 
 
 def build_encoder(config: Config) -> keras.Model:
-    """Embedded contexts to what the decoder looks back at (batch, sources, units), and its first state."""
+    """Embedded contexts and mask to memory (batch, sources, units), and the decoder's initial state."""
     embedded, mask = keras.Input((None, config.width)), keras.Input((None,), dtype="bool")
     x, cell = layers.Dropout(config.dropout)(embedded), CELLS[config.cell]
     ahead, *ends = cell(config.units // 2, name="forward", **ALL)(x, mask=mask)
@@ -131,7 +131,7 @@ def build_encoder(config: Config) -> keras.Model:
 
 
 def build_decoder(config: Config, attend: bool) -> keras.Model:
-    """Embedded targets, all or the next, memory, mask, states to (batch, targets, width), states then."""
+    """Embedded targets, all or one, memory, mask and states to (batch, targets, width) and new states."""
     embedded, mask = keras.Input((None, config.width)), keras.Input((None,), dtype="bool")
     memory = keras.Input((None, config.units))
     states = [keras.Input((config.units,)) for _ in range(2 if config.cell == "lstm" else 1)]
@@ -140,14 +140,14 @@ def build_decoder(config: Config, attend: bool) -> keras.Model:
     if attend:
         contexts, _ = GlobalAttention(config.attention, name="attention")(x, memory, mask)
         x = layers.Concatenate()([contexts, x])
-    # Not Luong's tanh: the first steps, which learn how frequent each subword is, would drive it to where it is flat.
+    # Not Luong's tanh, which the first steps, learning subword frequencies, would saturate.
     x = layers.LayerNormalization(name="norm")(layers.Dense(config.width, name="hidden")(x))
     x = layers.Dropout(config.dropout)(x)
     return keras.Model([embedded, memory, mask, *states], [x, *new_states], name="decoder")
 
 
 def build_model(config: Config, vocabulary: int, attend: bool = True) -> keras.Model:
-    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of what follows each target."""
+    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of each next token."""
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     embedding = TokenEmbedding(vocabulary, config.width, name="embedding")
@@ -158,7 +158,7 @@ def build_model(config: Config, vocabulary: int, attend: bool = True) -> keras.M
 
 
 def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: str, phase: str = "") -> float:
-    """Trains, and returns the perplexity of the test answers."""
+    """Trains a model, and returns its test perplexity."""
     config = run.config
     batches = PairBatches(parts["train"], config.batch_size, config.seed, config.shapes)
     rate = WarmupCosine(config.learning_rate, config.epochs * len(batches), 0.1)
@@ -167,13 +167,13 @@ def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: s
         loss=SequenceLoss(config.label_smoothing),
         metrics=[Perplexity()],
     )
-    validation, test = (HeldOutPairs(parts[part], batches.shapes) for part in ("validation", "test"))
+    validation, test = (HeldOutPairs(parts[part], batches.buckets) for part in ("validation", "test"))
     run.fit(model, batches, data=data, phase=phase, patience=config.patience, validation_data=validation)
     return model.evaluate(test, verbose=0, return_dict=True)["perplexity"]
 
 
 def answerer(config: Config, model: keras.Model, subwords: Subwords, rows: int) -> Answerer:
-    """Answers `rows` contexts at once, as the options say."""
+    """Answerer of `rows` contexts per batch, with the options of the config."""
     return Answerer(
         model, subwords, config, turns=config.turns, context=config.context, answer=config.answer, rows=rows
     )
@@ -182,21 +182,21 @@ def answerer(config: Config, model: keras.Model, subwords: Subwords, rows: int) 
 def write_answers(
     run: Run, model: keras.Model, pairs: SequencePairs, subwords: Subwords
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Answers some of the contexts and compares with what was said; leaves samples.txt and attention.png.
+    """Generates answers for test contexts and evaluates them; writes samples.txt and attention.png.
 
     Returns:
-        Metrics, and facts about them.
+        Metrics, and facts for the result.
     """
     pairs = evenly_spread(pairs, run.config.test_answers)
     write = answerer(run.config, model, subwords, rows=32)
     written = write(pairs.sources)
     answers, references = ([subwords.decode(ids) for ids in part] for part in (written, pairs.targets))
-    contexts = [spoken_context(source, subwords) for source in pairs.sources]
+    contexts = [readable_context(source, subwords) for source in pairs.sources]
     with replacing(run.directory / "samples.txt") as path:
-        samples = zip(contexts, answers, references, strict=True)
-        path.write_text("\n".join(f"{c}\n    answer: {a}\n    said:   {s}\n" for c, a, s in samples), encoding="utf-8")
+        rows = zip(contexts, answers, references, strict=True)
+        path.write_text("\n".join(f"{c}\n    answer: {a}\n    said:   {s}\n" for c, a, s in rows), encoding="utf-8")
     run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
-    bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_shares(answers)
+    bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
     metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}
     return metrics, {"signature": bleu.signature, "generated_tokens_per_second": write.tokens_per_second()}
 
@@ -210,7 +210,7 @@ def main(run: Run) -> dict[str, float]:
     parts = answer_pairs(
         data, subwords, turns=config.turns, context=config.context, answer=config.answer, held_out=config.held_out
     )
-    print(f"{data.name}: {data.found}; {answers_used(data, parts)}")
+    print(f"{data.name}: {data.found}; {answer_counts(data, parts)}")
     model = build_model(config, len(subwords))
     model.summary()
     metrics = {"perplexity": train(run, model, parts, identity)}
@@ -226,7 +226,7 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with a conversation."""
+    """Function from a conversation to an answer."""
     config, subwords = run.config, read_subwords(run.directory / "subwords.model")
 
     @functools.lru_cache(4)

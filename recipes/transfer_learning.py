@@ -98,7 +98,7 @@ class Config(Options):
     """Fraction of the training images held out for validation."""
 
     def few_images(self) -> ImageData:
-        """The images to learn from, `per_class` of each class with those for validation, and the test images."""
+        """Training and validation images, `per_class` of each class together, and test images."""
         data = load_images(
             self.data, self.data_dir, "cifar10", self.validation, size=self.image_size, own_size=True,
             per_class=self.per_class, test_limit=self.test_examples,
@@ -136,18 +136,18 @@ def compile_model(model: keras.Model, rate: float, steps: int) -> None:
     )
 
 
-def unfreeze(backbone: keras.Model, share: float) -> None:
-    """Lets the upper share of the layers learn; batch normalization keeps the statistics that it has learned."""
+def unfreeze(backbone: keras.Model, fraction: float) -> None:
+    """Unfreezes a fraction of the layers, from the top; batch normalization stays frozen."""
     parts = single_layers(backbone)
-    first = round(len(parts) * (1 - share))
+    first = round(len(parts) * (1 - fraction))
     for index, layer in enumerate(parts):
         layer.trainable = index >= first and not isinstance(layer, layers.BatchNormalization)
 
 
 def train_on_pixels(run: Run, model: keras.Model, data: ImageData, rate: float, epochs: int, phase: str = "") -> None:
-    """Trains on augmented images; ends with the weights that were best on the validation images.
+    """Trains on augmented images; ends with the weights of the best validation loss.
 
-    It goes on through all epochs: to stop early would be to stop before the learning rate has fallen.
+    No early stopping, since the learning-rate decay is part of the training.
     """
     config, classes = run.config, np.eye(len(data.classes), dtype="float32")
     batches = ImageBatches(
@@ -162,7 +162,7 @@ def train_on_pixels(run: Run, model: keras.Model, data: ImageData, rate: float, 
 
 
 def train_head(run: Run, model: keras.Model, data: ImageData, weights: str) -> None:
-    """Trains the classifier alone, on features that are computed once and kept."""
+    """Trains the classifier alone, on cached features."""
     config, classes = run.config, np.eye(len(data.classes), dtype="float32")
     trunk = keras.Model(model.input, model.get_layer("pooling").output)
     facts = (weights, config.image_size, config.per_class, config.validation, config.precision)
@@ -206,8 +206,8 @@ def main(run: Run) -> dict[str, float]:
     run.save_figure("curves.png", plot_curves(run.history, ["loss", "top1"]))
     run.save_figure("curves-head.png", plot_curves(run.recorders["head"].history, ["loss", "top1"]))
     run.save_figure("predictions.png", plot_predictions(images, labels, probabilities, data.classes))
-    seen, maps = class_activation_maps(model, images[:12], "pooling")
-    run.save_figure("evidence.png", plot_heatmaps(images[:12], maps, [f"for {data.classes[i]}" for i in seen]))
+    classes, maps = class_activation_maps(model, images[:12], "pooling")
+    run.save_figure("evidence.png", plot_heatmaps(images[:12], maps, [f"for {data.classes[i]}" for i in classes]))
 
     if epochs := config.scratch_epochs:
         fresh, _ = load_backbone(config.backbone, config.image_size, pretrained=False)
@@ -218,7 +218,7 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with an image."""
+    """Function from an image to class probabilities."""
 
     def classify(image: Picture) -> Probabilities:
         """Classifies an image."""

@@ -116,19 +116,19 @@ class Config(Options):
 
 
 def build_model(config: Config, vocabulary: int) -> keras.Model:
-    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of what follows each target."""
+    """Sources (batch, m) and targets (batch, n), ids, to logits (batch, n, vocabulary) of each next token."""
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     embedding = TokenEmbedding(vocabulary, config.width, name="embedding")
-    places = SinusoidalPositions(name="positions") if config.positions == "sinusoidal" else layers.Identity()
+    positions = SinusoidalPositions(name="positions") if config.positions == "sinusoidal" else layers.Identity()
     dropout = layers.Dropout(config.dropout, name="dropout")
     stack = {
         "depth": config.depth, "heads": config.heads, "hidden": config.hidden, "dropout": config.dropout,
         "rotary": config.positions == "rotary",
     }  # fmt: skip
     key_mask = ops.not_equal(source, PAD)
-    memory = TransformerEncoder(**stack, name="encoder")(dropout(places(embedding(source))), key_mask=key_mask)
-    inputs = dropout(places(embedding(target)))
+    memory = TransformerEncoder(**stack, name="encoder")(dropout(positions(embedding(source))), key_mask=key_mask)
+    inputs = dropout(positions(embedding(target)))
     outputs = TransformerDecoder(**stack, name="decoder")(inputs, memory, key_mask=key_mask)
     logits = embedding(outputs, reverse=True)
     return keras.Model({"source": source, "target": target}, logits, name="transformer")
@@ -146,7 +146,7 @@ def encoded_pairs(subwords: Subwords, pairs: SentencePairs) -> SequencePairs:
 
 
 def short_pairs(subwords: Subwords, data: ParallelText) -> dict[str, SequencePairs]:
-    """The pairs to train on and to validate, without those that are too long; says how many pairs there are."""
+    """Training and validation pairs without those that are too long; prints how many there are."""
     parts = {part: encoded_pairs(subwords, getattr(data, part)) for part in ("train", "validation")}
     short = {part: pairs.within(LONGEST - 1, LONGEST - 1) for part, pairs in parts.items()}
     too_long = sum(len(parts[part].sources) - len(short[part].sources) for part in parts)
@@ -164,13 +164,13 @@ def main(run: Run) -> dict[str, float]:
     subwords = kept_subwords(run.directory / "subwords.model", lines, config.vocabulary, exactly=exactly, data=identity)
     pairs = short_pairs(subwords, data)
     most = len(pairs["train"].sources)
-    config.require("batch_size", config.batch_size <= most, f"must be at most the {most} pairs to train on")
+    config.require("batch_size", config.batch_size <= most, f"must be at most the {most} training pairs")
     batches = PairBatches(pairs["train"], config.batch_size, config.seed, config.shapes)
 
     model = build_model(config, len(subwords))
     model.compile(build_optimizer(config), SequenceLoss(config.label_smoothing), metrics=[Perplexity()])
     model.summary()
-    validation = HeldOutPairs(pairs["validation"], batches.shapes)
+    validation = HeldOutPairs(pairs["validation"], batches.buckets)
     run.fit(model, batches, data=identity, validation_data=validation)
 
     test = SentencePairs(*(side[: config.test_examples] for side in data.test))
@@ -191,12 +191,12 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with a sentence."""
+    """Function from a sentence to its translation."""
     config, subwords = run.config, read_subwords(run.directory / "subwords.model")
 
     @functools.lru_cache(4)
     def translator(beams: int, length_penalty: float) -> Translator:
-        replace(config, beams=beams, length_penalty=length_penalty)  # refuses what is out of range
+        replace(config, beams=beams, length_penalty=length_penalty)  # checks the ranges
         return Translator(run.model, subwords, beams, length_penalty)
 
     def translate(text: Text, beams: int = config.beams, length_penalty: float = config.length_penalty) -> Text:

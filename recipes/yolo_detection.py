@@ -119,7 +119,7 @@ class Config(Options):
         self.require("image_size", self.image_size % 32 == 0, "must be 64, 96, 128, …")
 
     def load(self) -> DetectionData:
-        """The images to learn from and to measure on."""
+        """The data; a UsageError if the options do not fit them."""
         data = load_detection(self.data, self.data_dir, "bccd", self.validation, self.image_size, self.train_examples)
         examples = len(data.train.images)
         self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
@@ -145,7 +145,7 @@ def build_model(config: Config, classes: int) -> keras.Model:
         x = layers.Concatenate()(parts)
         return CrossStageBlock(parts[-1].shape[-1], depths[0], shortcut=False)(x)
 
-    # What coarse levels have understood goes to the finer ones, and where the finer ones have seen it, back.
+    # A path aggregation network (PAN): features pass from coarse to fine levels, then back.
     middle = merged(layers.UpSampling2D()(coarse), middle)
     fine = merged(layers.UpSampling2D()(middle), fine)
     middle = merged(NormalizedConvolution(channels[2], 3, strides=2)(fine), middle)
@@ -157,7 +157,7 @@ def build_model(config: Config, classes: int) -> keras.Model:
 
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW for so many steps; biases and what scales and shifts are left out of weight decay."""
+    """AdamW for `steps` steps; biases and normalization weights have no weight decay."""
     optimizer = keras.optimizers.AdamW(
         WarmupCosine(config.learning_rate, steps, config.warmup),
         weight_decay=config.weight_decay,
@@ -170,7 +170,7 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
 
 
 def build_detector(model: keras.Model, overlap: float, confidence: float = 0.001) -> keras.Model:
-    """A trained model that gives Detections, each object once."""
+    """A trained model with decoding and NMS, which outputs Detections."""
     decoder = DetectionDecoder(model.input_shape[1], confidence, overlap)
     return keras.Model(model.input, decoder(model.output))
 
@@ -214,15 +214,15 @@ def main(run: Run) -> dict[str, float]:
 
 
 def predictor(run: FinishedRun) -> Callable:
-    """What the model of a finished run does with an image."""
+    """Function from an image to detected objects."""
 
     @functools.lru_cache(4)
     def detector(confidence: float, overlap: float) -> keras.Model:
-        replace(run.config, confidence=confidence, overlap=overlap)  # refuses what is out of range
+        replace(run.config, confidence=confidence, overlap=overlap)  # checks the ranges
         return build_detector(run.model, overlap, confidence)
 
     def detect(image: Picture, confidence: float = run.config.confidence, overlap: float = run.config.overlap) -> Boxes:
-        """Finds the objects in an image."""
+        """Detects objects in an image."""
         square = letterbox(image, run.model.input_shape[1])
         found = detector(confidence, overlap).predict(square.pixels[None], verbose=0)
         return boxes_in_picture(found, square, image.size, run.result["classes"])

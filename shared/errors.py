@@ -1,8 +1,8 @@
-"""The ways a run can end other than well; `shared.training.run.launch` turns them into exit codes."""
+"""Exceptions that `shared.training.run.launch` turns into exit codes."""
 
 
 class UsageError(Exception):
-    """A mistake of the user's or of their machine's. The message is one line that suggests a fix; exit code 2."""
+    """A mistake of the user or a problem of their machine. The message is one line that suggests a fix; exit code 2."""
 
 
 class TargetMissed(Exception):
@@ -10,4 +10,4 @@ class TargetMissed(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after the state was saved. The message says how to go on; exit code 130."""
+    """Ctrl-C or SIGTERM, after a checkpoint was saved. The message says how to resume; exit code 130."""

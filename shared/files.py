@@ -1,4 +1,4 @@
-"""Where derived files go, and files that are either whole or not there."""
+"""The cache directory, and atomic writes: a file is either complete or not there."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Where derived files go (decoded data, compiled programs): KERAS_RECIPES_CACHE, else ~/.cache/keras-recipes."""
+    """Cache directory of decoded data and compiled programs: KERAS_RECIPES_CACHE, else ~/.cache/keras-recipes."""
     return Path(os.environ.get("KERAS_RECIPES_CACHE") or Path.home() / ".cache" / "keras-recipes")
 
 
@@ -24,13 +24,13 @@ def fsync_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; on success syncs it and renames it to `path`.
+    """Atomic write: yields a temporary path beside `path`; on success syncs it and renames it to `path`.
 
-    A failure, a full disk included, leaves the earlier `path` as it was and no temporary file. The temporary name
-    keeps the suffix, because Keras and matplotlib choose the format by it.
+    A failure, such as a full disk, leaves the earlier `path` unchanged and no temporary file. The temporary name keeps
+    the suffix, by which Keras and matplotlib choose the format.
 
     Raises:
-        OSError: what the writing raised.
+        OSError: writing failed.
     """
     temporary = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     try:
@@ -44,10 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_archive(path: Path) -> None:
-    """Reads a zip archive, such as .npz and .keras files are, and compares the checksums of its members.
+    """Verifies the checksums of a zip archive, such as a .npz or .keras file.
 
     Raises:
-        ValueError: it is missing, no archive, or damaged.
+        ValueError: it is missing, not an archive, or damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -59,6 +59,6 @@ def check_archive(path: Path) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Deletes what `replacing` left in `directory` when its process was killed."""
+    """Deletes the temporary files in `directory` of processes killed within `replacing`."""
     for path in directory.glob(".unfinished-*"):
         path.unlink(missing_ok=True)

@@ -210,7 +210,7 @@ def started(tmp_path):
 
 
 def test_an_existing_run_without_resume(started):
-    with pytest.raises(UsageError, match="add --resume to go on with the run in it"):
+    with pytest.raises(UsageError, match="add --resume to resume the run in it"):
         Run(small_config(started))
     assert (started / "history.csv").read_text() == "epoch\n"
 

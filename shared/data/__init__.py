@@ -1,1 +1,1 @@
-"""Where data come from, and the pipelines that feed `fit`."""
+"""Data sets by name or path, as arrays."""

@@ -1,4 +1,4 @@
-"""A cache of decoded data: NumPy arrays in files, mapped into memory, checked by size and hash."""
+"""Cache of decoded data: memory-mapped NumPy arrays, verified by size and hash."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from shared.files import cache_directory
 
 @contextlib.contextmanager
 def writing_to_cache() -> Iterator[None]:
-    """Raises a UsageError where what is done within cannot write to the cache."""
+    """Context in which a failure to write to the cache becomes a UsageError."""
     try:
         yield
     except OSError as error:
@@ -27,12 +27,12 @@ def writing_to_cache() -> Iterator[None]:
 
 
 def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) -> None:
-    """Writes arrays and JSON facts to a new directory, which appears whole or not at all.
+    """Writes arrays and JSON facts to a new directory, atomically.
 
-    Of several processes that write it at once, on whatever machines, the first that is done makes it.
+    If several processes write it at once, on any machines, the first to finish wins.
 
     Raises:
-        TypeError: an array is of a type that NumPy's files do not know, such as bfloat16: as float32 it could be kept.
+        TypeError: an array has a dtype that .npy files do not support, such as bfloat16.
     """
     for name, array in arrays.items():
         if np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(array.dtype)) != array.dtype:
@@ -51,17 +51,17 @@ def write_arrays(directory: Path, arrays: dict[str, np.ndarray], facts: dict) ->
         try:
             os.rename(unfinished, directory)
         except OSError:
-            if not directory.exists():  # else another process was quicker
+            if not directory.exists():  # else another process was faster
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_arrays(directory: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """Maps what `write_arrays` wrote, read-only.
+    """Memory-maps the arrays of `write_arrays`, read-only.
 
     Raises:
-        UsageError: a file is missing, cut short or changed.
+        UsageError: a file is missing, truncated or changed.
     """
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def read_arrays(directory: Path) -> tuple[dict[str, np.ndarray], dict]:
 def cached_arrays(
     directory: Path, make: Callable[[], tuple[dict[str, np.ndarray], dict]]
 ) -> tuple[dict[str, np.ndarray], dict]:
-    """The arrays and facts in `directory`; where it does not exist, what `make` returns is written there first."""
+    """The arrays and facts in `directory`; if it does not exist, the result of `make` is written there first."""
     if not directory.exists():
         with writing_to_cache():  # before the work, not after it
             directory.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files from the network: announced, checked, never left half-written."""
+"""Downloads: announced, verified, never left incomplete."""
 
 import sys
 import urllib.error
@@ -12,7 +12,7 @@ from shared.files import replacing
 
 
 class Download(NamedTuple):
-    """A file on the network: where it is, its size in bytes and its SHA-256."""
+    """A file to download: URL, size in bytes and SHA-256."""
 
     url: str
     size: int
@@ -20,16 +20,16 @@ class Download(NamedTuple):
 
 
 def fetch(name: str, downloads: list[Download], directory: Path, timeout: float = 10) -> list[Path]:
-    """The paths of downloaded files, in order; those that are not yet in `directory` are fetched.
+    """Paths of files, in order; those missing from `directory` are downloaded.
 
     Args:
-        name: what to call the set when speaking of it.
+        name: name of the data set, for messages.
         downloads: the files.
-        directory: where they are kept, made if need be.
-        timeout: seconds without an answer after which a server counts as out of reach.
+        directory: where they are kept; created if needed.
+        timeout: seconds to wait for the server.
 
     Raises:
-        UsageError: out of reach, or not the file that was expected.
+        UsageError: the server is unreachable, or a file has another hash.
     """
     paths = []
     for download in downloads:
@@ -41,7 +41,7 @@ def fetch(name: str, downloads: list[Download], directory: Path, timeout: float 
 
 
 def verified(paths: list[Path], downloads: list[Download]) -> list[Path]:
-    """The same paths, if each holds what its download promised.
+    """The same paths, after verifying each file's hash.
 
     Raises:
         UsageError: a file is damaged.
@@ -53,7 +53,7 @@ def verified(paths: list[Path], downloads: list[Download]) -> list[Path]:
 
 
 def download_file(name: str, download: Download, path: Path, timeout: float) -> None:
-    """Fetches one file to `path`; see `fetch`."""
+    """Downloads one file to `path`; see `fetch`."""
     from tqdm import tqdm
 
     print(f"downloading {name}: {download.size / 1e6:,.1f} MB from {download.url} to {path}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Text files as people have them: in UTF-8, or in the encoding that their byte order mark declares."""
+"""Reading of text files, in UTF-8 or in the encoding that their byte order mark declares."""
 
 import codecs
 import contextlib
@@ -36,13 +36,13 @@ DOCUMENTS = {
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
 }
-"""How files begin that hold text, but not as text."""
+"""Magic bytes of formats that users mistake for text files."""
 
 
 DAMAGED_ARCHIVE = (
     OSError, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
-"""What `gzip` and `zipfile` raise for files that are damaged, encrypted or packed in ways that Python does not know."""
+"""Exceptions of `gzip` and `zipfile` for files that are damaged, encrypted or compressed by unsupported methods."""
 
 
 def declared_encoding(start: bytes) -> tuple[str, int]:
@@ -51,13 +51,13 @@ def declared_encoding(start: bytes) -> tuple[str, int]:
 
 
 def kind_of_document(start: bytes) -> str | None:
-    """What a file that begins so is, where it is a document, an archive or a picture rather than a text."""
+    """Kind of document, archive or image by the first bytes of a file; None for text."""
     return next((kind for mark, kind in DOCUMENTS.items() if start.startswith(mark)), None)
 
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Opens a file to read its bytes, or those that gzip has packed in it.
+    """Opens a file for reading bytes, decompressed if it is gzip.
 
     Raises:
         UsageError: it cannot be read.
@@ -72,7 +72,7 @@ def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
 
 
 def is_text_file(path: Path) -> bool:
-    """Whether a file begins as a text does: with a byte order mark, or without a null byte and not as a document does.
+    """Whether a file is text by its first bytes: a byte order mark, or neither null bytes nor the start of a document.
 
     Raises:
         UsageError: it cannot be read.
@@ -83,29 +83,29 @@ def is_text_file(path: Path) -> bool:
 
 
 def text_blocks(path: Path, size: int = 1 << 20) -> Iterator[str]:
-    """A text file, so many bytes at a time; ends of lines become "\\n", a byte order mark is left out.
+    """Blocks of a text file of `size` bytes; line ends become "\\n", a byte order mark is removed.
 
-    What gzip has packed is unpacked, whatever the file is called.
+    Gzip files are decompressed, whatever their name.
 
     Raises:
-        UsageError: the file cannot be read, or is not in the encoding that it declares.
+        UsageError: the file cannot be read, or not in the encoding that it declares.
     """
     with unpacked(path) as file:
         yield from decoded_blocks(file.read, path, size)
 
 
 def read_text(path: Path) -> str:
-    """A text file as a whole; see `text_blocks`."""
+    """Content of a text file; see `text_blocks`."""
     return "".join(text_blocks(path))
 
 
 def decoded_text(content: bytes, path: Path) -> str:
-    """What is in a text file, such as one out of an archive; see `text_blocks`. `path` is what an error names."""
+    """Text of a file's bytes, such as a member of an archive; see `text_blocks`. `path` is for error messages."""
     return "".join(decoded_blocks(io.BytesIO(content).read, path, max(1, len(content))))
 
 
 def decoded_blocks(read: Callable[[int], bytes], path: Path, size: int) -> Iterator[str]:
-    """The text of an open file in blocks, of which `read` gives the next so many bytes; see `text_blocks`."""
+    """Text blocks of an open file, read by `read(size)`; see `text_blocks`."""
     block = read(max(size, 8))
     if kind := kind_of_document(block):
         raise UsageError(f"{path} is {kind}, not a text file: unpack it, or save it as plain text in UTF-8")
@@ -133,10 +133,10 @@ def decoded_blocks(read: Callable[[int], bytes], path: Path, size: int) -> Itera
 
 
 def text_lines(file: io.BufferedIOBase) -> Iterator[str]:
-    """The lines of an open file, such as standard input, each as soon as it is there; for whoever waits for an answer.
+    """Lines of an open file, such as standard input, each as soon as it is complete, for interactive use.
 
-    In the encoding that a byte order mark declares, else UTF-8. What is no text in it is replaced, so that each line
-    gets its answer.
+    In the encoding that a byte order mark declares, else UTF-8. Undecodable bytes are replaced, so that each line gets
+    its answer.
     """
     block = file.readline()
     encoding, mark = declared_encoding(block)
@@ -152,5 +152,5 @@ def text_lines(file: io.BufferedIOBase) -> Iterator[str]:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with halves of characters, which no encoding has, replaced by question marks."""
+    """The text with lone surrogates, which cannot be encoded, replaced by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")

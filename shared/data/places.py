@@ -1,4 +1,4 @@
-"""Where data are kept, and what tells one set of files from another."""
+"""The data directory, hashes and fingerprints of files, and the report of skipped files."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from shared.errors import UsageError
 
 
 def data_directory(chosen: Path | None) -> Path:
-    """Where data are looked for: `chosen` (`--data-dir`), else KERAS_RECIPES_DATA, else ~/.cache/keras-recipes."""
+    """Data directory: `chosen` (`--data-dir`), else KERAS_RECIPES_DATA, else ~/.cache/keras-recipes."""
     return chosen or Path(os.environ.get("KERAS_RECIPES_DATA") or Path.home() / ".cache" / "keras-recipes")
 
 
@@ -22,15 +22,15 @@ def file_hash(path: Path) -> str:
 
 
 def fingerprint_of(files: Iterable[Path], root: Path, *facts: Any) -> str:
-    """A short hash of files: of their paths below `root` and of their contents.
+    """Fingerprint: a short hash of the relative paths and the contents of files.
 
-    Contents, not sizes and times: these survive a change when a folder is copied, restored or synchronized, and network
-    disks keep clocks of their own. Reading the files takes less time than reading what is decoded from them.
+    Contents, not sizes and times, which may stay equal when a folder is copied, restored or synchronized. Hashing the
+    files takes less time than reading the decoded arrays.
 
     Args:
         files: in any order.
-        root: what their paths are relative to, so that a folder that was moved keeps its fingerprint.
-        facts: what else decides what is made of the files, such as the size that images are cut to; JSON values.
+        root: folder that paths are relative to, so that a folder that was moved keeps its fingerprint.
+        facts: further inputs of the decoding, such as the image size; JSON values.
 
     Raises:
         UsageError: a file cannot be read.
@@ -43,17 +43,17 @@ def fingerprint_of(files: Iterable[Path], root: Path, *facts: Any) -> str:
 
 
 def left_by_system(path: Path) -> bool:
-    """Whether a file is none of the user's: what macOS, Windows, Jupyter and version control leave between others.
+    """Whether a file was left by macOS, Windows, Jupyter or version control.
 
     Args:
-        path: relative to the user's folder, which may itself lie in a hidden one.
+        path: relative to the user's folder, which may itself be in a hidden one.
     """
     hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
     return hidden or "__MACOSX" in path.parts or path.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 class PassedOver:
-    """Files, or lines of files, that are not used, counted by reason."""
+    """Skipped files, or lines of files, by reason."""
 
     def __init__(self) -> None:
         self.places: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ class PassedOver:
         self.places.setdefault(reason, []).append(str(place))
 
     def where(self, holds: Callable[[str], bool]) -> "PassedOver":
-        """Those of which the place meets a condition."""
+        """The entries whose place meets a condition."""
         some = PassedOver()
         for reason, places in self.places.items():
             for place in filter(holds, places):
@@ -73,7 +73,7 @@ class PassedOver:
         return sum(map(len, self.places.values()))
 
     def __str__(self) -> str:
-        """One line, the first place of each reason named."""
+        """One line, with the first place of each reason."""
         parts = [
             f"{len(places):,} {reason} ({places[0]}{', …' if len(places) > 1 else ''})"
             for reason, places in self.places.items()

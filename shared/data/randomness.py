@@ -1,27 +1,27 @@
-"""Random numbers that NumPy draws on the host: the same on every backend, in every process and after a resume."""
+"""Random streams of NumPy on the host: the same on every backend, in every process and after a resume."""
 
 import numpy as np
 
 RANDOM_PURPOSES = ("order", "window", "batch", "step", "noise", "labels", "tokens")
-"""What random numbers are drawn for; a new purpose goes to the end, for each one's place makes its numbers.
+"""Purposes of random streams. Append new ones at the end, since the index of a purpose seeds its stream.
 
-"order": the order of the examples, of (epoch,) or (pass over the data,); "window": where a text is cut, of (epoch,);
-"batch": augmentation and noise of a batch, of (epoch, batch); "step": what the backend draws in a training step, of
-(epoch, batch); "noise": what generated images are made of, of (batch,) or (); "labels": what they are asked to show;
-"tokens": the sampling of text.
+"order": shuffling, by (epoch,) or (pass over the data,); "window": offset of text windows, by (epoch,); "batch":
+augmentation and noise of a batch, by (epoch, batch); "step": the backend's random numbers in a training step, by
+(epoch, batch); "noise": noise of generated images, by (batch,) or (); "labels": labels of generated images; "tokens":
+sampling of text.
 """
 
 
-def random_stream(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """The random numbers for one purpose at one place of a run, independent of those for any other.
+def random_stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
+    """Random stream for one purpose at one position of a run, independent of all others.
 
-    Not `default_rng([seed, *place])`: zeros at the end of such a list change nothing, so that different places and
-    purposes share a stream.
+    Not `default_rng([seed, *position])`: trailing zeros of such a list change nothing, so that different positions and
+    purposes would share a stream.
 
     Args:
         seed: of the run.
         purpose: one of `RANDOM_PURPOSES`.
-        place: such as the epoch and the batch.
+        position: such as epoch and batch.
     """
-    key = (RANDOM_PURPOSES.index(purpose), *place)
+    key = (RANDOM_PURPOSES.index(purpose), *position)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -1,1 +1,1 @@
-"""An anchor-free detector in the manner of YOLOv8, but for its layers: boxes, assignment, loss, decoding."""
+"""Object detection with an anchor-free detector after YOLOv8."""

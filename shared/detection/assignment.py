@@ -1,4 +1,4 @@
-"""Which anchors learn which box."""
+"""Label assignment: the target box of each anchor."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ LEAST_ALIGNMENT = 1e-30
 
 
 class Assignment(NamedTuple):
-    """What each anchor should predict."""
+    """Targets of each anchor."""
 
     boxes: Any
-    """(batch, anchors, 4) in pixels; of no meaning where all scores are 0."""
+    """(batch, anchors, 4) in pixels; meaningless where all scores are 0."""
     scores: Any
-    """(batch, anchors, classes): how well the anchor fits its box, at the class of the box; 0 elsewhere."""
+    """(batch, anchors, classes): normalized alignment at the class of the box; 0 elsewhere."""
 
 
 def assign_boxes(
@@ -24,27 +24,27 @@ def assign_boxes(
 ) -> Assignment:
     """Task-aligned assignment (Feng et al. 2021, "TOOD", arXiv:2108.07755, section 3.2, with YOLOv8's exponents).
 
-    The alignment of an anchor with a true box is s^alpha · u^beta, with s the score that it predicts for the class of
-    the box, and u the IoU of the box that it predicts. Each true box takes the best aligned of the anchors inside it;
-    an anchor taken by several learns the one that it overlaps most. Its score is its alignment, scaled so that the
-    highest of each box is the highest overlap with that box.
+    The alignment of an anchor with a true box is s^alpha · u^beta, with s the predicted score of the box's class and u
+    the IoU of the predicted box. Each true box is assigned the best-aligned anchors inside it; an anchor assigned to
+    several boxes keeps the one of highest IoU. Target scores are alignments, scaled so that the highest of each box
+    equals its highest IoU.
 
-    u is the IoU, as in the paper, and not the CIoU, as in YOLOv8, which is often below 0 at the start of training: then
-    a small box may be left without any anchor that learns it, for good.
+    u is the IoU, as in the paper, not the CIoU of YOLOv8, which is often negative early in training: a small box could
+    then never be assigned an anchor.
 
-    Nothing is gathered or scattered by an index that may be out of range, and ties are broken alike on each backend.
+    Indices are never out of range, and ties are broken alike on every backend.
 
     Args:
         scores: (batch, anchors, classes), predicted probabilities.
         boxes: (batch, anchors, 4), predicted, in pixels.
         points: (anchors, 2), in pixels.
         targets: (batch, most, 5): class index, or -1 where there is no box, left, top, right, bottom in pixels.
-        candidates: how many anchors a true box takes; more where they are equally well aligned.
+        candidates: anchors per true box; more where alignments are equal.
         alpha: exponent of the score.
         beta: exponent of the overlap.
 
     Returns:
-        The targets of each anchor, through which gradients should not flow.
+        The targets of each anchor; stop gradients at them.
     """
     labels, truth = targets[..., 0], targets[..., 1:]
     classes = ops.arange(scores.shape[-1], dtype=labels.dtype)
@@ -69,9 +69,9 @@ def assign_boxes(
 
 
 def nth_largest(values: Any, n: int) -> Any:
-    """The n-th largest of the different values (…, values) along the last axis: (…, 1); -inf where there are fewer.
+    """The n-th largest distinct value of (…, values) along the last axis: (…, 1); -inf where there are fewer.
 
-    XLA sorts all of the values for top_k, which on a CPU takes longer than a network's whole forward pass.
+    Not top_k, for which XLA sorts all values, which on a CPU is slower than the network.
     """
     for _ in range(n - 1):
         values = ops.where(values < ops.max(values, axis=-1, keepdims=True), values, -np.inf)
@@ -81,7 +81,7 @@ def nth_largest(values: Any, n: int) -> Any:
 def inside(points: Any, boxes: Any) -> Any:
     """Whether points (anchors, 2) lie in boxes (batch, most, 4): (batch, most, anchors).
 
-    Boxes narrower than the finest grid are taken for as wide as that, so that there is an anchor in each.
+    Boxes narrower than the finest stride are widened to it, so that each contains an anchor.
     """
     within = True
     for low, high, axis in ((0, 2, 0), (1, 3, 1)):

@@ -1,6 +1,6 @@
-"""Random changes of images with boxes, in NumPy and Pillow: mosaic, scale and shift, flip, colour.
+"""Augmentation of images with boxes, in NumPy and Pillow: mosaic, scale and translation, flip, color jitter.
 
-What is drawn comes from the generator alone, so that every backend trains on the same pictures.
+Random numbers come from the given NumPy generator alone, so that every backend trains on the same images.
 """
 
 import math
@@ -12,15 +12,15 @@ from shared.data.detection.boxed_images import LETTERBOX_GREY, BoxedImage, box_a
 from shared.data.images.files import LUMINANCE
 
 LEAST_SIDE = 2
-"""Boxes of fewer pixels in height or width are dropped."""
+"""Minimum height and width of a box in pixels; smaller ones are dropped."""
 
 
 LEAST_VISIBLE = 0.2
-"""Boxes of which less of the area is left in the image are dropped."""
+"""Minimum visible fraction of a box's area; other boxes are dropped."""
 
 
 def flipped(image: BoxedImage) -> BoxedImage:
-    """An image mirrored left to right, with its boxes."""
+    """Horizontal flip of an image and its boxes."""
     left, top, right, bottom = image.boxes.T
     width = image.pixels.shape[1]
     boxes = np.stack([width - right, top, width - left, bottom], axis=1)
@@ -28,12 +28,12 @@ def flipped(image: BoxedImage) -> BoxedImage:
 
 
 def random_affine(image: BoxedImage, scale: float, shift: float, rng: np.random.Generator) -> BoxedImage:
-    """Scales a square image about its middle and shifts it; what comes in from outside is grey.
+    """Random scale and translation of a square image about its centre, with grey borders.
 
     Args:
-        image: height and width alike.
+        image: a square image.
         scale: zoom by a factor of up to 1 ± `scale`.
-        shift: by up to this share of the size, each way.
+        shift: maximum translation, as a fraction of the size.
     """
     size = len(image.pixels)
     zoom = rng.uniform(1 - scale, 1 + scale)
@@ -42,10 +42,10 @@ def random_affine(image: BoxedImage, scale: float, shift: float, rng: np.random.
 
 
 def random_mosaic(images: list[BoxedImage], scale: float, shift: float, rng: np.random.Generator) -> BoxedImage:
-    """Joins four square images of one size at a random point, after YOLOv4 (Bochkovskiy et al. 2020, arXiv:2004.10934).
+    """Mosaic augmentation: joins four square images at a random point (Bochkovskiy et al. 2020, arXiv:2004.10934).
 
-    As in YOLOv8 the four lie in a square of twice their size, joined anywhere in its inner half, which is then zoomed
-    and shifted as by `random_affine`, and the middle is cut out. The grey around each image is left out.
+    As in YOLOv8 the mosaic has twice their size, with the joint anywhere in its inner half; it is scaled and translated
+    as by `random_affine`, and the centre is cropped. The grey letterbox of each image is cut off first.
     """
     size = len(images[0].pixels)
     zoom = rng.uniform(1 - scale, 1 + scale)
@@ -59,9 +59,9 @@ def random_mosaic(images: list[BoxedImage], scale: float, shift: float, rng: np.
 
 
 def content_area(image: BoxedImage) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of an image without the grey that `letterbox` put around it; no box is cut."""
+    """Left, top, right and bottom of an image without the grey of `letterbox`; no box is cut."""
     height, width = image.pixels.shape[:2]
-    rows = np.flatnonzero((image.pixels[:, ::8] != LETTERBOX_GREY).any(axis=(1, 2)))  # every eighth pixel will do
+    rows = np.flatnonzero((image.pixels[:, ::8] != LETTERBOX_GREY).any(axis=(1, 2)))  # every eighth pixel suffices
     columns = np.flatnonzero((image.pixels[::8] != LETTERBOX_GREY).any(axis=(0, 2)))
     if not len(rows) or not len(columns):
         return 0, 0, width, height
@@ -79,13 +79,13 @@ def composed(
     origins: list[np.ndarray],
     size: int,
 ) -> BoxedImage:
-    """Draws parts of images, so that a point p of an image comes to lie at p * zoom + origin; the rest is grey.
+    """Pastes parts of images on grey; a point p of an image moves to p * zoom + origin.
 
     Args:
-        images: where the parts are from.
+        images: the source images.
         areas: left, top, right and bottom of each part, in pixels of its image.
-        zoom: factor for all.
-        origins: x and y of each image.
+        zoom: scale factor of all.
+        origins: x and y of each image in the result.
         size: height and width of the result, in pixels.
     """
     canvas = Image.new("RGB", (size, size), (LETTERBOX_GREY,) * 3)
@@ -109,10 +109,10 @@ def composed(
 
 
 def random_colour(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Changes brightness, contrast, saturation and hue of pixels (height, width, 3) in uint8.
+    """Color jitter: brightness, contrast, saturation and hue of pixels (height, width, 3) in uint8.
 
-    All four are linear, and done in one pass. At strength 1 they change by up to 30 %, 20 %, 70 % and 0.1 radians,
-    about what YOLOv8 does.
+    All four are linear and applied in one pass. At strength 1 the maxima are 30 %, 20 %, 70 % and 0.1 radians, close to
+    YOLOv8's.
     """
     amounts = strength * rng.uniform(-1, 1, 4) * [0.3, 0.2, 0.7, 0.1]
     (brightness, contrast, saturation), hue = 1 + amounts[:3], amounts[3]

@@ -1,4 +1,4 @@
-"""Batches of augmented images with boxes and what is to be learned from them, drawn on the host."""
+"""Batches of augmented images and detection targets, drawn on the host."""
 
 import numpy as np
 
@@ -8,24 +8,23 @@ from shared.training.batches import SeededBatches
 
 
 class DetectionBatches(SeededBatches):
-    """Shuffled and augmented images with their boxes; the last, smaller batch of an epoch is left out.
+    """Shuffled and augmented images with their boxes; the last, smaller batch of an epoch is dropped.
 
     Yields images (batch_size, size, size, 3) in uint8 and targets (batch_size, max_boxes, 5) in float32; see
     `detection_targets`.
 
     Args:
         data: the images.
-        batch_size: examples a batch; at most the number of images.
+        batch_size: examples per batch; at most the number of images.
         seed: of shuffling and augmentation.
-        max_boxes: rows of the targets; of more boxes in an augmented image the largest are kept.
-        images_per_epoch: about how many images make an epoch, so that a pass over a larger set takes several; None for
-            all of them.
-        mosaic: share of the images that are joined with three others.
-        mosaic_epochs: how many epochs have mosaics, so that the last ones train on whole images; None for all.
-        scale: zoom by a factor of up to 1 ± `scale`.
-        shift: by up to this share of the size.
-        flip: mirror half of the images.
-        colour: strength of changes of colour; 1 for about those of YOLOv8.
+        max_boxes: maximum number of boxes per image; the largest are kept.
+        images_per_epoch: images per epoch, about; a pass over a larger set takes several epochs. None for all.
+        mosaic: fraction of the images that are mosaics.
+        mosaic_epochs: number of first epochs with mosaics; None for all.
+        scale: random scale by a factor of up to 1 ± `scale`.
+        shift: maximum random translation, as a fraction of the size.
+        flip: random horizontal flip.
+        colour: strength of the color jitter; 1 is about that of YOLOv8.
     """
 
     def __init__(
@@ -58,14 +57,14 @@ class DetectionBatches(SeededBatches):
         self.colour = colour
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        number, place = divmod(self.epoch * self.batches_per_epoch + index, self.batches_per_pass)
-        chosen = self.shuffled(len(self.data.labels), number)[place * self.batch_size :][: self.batch_size]
+        number, position = divmod(self.epoch * self.batches_per_epoch + index, self.batches_per_pass)
+        chosen = self.shuffled(len(self.data.labels), number)[position * self.batch_size :][: self.batch_size]
         images = [self.augmented(number, rng) for number in chosen]
         targets = [detection_targets(image.boxes, image.labels, self.max_boxes) for image in images]
         return np.stack([image.pixels for image in images]), np.stack(targets)
 
     def augmented(self, number: int, rng: np.random.Generator) -> BoxedImage:
-        """An image of the data, changed at random."""
+        """Image `number` of the data, augmented."""
         has_mosaic = self.mosaic_epochs is None or self.epoch < self.mosaic_epochs
         if has_mosaic and rng.random() < self.mosaic:
             numbers = [number, *rng.integers(len(self.data.labels), size=3)]
@@ -78,15 +77,15 @@ class DetectionBatches(SeededBatches):
 
 
 def detection_targets(boxes: np.ndarray, labels: np.ndarray, max_boxes: int) -> np.ndarray:
-    """What a detector learns from: rows of class index, left, top, right, bottom; the index is -1 where no box is.
+    """Detection targets: rows of class index, left, top, right, bottom; the index is -1 for padding.
 
-    Of more than `max_boxes` the largest are kept: missing a small object costs a detector less than being taught that
-    a large one is not there.
+    Of more than `max_boxes` boxes the largest are kept: an unlabelled small object harms training less than an
+    unlabelled large one.
 
     Args:
         boxes: (boxes, 4), or (images, boxes, 4).
-        labels: (boxes,), or (images, boxes); -1 where no box is.
-        max_boxes: rows an image.
+        labels: (boxes,), or (images, boxes); -1 for padding.
+        max_boxes: rows per image.
 
     Returns:
         (max_boxes, 5), or (images, max_boxes, 5), in float32.

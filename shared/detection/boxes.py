@@ -1,4 +1,4 @@
-"""Boxes as (left, top, right, bottom) in pixels: where anchors are, and how much two boxes overlap."""
+"""Anchors, and IoU and CIoU of boxes (left, top, right, bottom) in pixels."""
 
 import math
 from typing import Any
@@ -7,21 +7,21 @@ import numpy as np
 from keras import ops
 
 STRIDES = (8, 16, 32)
-"""Pixels between the anchors of each level of the feature pyramid."""
+"""Stride of each level of the feature pyramid, in pixels."""
 
 
 LEAST_AREA = 1e-7
-"""Keeps divisions finite where boxes are empty."""
+"""Keeps divisions finite for empty boxes."""
 
 
 def anchor_grid(image_size: int) -> tuple[Any, Any]:
-    """The anchors of a square image, the finest level first, row by row.
+    """Anchors of a square image, finest level first, row by row.
 
     Args:
         image_size: height and width in pixels, a multiple of the largest stride.
 
     Returns:
-        Their points (anchors, 2), x before y, in pixels: the middle of each cell. And the stride of each (anchors,).
+        Anchor points (anchors, 2), x and y in pixels, at the centre of each cell, and their strides (anchors,).
     """
     points, strides = [], []
     for stride in STRIDES:
@@ -43,7 +43,7 @@ def distances_to(boxes: Any, points: Any) -> Any:
 
 
 def intersection_over_union(first: Any, second: Any) -> Any:
-    """Overlap of boxes, 0 to 1.
+    """IoU of boxes, 0 to 1.
 
     Args:
         first: (…, 4).
@@ -62,11 +62,11 @@ def intersection_over_union(first: Any, second: Any) -> Any:
 
 
 def complete_iou(first: Any, second: Any) -> Any:
-    """CIoU: the overlap, less what the middles lie apart, less what the proportions differ (-1.5 to 1).
+    """CIoU, complete IoU: the IoU less penalties for centre distance and aspect ratio (-1.5 to 1).
 
     Zheng et al. 2019, "Distance-IoU Loss", arXiv:1911.08287, section 3.3: IoU - d²/c² - αv, with d the distance of the
-    middles, c the diagonal of the smallest box around both, v = 4/π² (arctan w/h - arctan w'/h')² and
-    α = v / (1 - IoU + v), through which no gradient flows.
+    centres, c the diagonal of the smallest enclosing box, v = 4/π² (arctan w/h - arctan w'/h')² and
+    α = v / (1 - IoU + v), which has no gradient.
 
     Args:
         first: (…, 4).

@@ -1,4 +1,4 @@
-"""From the outputs of a detector to boxes, each object once."""
+"""Decoding of a detector's outputs, and non-maximum suppression (NMS)."""
 
 from typing import Any, NamedTuple
 
@@ -10,30 +10,30 @@ from shared.detection.boxes import anchor_grid, boxes_around, intersection_over_
 from shared.training.predictors import Box, Boxes
 
 BINS = 16
-"""Bins of the distribution of the distance to each side of a box, one stride apart."""
+"""Bins of the distance distribution of each side of a box, one stride apart."""
 
 
 class Detections(NamedTuple):
-    """What was found in each image, the likeliest first; rows without a detection are zeros of class -1."""
+    """Detections in each image, by descending score; padding rows are zeros of class -1."""
 
     boxes: Any
     """(batch, most, 4): left, top, right, bottom in pixels."""
     scores: Any
     """(batch, most): 0 to 1."""
     labels: Any
-    """(batch, most): index of the class, int32; -1 where there is no detection."""
+    """(batch, most): class index, int32; -1 for padding."""
 
 
 def boxes_in_picture(
     found: Detections, square: Letterboxed, picture_size: tuple[int, int], classes: list[str]
 ) -> Boxes:
-    """The detections in one picture, in its pixels.
+    """Detections in one image, in its pixels.
 
     Args:
-        found: of a batch of one, the picture letterboxed, as NumPy arrays.
-        square: the letterboxed picture.
-        picture_size: its (width, height).
-        classes: names of the classes.
+        found: detections of a batch of one letterboxed image, as NumPy arrays.
+        square: the letterboxed image.
+        picture_size: (width, height) of the original.
+        classes: class names.
     """
     boxes, scores, labels = (each[0][found.labels[0] >= 0] for each in found)
     boxes = unletterbox_boxes(boxes, square.scale, square.offset, picture_size)
@@ -42,17 +42,17 @@ def boxes_in_picture(
 
 
 def split_outputs(outputs: Any, bins: int = BINS) -> tuple[Any, Any]:
-    """Outputs (batch, anchors, 4 · bins + classes) as logits of sides (…, 4, bins) and of classes (…, classes)."""
+    """Logits of sides (…, 4, bins) and of classes (…, classes) from outputs (batch, anchors, 4 · bins + classes)."""
     sides = ops.reshape(outputs[..., : 4 * bins], (-1, outputs.shape[1], 4, bins))
     return sides, outputs[..., 4 * bins :]
 
 
 def expected_distances(sides: Any, strides: Any) -> Any:
-    """The mean of each distribution, in pixels.
+    """Expected distance of each distribution, in pixels.
 
     Args:
         sides: (batch, anchors, 4, bins), logits.
-        strides: (anchors,), pixels a bin.
+        strides: (anchors,), pixels per bin.
 
     Returns:
         (batch, anchors, 4).
@@ -62,12 +62,12 @@ def expected_distances(sides: Any, strides: Any) -> Any:
 
 
 def decode_outputs(outputs: Any, image_size: int, bins: int = BINS) -> tuple[Any, Any]:
-    """The box of each anchor, inside the image, and its score for each class.
+    """Boxes of all anchors, clipped to the image, and their class scores.
 
     Args:
         outputs: (batch, anchors, 4 · bins + classes), logits.
         image_size: height and width of the images, in pixels.
-        bins: number of bins of the distribution of each side.
+        bins: number of bins per side.
 
     Returns:
         Boxes (batch, anchors, 4) in pixels, and scores (batch, anchors, classes), 0 to 1.
@@ -81,38 +81,38 @@ def decode_outputs(outputs: Any, image_size: int, bins: int = BINS) -> tuple[Any
 def suppress_overlapping(
     boxes: Any, scores: Any, confidence: float, overlap: float, most: int = 300, candidates: int = 1000
 ) -> Detections:
-    """Non-maximum suppression, class by class: the likeliest box stays, those that overlap it go, and so on.
+    """Non-maximum suppression (NMS) per class, equal to the greedy algorithm.
 
-    Exactly the greedy rule. It is the one fixed point of "a box stays if no likelier one that stays overlaps it", which
-    is reached from "all stay" in as many rounds as the longest chain of boxes that decide over each other.
+    The result is the fixed point of "a box stays if no box of higher score that stays overlaps it", iterated from "all
+    stay"; the number of iterations is the length of the longest chain of overlapping boxes.
 
     Args:
         boxes: (batch, anchors, 4).
-        scores: (batch, anchors, classes), 0 to 1; each score above `confidence` is a box to decide on.
-        confidence: the lowest score that counts.
-        overlap: boxes of a class with a higher IoU are taken for the same object.
-        most: how many detections an image can have.
-        candidates: how many boxes an image are decided on, those of highest score.
+        scores: (batch, anchors, classes), 0 to 1; each score is a candidate.
+        confidence: confidence threshold.
+        overlap: IoU threshold.
+        most: maximum number of detections per image.
+        candidates: maximum number of candidates per image, by score.
     """
     anchors, classes = scores.shape[1:]
     candidates = min(candidates, anchors * classes)
     most = min(most, candidates)
-    scores, places = ops.top_k(ops.reshape(scores, (-1, anchors * classes)), candidates)
-    labels = ops.cast(places % classes, "int32")
-    boxes = ops.take_along_axis(boxes, (places // classes)[..., None], axis=1)
+    scores, indices = ops.top_k(ops.reshape(scores, (-1, anchors * classes)), candidates)
+    labels = ops.cast(indices % classes, "int32")
+    boxes = ops.take_along_axis(boxes, (indices // classes)[..., None], axis=1)
 
-    alike = labels[:, :, None] == labels[:, None]
-    near = intersection_over_union(boxes[:, :, None], boxes[:, None]) > overlap
+    same_class = labels[:, :, None] == labels[:, None]
+    overlapping = intersection_over_union(boxes[:, :, None], boxes[:, None]) > overlap
     order = ops.arange(candidates, dtype="float32")
     later = order[:, None] < order
-    # (batch, candidates, candidates): 1 where a row, if it stays, drives out a column.
-    drives_out = ops.cast(ops.logical_and(ops.logical_and(alike, near), later), "float32")
+    # (batch, candidates, candidates): 1 where a row, if it stays, suppresses a column.
+    suppresses = ops.cast(ops.logical_and(ops.logical_and(same_class, overlapping), later), "float32")
 
     likely = ops.cast(scores > confidence, "float32")
 
     def decide(stay, _):
-        driven_out = ops.matmul(stay[:, None], drives_out)[:, 0] > 0
-        return ops.where(driven_out, 0.0, likely), stay
+        suppressed = ops.matmul(stay[:, None], suppresses)[:, 0] > 0
+        return ops.where(suppressed, 0.0, likely), stay
 
     stay, _ = ops.while_loop(
         lambda stay, before: ops.any(stay != before),
@@ -120,25 +120,25 @@ def suppress_overlapping(
         (likely, ops.zeros_like(likely) - 1),
         maximum_iterations=candidates + 1,
     )
-    rank, places = ops.top_k(stay * (candidates - order), most)
+    rank, indices = ops.top_k(stay * (candidates - order), most)
     found = rank > 0
     return Detections(
-        boxes=ops.where(found[..., None], ops.take_along_axis(boxes, places[..., None], axis=1), 0.0),
-        scores=ops.where(found, ops.take_along_axis(scores, places, axis=1), 0.0),
-        labels=ops.where(found, ops.take_along_axis(labels, places, axis=1), -1),
+        boxes=ops.where(found[..., None], ops.take_along_axis(boxes, indices[..., None], axis=1), 0.0),
+        scores=ops.where(found, ops.take_along_axis(scores, indices, axis=1), 0.0),
+        labels=ops.where(found, ops.take_along_axis(labels, indices, axis=1), -1),
     )
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class DetectionDecoder(layers.Layer):
-    """The outputs of a detector as `Detections`; put behind a trained one, to predict.
+    """Decodes the outputs of a trained detector to `Detections`.
 
     Args:
         image_size: height and width of the images, in pixels.
-        confidence: the lowest score that counts; near 0 to measure a detector by its precision and recall.
-        overlap: boxes of a class with a higher IoU are taken for the same object.
-        most: how many detections an image can have.
-        bins: number of bins of the distribution of each side.
+        confidence: confidence threshold; near 0 to compute precision and recall.
+        overlap: IoU threshold of NMS.
+        most: maximum number of detections per image.
+        bins: number of bins per side.
 
     Input: (batch, anchors, 4 · bins + classes). Output: Detections of (batch, most, …).
     """

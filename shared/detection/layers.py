@@ -1,6 +1,6 @@
-"""The layers of a YOLOv8-like detector (Jocher et al. 2023, https://github.com/ultralytics/ultralytics).
+"""Layers of a detector after YOLOv8 (Jocher et al. 2023, https://github.com/ultralytics/ultralytics).
 
-They use the layers inside them by `call`, not by `__call__`, which on PyTorch takes longer than some convolutions.
+They use inner layers by `call`, since the overhead of `__call__` on PyTorch exceeds some convolutions.
 """
 
 import math
@@ -15,12 +15,12 @@ from shared.layers.normalization import BatchNormalization
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class NormalizedConvolution(layers.Layer):
-    """Convolution without bias, batch normalization, SiLU.
+    """Convolution without bias, batch normalization, SiLU ("Conv").
 
     Args:
         filters: number of output channels.
         kernel_size: height and width of the kernel, in pixels.
-        strides: step between outputs, in pixels.
+        strides: stride, in pixels.
 
     Input: (batch, height, width, channels). Output: (batch, height / strides, width / strides, filters), rounded up.
     """
@@ -52,14 +52,15 @@ class NormalizedConvolution(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class CrossStageBlock(layers.Layer):
-    """Half of the channels through a chain of small blocks, and all that comes by on the way put together ("C2f").
+    """C2f: cross-stage partial block, after Wang et al. 2019, "CSPNet", arXiv:1911.11929.
 
-    After Wang et al. 2019, "CSPNet", arXiv:1911.11929. Each small block is two 3×3 convolutions.
+    Half of the channels pass through a chain of blocks of two 3×3 convolutions; all intermediate outputs are
+    concatenated.
 
     Args:
         filters: number of output channels, even.
-        depth: number of small blocks.
-        shortcut: whether each adds what it was given.
+        depth: number of inner blocks.
+        shortcut: whether inner blocks have a residual connection.
 
     Input: (batch, height, width, channels). Output: (batch, height, width, filters).
     """
@@ -78,11 +79,11 @@ class CrossStageBlock(layers.Layer):
         ]
 
     def build(self, input_shape):
-        place = tuple(input_shape[:-1])
+        leading = tuple(input_shape[:-1])
         self.first.build(input_shape)
         for convolution in self.blocks:
-            convolution.build((*place, self.filters // 2))
-        self.last.build((*place, (2 + self.depth) * self.filters // 2))
+            convolution.build((*leading, self.filters // 2))
+        self.last.build((*leading, (2 + self.depth) * self.filters // 2))
 
     def call(self, inputs, training=None):
         parts = keras.ops.split(self.first.call(inputs, training=training), 2, axis=-1)
@@ -100,13 +101,13 @@ class CrossStageBlock(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class PyramidPooling(layers.Layer):
-    """Maxima over ever larger surroundings beside the input itself ("SPPF").
+    """SPPF: fast spatial pyramid pooling, after He et al. 2014, arXiv:1406.4729.
 
-    After He et al. 2014, "Spatial Pyramid Pooling", arXiv:1406.4729; the larger ones are maxima of the smaller.
+    The input is concatenated with three successive max poolings.
 
     Args:
         filters: number of output channels.
-        pool_size: height and width of the smallest surroundings, in pixels, odd.
+        pool_size: height and width of each pooling window, in pixels, odd.
 
     Input: (batch, height, width, channels). Output: (batch, height, width, filters).
     """
@@ -118,10 +119,10 @@ class PyramidPooling(layers.Layer):
         self.last = NormalizedConvolution(filters, dtype=self.dtype_policy, name="last")
 
     def build(self, input_shape):
-        *place, channels = input_shape
+        *leading, channels = input_shape
         self.first = NormalizedConvolution(channels // 2, dtype=self.dtype_policy, name="first")
         self.first.build(input_shape)
-        self.last.build((*place, channels // 2 * 4))
+        self.last.build((*leading, channels // 2 * 4))
 
     def call(self, inputs, training=None):
         parts = [self.first.call(inputs, training=training)]
@@ -138,16 +139,15 @@ class PyramidPooling(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class DetectionHead(layers.Layer):
-    """Boxes and classes of each place of one level of a feature pyramid, by two branches of their own.
+    """Decoupled detection head: boxes and classes at each position of one pyramid level, by separate branches.
 
-    Its biases say at first what is true of most places: that nothing is there (some five objects an image), and that
-    no box is known.
+    The initial biases are the prior of about five objects per image, and a uniform distance distribution.
 
     Args:
         classes: number of classes.
-        box_filters: channels of the branch of the boxes.
-        class_filters: channels of the branch of the classes.
-        bins: number of bins of the distribution of the distance to each side of a box.
+        box_filters: channels of the box branch.
+        class_filters: channels of the class branch.
+        bins: number of bins per side of a box.
 
     Input: (batch, height, width, channels). Output: logits (batch, height · width, 4 · bins + classes), float32.
     """
@@ -169,11 +169,11 @@ class DetectionHead(layers.Layer):
     def build(self, input_shape):
         _, height, width, _ = input_shape
 
-        def rarely(shape, dtype=None):
+        def prior(shape, dtype=None):
             return keras.ops.full(shape, math.log(5 / (self.classes * height * width)), dtype)
 
         self.scores = Convolution(
-            self.classes, 1, use_bias=True, bias_initializer=rarely, dtype="float32", name="scores"
+            self.classes, 1, use_bias=True, bias_initializer=prior, dtype="float32", name="scores"
         )
         for branch, output in ((self.box_branch, self.boxes), (self.class_branch, self.scores)):
             shape = input_shape

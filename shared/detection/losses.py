@@ -1,4 +1,4 @@
-"""What a detector is trained with."""
+"""Losses of a detector."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from shared.detection.decoding import BINS, expected_distances, split_outputs
 
 
 def distribution_focal_loss(logits: Any, distances: Any) -> Any:
-    """Cross-entropy of the two bins around each distance, in proportion to how near they are.
+    """Distribution focal loss, DFL (Li et al. 2020, "Generalized Focal Loss", arXiv:2006.04388, equation 6).
 
-    Li et al. 2020, "Generalized Focal Loss", arXiv:2006.04388, equation 6.
+    The cross-entropy of the two bins around each distance, weighted linearly by nearness.
 
     Args:
         logits: (…, bins), for the distances 0, 1, … bins - 1.
@@ -30,20 +30,20 @@ def distribution_focal_loss(logits: Any, distances: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class DetectionLoss(keras.losses.Loss):
-    """The loss of YOLOv8: overlap and distribution of the boxes, and binary cross-entropy of the classes.
+    """Detection loss of YOLOv8: CIoU and distribution focal loss of the boxes, binary cross-entropy of the classes.
 
     Each sum over anchors is divided by the sum of the target scores of the whole batch, so that the loss depends
-    neither on the size of the batch nor on the number of boxes.
+    neither on the batch size nor on the number of boxes.
 
     Args:
         image_size: height and width of the images, in pixels.
-        bins: number of bins of the distribution of each side of a box.
+        bins: number of bins per side of a box.
         box_gain: weight of 1 - CIoU.
         class_gain: weight of the binary cross-entropy.
         distribution_gain: weight of the distribution focal loss.
 
-    Call with targets (batch, most, 5), class index or -1 where there is no box, left, top, right, bottom in pixels, and
-    with outputs (batch, anchors, 4 · bins + classes), logits. Gives (batch,).
+    Inputs: targets (batch, most, 5), class index or -1 for padding, left, top, right, bottom in pixels; and outputs
+    (batch, anchors, 4 · bins + classes), logits. Output: (batch,).
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class DetectionLoss(keras.losses.Loss):
         points, strides = anchor_grid(self.image_size)
         sides, logits = split_outputs(y_pred, self.bins)
         boxes = boxes_around(points, expected_distances(sides, strides))
-        # No gradient flows through what is learned from.
+        # No gradient flows through the targets.
         predicted = ops.stop_gradient(ops.sigmoid(logits)), ops.stop_gradient(boxes)
         target_boxes, target_scores = assign_boxes(*predicted, points, y_true)
 

@@ -1,4 +1,4 @@
-"""Measures of a detector, by COCO's own protocol."""
+"""Detection metrics by COCO's protocol."""
 
 from typing import NamedTuple
 
@@ -10,24 +10,24 @@ from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.decoding import Detections
 
 RECALLS = np.linspace(0, 1, 101)
-"""Where COCO's protocol reads the precision."""
+"""Recall thresholds of COCO's protocol."""
 
 
 class DetectionMetrics(NamedTuple):
-    """How well a detector finds what is there."""
+    """Average precision of a detector."""
 
     values: dict[str, float]
-    """map: mean average precision over the IoU thresholds 0.50, 0.55, … 0.95, and over the classes. map50: at 0.50
-    alone. ap50_CLASS: of one class at 0.50. A class without a true box has none, and is left out of the means."""
+    """map: mean average precision (mAP) over the IoU thresholds 0.50, 0.55, … 0.95 and the classes. map50: at 0.50
+    alone. ap50_CLASS: of one class at 0.50. Classes without a true box are left out."""
     precision: np.ndarray
-    """(classes, 101): the highest precision at each of `RECALLS` or above, at IoU 0.50; NaN without a true box."""
+    """(classes, 101): interpolated precision at each of `RECALLS`, at IoU 0.50; NaN without a true box."""
 
 
 class EvaluationWithDifficult(COCOeval_faster):
-    """COCO's evaluation, which knows of crowds, for sets that have difficult objects as well.
+    """COCO's evaluation, extended from crowds to difficult objects.
 
-    Both are ignored, however often they are found. But how far a detection overlaps a crowd is a fraction of its own
-    area, for there is more in the crowd to be found; a difficult object is one, and overlaps by the IoU.
+    Both are ignored, however often they are detected. The overlap with a crowd is a fraction of the detection's area,
+    since a crowd holds several objects; the overlap with a difficult object is the IoU.
     """
 
     def computeIoU(self, imgId, catId):
@@ -41,14 +41,14 @@ class EvaluationWithDifficult(COCOeval_faster):
 
 
 def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str]) -> DetectionMetrics:
-    """Average precision after https://cocodataset.org/#detection-eval: up to 100 detections of a class in an image.
+    """Average precision (https://cocodataset.org/#detection-eval), with up to 100 detections per class and image.
 
-    Detections that overlap a crowd, or a difficult object, count neither as true nor as false.
+    Detections that overlap a crowd or a difficult object count neither as true nor as false positives.
 
     Args:
-        truth: the images, with their boxes.
-        found: the detections in each, as NumPy arrays.
-        classes: names of the classes.
+        truth: the images with their boxes.
+        found: the detections, as NumPy arrays.
+        classes: class names.
     """
     there = [
         {"iscrowd": ignored, "crowd": crowd, **entry}
@@ -83,16 +83,16 @@ def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str])
 
 
 def box_entries(boxes: np.ndarray, labels: np.ndarray) -> list[dict]:
-    """Boxes (images, most, 4) as COCO writes them: image, class, and (left, top, width, height)."""
-    images, places = np.nonzero(labels >= 0)
-    chosen = boxes[images, places].astype(np.float64)
+    """Boxes (images, most, 4) as COCO annotations: image, class, and (left, top, width, height)."""
+    images, rows = np.nonzero(labels >= 0)
+    chosen = boxes[images, rows].astype(np.float64)
     chosen[:, 2:] -= chosen[:, :2]
     return [
         {"image_id": int(image), "category_id": int(label), "bbox": box.tolist()}
-        for image, label, box in zip(images, labels[images, places], chosen, strict=True)
+        for image, label, box in zip(images, labels[images, rows], chosen, strict=True)
     ]
 
 
 def average(values: np.ndarray) -> float:
-    """The mean; 0 of nothing."""
+    """The mean; 0 if empty."""
     return float(values.mean()) if values.size else 0.0

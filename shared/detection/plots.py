@@ -23,14 +23,14 @@ def draw_boxes(
     scores: np.ndarray | None = None,
     font_size: float = 6,
 ) -> None:
-    """Draws an image with boxes around objects, each class in a colour of its own.
+    """Draws an image with bounding boxes, one color per class.
 
     Args:
         axes: where to draw.
         image: (height, width, 3), uint8.
         boxes: (boxes, 4): left, top, right, bottom in pixels.
-        labels: (boxes,), index of the class; -1 where there is no box.
-        classes: their names.
+        labels: (boxes,), class index; -1 for padding.
+        classes: class names.
         scores: (boxes,), written beside the names.
         font_size: height of the names, in points.
     """
@@ -45,24 +45,24 @@ def draw_boxes(
         )
         name = classes[labels[index]] + ("" if scores is None else f" {scores[index]:.2f}")
         frame = {"facecolor": color, "alpha": 0.7, "pad": 0.5, "linewidth": 0}
-        side = "bottom" if top > height / 20 else "top"  # above the picture no one would see it
+        side = "bottom" if top > height / 20 else "top"  # above the image it would be clipped
         axes.text(left, top, name, fontsize=font_size, color="white", bbox=frame, va=side, clip_on=True)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
 def plot_detections(truth: BoxedImages, found: Detections, classes: list[str], count: int = 8) -> Figure:
-    """The first images with their true boxes, each beside itself with what was found.
+    """The first images with their true boxes, each beside its detections.
 
     Args:
-        truth: the images, with their boxes.
+        truth: the images with their boxes.
         found: the detections to draw, as NumPy arrays.
-        classes: names of the classes.
-        count: how many images.
+        classes: class names.
+        count: number of images.
     """
     count = min(count, len(truth.images))
     figure = Figure(figsize=(12, 3.1 * -(-count // 2)), layout="constrained")
-    places = figure.subplots(-(-count // 2), 4, squeeze=False).reshape(-1, 2)
-    for index, (left, right) in enumerate(places):
+    pairs = figure.subplots(-(-count // 2), 4, squeeze=False).reshape(-1, 2)
+    for index, (left, right) in enumerate(pairs):
         left.axis("off")
         right.axis("off")
         if index < count:
@@ -70,18 +70,18 @@ def plot_detections(truth: BoxedImages, found: Detections, classes: list[str], c
             boxes, scores, labels = (each[index] for each in found)
             draw_boxes(left, image, boxes=true_boxes, labels=true_labels, classes=classes)
             draw_boxes(right, image, boxes=boxes, labels=labels, classes=classes, scores=scores)
-    for axes, title in zip(places[:2].flat, ["true", "found"] * 2, strict=False):
+    for axes, title in zip(pairs[:2].flat, ["ground truth", "detections"] * 2, strict=False):
         axes.set_title(title)
     return figure
 
 
 def plot_precision_recall(recalls: np.ndarray, precision: np.ndarray, classes: list[str]) -> Figure:
-    """A curve of precision over recall for each class, with its average precision.
+    """Precision-recall curve of each class, with its average precision.
 
     Args:
         recalls: (points,), 0 to 1.
-        precision: (classes, points); NaN for a class that cannot be measured, which is left out.
-        classes: names of the classes.
+        precision: (classes, points); NaN for a class without a true box, which is left out.
+        classes: class names.
     """
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -99,7 +99,7 @@ def plot_precision_recall(recalls: np.ndarray, precision: np.ndarray, classes: l
 def annotated_picture(
     picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes: list[str], scores: np.ndarray
 ) -> Figure:
-    """A picture with boxes drawn on it, pixel for pixel; see `draw_boxes`."""
+    """An image with boxes drawn on it, pixel for pixel; see `draw_boxes`."""
     height, width = picture.shape[:2]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -111,16 +111,16 @@ def annotated_picture(
 
 
 def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[str]) -> dict[str, Any]:
-    """Draws the objects that were found in a picture on a copy of it.
+    """Writes a copy of an image with its detections drawn.
 
     Args:
         path: the PNG file to write.
-        picture: it.
-        found: the objects, in pixels of the picture.
-        classes: all that there are, which have a colour each.
+        picture: the image.
+        found: the detections, in its pixels.
+        classes: all class names, which determine the colors.
 
     Returns:
-        The same as JSON.
+        The detections as JSON.
     """
     boxes = np.array([box[2:] for box in found]).reshape(-1, 4)
     scores, labels = np.array([box.score for box in found]), np.array([classes.index(box.label) for box in found], int)

@@ -1,1 +1,1 @@
-"""Images out of noise: what GANs and diffusion models share, and how their images are measured."""
+"""Image generation: GANs, diffusion models, and the evaluation of their samples."""

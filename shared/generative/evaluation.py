@@ -1,4 +1,4 @@
-"""Evaluation of a generator of images: makes some, measures them against real ones, and shows them."""
+"""Evaluation of an image generator: metrics of its samples against real images, and figures."""
 
 import sys
 from collections.abc import Callable
@@ -17,57 +17,57 @@ from shared.training.run import Run
 
 
 def labels_like_test(data: ImageData, count: int, seed: int) -> np.ndarray:
-    """Labels (count,) to make images of, each class as frequent as in the test images."""
+    """Labels (count,) to sample images for, with the class frequencies of the test images."""
     return np.resize(random_stream(seed, "labels").permutation(data.test.labels), count)
 
 
-def evaluated_images(
+def evaluation_metrics(
     network: EvaluationNetwork,
     data: ImageData,
     samples: LabelledImages,
     untrained: LabelledImages,
     conditional: bool = True,
 ) -> dict[str, float]:
-    """Every measure of generated images against the test images.
+    """Metrics of generated images against the test images.
 
     Args:
-        network: in whose features they are compared.
+        network: evaluation network whose features are compared.
         data: the real images.
-        samples: generated images, each with the class that it should be of.
-        untrained: the same from an untrained generator.
-        conditional: whether these classes were asked for.
+        samples: generated images with the labels that they were conditioned on.
+        untrained: the same from the untrained generator.
+        conditional: whether the generator is class-conditional.
 
     Returns:
-        Those of `generation_metrics`, and "class_accuracy", the top-1 accuracy of the network on them, where the
-        classes were asked for and it is a classifier of them; the same names with "_floor", measured on as many
-        training images, and with "_ceiling", on `untrained`; and "times_nearer", how many times nearer "frechet" is to
-        its floor than the ceiling is. "memorizing" is the distance of a sample in pixels to the nearest training image
-        over that of a test image, medians; far below 1 if training images are repeated.
+        The metrics of `generation_metrics`, and "class_accuracy", the network's top-1 accuracy on the samples, where
+        the generator is conditional and the network an evaluation classifier. The same names with "_real": measured on
+        as many training images; with "_untrained": on `untrained`. "frechet_gap_ratio": (untrained − real) /
+        (trained − real) of the Fréchet distance. "nearest_neighbour_distance_ratio": median distance in pixels from a
+        sample to its nearest training image, over that from a test image; far below 1 if training images are copied.
     """
     real = neighbourhood(network.outputs(data.test.images)["features"])
     metrics = {}
     for suffix, (images, labels) in {
         "": samples,
-        "_floor": data.train.first(len(samples.labels)),
-        "_ceiling": untrained,
+        "_real": data.train.first(len(samples.labels)),
+        "_untrained": untrained,
     }.items():
         outputs = network.outputs(images)
         found = generation_metrics(outputs["features"], real)
         if conditional and "logits" in outputs:
             found["class_accuracy"] = top_k_accuracy(outputs["logits"], labels, 1)
         metrics |= {name + suffix: value for name, value in found.items()}
-    floor = metrics["frechet_floor"]
-    ceiling = metrics["frechet_ceiling"] - floor
-    metrics["times_nearer"] = ceiling / max(metrics["frechet"] - floor, 1e-3 * abs(ceiling))
-    ours, theirs = (
+    untrained_gap = metrics["frechet_untrained"] - metrics["frechet_real"]
+    trained_gap = metrics["frechet"] - metrics["frechet_real"]
+    metrics["frechet_gap_ratio"] = untrained_gap / max(trained_gap, 1e-3 * abs(untrained_gap))
+    sample_distance, test_distance = (
         np.median(nearest(images[:500], data.train.images, 1).distances)
         for images in (samples.images, data.test.images)
     )
-    metrics["memorizing"] = float(ours / max(theirs, 1e-9))
+    metrics["nearest_neighbour_distance_ratio"] = float(sample_distance / max(test_distance, 1e-9))
     return metrics
 
 
-def measured_generator(
+def evaluate_generator(
     run: Run,
     model: keras.Model,
     draw: Callable[[np.ndarray], np.ndarray],
@@ -76,38 +76,38 @@ def measured_generator(
     untrained: list[np.ndarray],
     conditional: bool = True,
 ) -> tuple[LabelledImages, dict[str, float]]:
-    """Makes images with a trained model, draws samples.png and neighbours.png, and measures.
+    """Samples images from a trained model, writes samples.png and neighbours.png, and computes the metrics.
 
     Args:
-        run: of `GenerativeOptions`.
-        model: that makes the images.
-        draw: makes an image, in uint8, for each of the labels that it is given, with the weights that the model has.
-        network: in whose features they are compared with real ones.
-        data: the real ones.
+        run: with a config of `GenerativeOptions`.
+        model: the generator.
+        draw: samples images in uint8, one for each label, with the model's current weights.
+        network: evaluation network whose features are compared.
+        data: the real images.
         untrained: weights of the model before training.
-        conditional: whether images show what their label asks for.
+        conditional: whether the generator is class-conditional.
 
     Returns:
-        The images, and the metrics of `evaluated_images`.
+        The images, and the metrics of `evaluation_metrics`.
     """
     print(
-        f"measuring {run.config.samples:,} generated images in the features of {network.facts['judge']}: "
+        f"evaluating {run.config.samples:,} generated images in the features of {network.facts['judge']}: "
         "compare only numbers of the same network",
         file=sys.stderr,
     )
     labels = labels_like_test(data, run.config.samples, run.config.seed)
     trained = copied_weights(model)
     model.set_weights(untrained)
-    ceiling = LabelledImages(draw(labels), labels)
+    untrained_samples = LabelledImages(draw(labels), labels)
     model.set_weights(trained)
     samples = LabelledImages(draw(labels), labels)
-    metrics = evaluated_images(network, data, samples, ceiling, conditional)
+    metrics = evaluation_metrics(network, data, samples, untrained_samples, conditional)
     if conditional:
         sheet = plot_samples(samples, data.classes)
     else:
         shown = samples.images[: min(len(labels), 120) // 10 * 10]
-        sheet = plot_rows(shown.reshape(-1, 10, *shown.shape[1:]), "generated, of no class in particular")
-    near = nearest(samples.images[:10], data.train.images, 7).places
+        sheet = plot_rows(shown.reshape(-1, 10, *shown.shape[1:]), "generated images, unconditional")
+    near = nearest(samples.images[:10], data.train.images, 7).indices
     run.save_figure("samples.png", sheet)
     run.save_figure("neighbours.png", plot_neighbours(samples.images[:10], data.train.images, near))
     return samples, metrics

@@ -1,4 +1,4 @@
-"""Evaluation networks, in whose features generated images are compared with real ones."""
+"""Evaluation networks: classifiers whose features compare generated images with real ones."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.training.saving import read_model
 
 INPUT_SIZES = {PACKAGED: 96, "inceptionv3": 299}
-"""Height and width, in pixels, that a network trained on ImageNet is given images in; 224 for all others. At 96,
-EfficientNet-Lite0 takes about an eighth of the time that it takes at 224."""
+"""Input size in pixels of each network trained on ImageNet; 224 for all others. EfficientNet-Lite0 runs below its own
+size to save time."""
 
 
 CLASSIFIER_LAYERS = {layer.__name__: layer for layer in (ConvolutionBlock, ResidualBlock)}
@@ -28,24 +28,24 @@ CLASSIFIER_LAYERS = {layer.__name__: layer for layer in (ConvolutionBlock, Resid
 class EvaluationNetwork(NamedTuple):
     """A pretrained network that computes in float32, whatever the precision of the run.
 
-    Distances in the features of two networks do not compare, nor do distances of sets of other sizes.
+    Distances are comparable only between features of the same network, on sets of the same size.
     """
 
     model: keras.Model
     """From pixels in 0..255, (batch, height, width, channels), to "features" (batch, features) and, where it is a
     classifier of the data, "logits" (batch, classes)."""
     facts: dict[str, str]
-    """What names it in a result: "judge", and the hash of a file, "judge_sha256"."""
+    """Its entries in a result: "judge", its name or path, and "judge_sha256", the hash of a file."""
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Those of the model for images (examples, height, width, channels) in uint8."""
+        """Features, and logits of a classifier, of images (examples, height, width, channels) in uint8."""
         return self.model.predict(images, batch_size=100, verbose=0)
 
 
 def evaluation_network(config: GenerativeOptions, data: ImageData) -> EvaluationNetwork:
-    """The classifier in the file `--judge`, or else the network `--backbone`, trained on ImageNet.
+    """The evaluation classifier in the file `--judge`, or else the network `--backbone`, trained on ImageNet.
 
-    Build it after what is to be trained: it draws seeds too, which would give that other initial weights.
+    Build it after the model to be trained: it draws seeds too, which would change that model's initial weights.
 
     Raises:
         UsageError: it cannot be read or downloaded, or does not fit the images.
@@ -56,14 +56,14 @@ def evaluation_network(config: GenerativeOptions, data: ImageData) -> Evaluation
 
 
 def evaluation_classifier(path: Path, data: ImageData) -> EvaluationNetwork:
-    """A classifier of the data. Its features are the inputs of its last dense layer.
+    """Evaluation classifier from a file. Its features are the inputs of its last dense layer.
 
     Args:
-        path: a .keras file, such as the one that the recipe cnn_cifar10 writes.
-        data: images of the kind that it classifies.
+        path: a .keras file, such as model.keras of the recipe cnn_cifar10.
+        data: the data that it was trained to classify.
 
     Raises:
-        UsageError: the file cannot be read, or is no such classifier, or one of other images or classes.
+        UsageError: the file cannot be read, is not a classifier, or classifies images or classes of another data set.
     """
     try:
         model = in_float32(read_model(path, compile=False, custom_objects=CLASSIFIER_LAYERS))
@@ -82,7 +82,7 @@ def evaluation_classifier(path: Path, data: ImageData) -> EvaluationNetwork:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """A copy that computes in float32, whatever the precision of the model was."""
+    """A copy of the model that computes in float32."""
 
     def remade(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
@@ -93,17 +93,17 @@ def in_float32(model: keras.Model) -> keras.Model:
 
 
 def imagenet_network(backbone: str, image_shape: tuple[int, int, int]) -> EvaluationNetwork:
-    """A network trained on ImageNet. Its features are those before its classifier, averaged over the image.
+    """Evaluation network trained on ImageNet. Its features are those before its classifier, averaged over the image.
 
-    It fits any images, which are resized to `INPUT_SIZES`. Distances in the features of "inceptionv3" are of the usual
-    kind, but do not compare with published ones, which are in those of another Inception, on sets of other sizes.
+    Images are resized to `INPUT_SIZES`. Distances by "inceptionv3" are not comparable with published FID values, which
+    use the weights of another Inception and sets of other sizes.
 
     Args:
         backbone: see `load_backbone`.
-        image_shape: (height, width, channels), of one channel or three.
+        image_shape: (height, width, channels), with one channel or three.
 
     Raises:
-        UsageError: there is no such network, or its weights cannot be had.
+        UsageError: there is no such network, or its weights cannot be downloaded.
     """
     size = INPUT_SIZES.get(backbone, 224)
     with dtype_policy("float32"):

@@ -1,5 +1,5 @@
-"""Batches for a generator and a critic, all that is random drawn on the host: the same on every backend, in every
-process and after a resume."""
+"""Batches for adversarial training. Random numbers are drawn on the host: the same on every backend, in every process
+and after a resume."""
 
 from typing import ClassVar, NamedTuple
 
@@ -12,17 +12,17 @@ from shared.training.batches import SeededBatches
 
 
 class AdversarialBatch(NamedTuple):
-    """What one training step is given, in which the critic takes one step or several, and then the generator one."""
+    """Inputs of one training step: one or more critic steps, then one generator step."""
 
     images: np.ndarray
-    """Real ones, (critic steps, batch, height, width, channels), float32, −1 to 1."""
+    """Real images, (critic steps, batch, height, width, channels), float32, −1 to 1."""
     labels: np.ndarray
-    """The class of each, (critic steps, batch), int32; generated images are asked for of the same classes."""
+    """Their classes, (critic steps, batch), int32; the generator is conditioned on the same."""
     noise: np.ndarray
-    """(critic steps + 1, batch, latent), float32, normal of deviation 1; the last is for the generator's own step."""
-    shares: np.ndarray | None
-    """(critic steps, batch), float32, evenly from 0 to 1, to mix real and generated images where the critic's slope is
-    penalized; None in a step without penalty."""
+    """(critic steps + 1, batch, latent), float32, standard normal; the last is for the generator step."""
+    epsilon: np.ndarray | None
+    """Interpolation coefficients between real and generated images for the gradient penalty, (critic steps, batch),
+    float32, uniform in 0 to 1; None in a step without penalty."""
 
 
 class AdversarialBatches(SeededBatches):
@@ -30,13 +30,13 @@ class AdversarialBatches(SeededBatches):
 
     Args:
         data: the images.
-        batch_size: real images for each step of the critic.
-        seed: of all that is drawn.
-        latent: numbers that an image is generated from.
-        critic_steps: steps of the critic for one of the generator, each on images of its own.
-        conditional: whether the labels are told; if not, they are all 0.
-        penalty_every: which step has a penalty: each so manieth; 0 for none.
-        flip: mirror half of the images.
+        batch_size: real images per critic step.
+        seed: of the order, noise and augmentation.
+        latent: size of the noise vector.
+        critic_steps: critic steps per generator step, each on other images.
+        conditional: whether to pass the labels; if not, they are all 0.
+        penalty_every: lazy regularization: a penalty every N steps; 0 for none.
+        flip: random horizontal flip.
     """
 
     example_axis: ClassVar[int] = 1
@@ -70,11 +70,11 @@ class AdversarialBatches(SeededBatches):
         labels = self.data.labels[chosen] * self.conditional
         critic_steps, batch_size = self.parts
         noise = rng.standard_normal((critic_steps + 1, batch_size, self.latent), np.float32)
-        shares = rng.random(self.parts, np.float32)
+        epsilon = rng.random(self.parts, np.float32)
         number = self.epoch * self.batches_per_epoch + index
         return AdversarialBatch(
             scaled_pixels(images).reshape(*self.parts, *images.shape[1:]),
             labels.reshape(self.parts).astype(np.int32),
             noise,
-            shares if self.penalty_every and number % self.penalty_every == 0 else None,
+            epsilon if self.penalty_every and number % self.penalty_every == 0 else None,
         )

@@ -1,6 +1,6 @@
-"""What a generator and a critic play for: losses of their scores, and penalties on the slope of the critic.
+"""Adversarial losses and gradient penalties.
 
-The critic (the discriminator, where its score is a logit) gives each image a score, high for real ones.
+The critic (the discriminator, where its score is a logit) maps an image to a score, high for real images.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,17 @@ from keras import ops
 from shared.backends.gradients import value_and_grad
 
 AdversarialLoss = Literal["nonsaturating", "hinge", "wgan_gp"]
-"""Cross-entropy, with the generator's loss that does not flatten out where the critic sees through it (Goodfellow et
-al. 2014, arXiv:1406.2661, section 3); the hinge loss (Lim and Ye 2017, arXiv:1705.02894); the Wasserstein distance,
-which needs `interpolation_penalty` beside it (Gulrajani et al. 2017, arXiv:1704.00028)."""
+"""Non-saturating cross-entropy (Goodfellow et al. 2014, arXiv:1406.2661, section 3); hinge loss (Lim and Ye 2017,
+arXiv:1705.02894); Wasserstein loss with `gradient_penalty` (Gulrajani et al. 2017, arXiv:1704.00028)."""
 
 
 def critic_loss(loss: AdversarialLoss, real: Any, fake: Any) -> Any:
-    """What the critic makes small, a scalar.
+    """Discriminator loss, a scalar.
 
     Args:
-        loss: which.
-        real: its scores of real images, of any shape.
-        fake: its scores of generated ones.
+        loss: the adversarial loss.
+        real: scores of real images, of any shape.
+        fake: scores of generated images.
     """
     match loss:
         case "nonsaturating":
@@ -34,48 +33,50 @@ def critic_loss(loss: AdversarialLoss, real: Any, fake: Any) -> Any:
 
 
 def generator_loss(loss: AdversarialLoss, fake: Any) -> Any:
-    """What the generator makes small, a scalar, from the critic's scores of its images."""
+    """Generator loss, a scalar, from the critic's scores of generated images."""
     return ops.mean(ops.softplus(-fake)) if loss == "nonsaturating" else -ops.mean(fake)
 
 
-def squared_slopes(score: Callable[[Any], Any], images: Any) -> Any:
-    """|∇ score|² at each image, (batch,).
+def squared_gradient_norm(score: Callable[[Any], Any], images: Any) -> Any:
+    """Squared gradient norm |∇ score|² at each image, (batch,).
 
     Args:
-        score: from images to scores, each of its own image alone; so without batch normalization in training.
+        score: function from images to scores, without batch normalization in training, which would mix the images.
         images: (batch, height, width, channels).
     """
-    _, (slopes,) = value_and_grad(lambda x: ops.sum(score(x)), [images])
-    return ops.sum(ops.square(slopes), axis=(1, 2, 3))
+    _, (gradients,) = value_and_grad(lambda x: ops.sum(score(x)), [images])
+    return ops.sum(ops.square(gradients), axis=(1, 2, 3))
 
 
-def real_penalty(score: Callable[[Any], Any], real: Any) -> Any:
-    """R1: half the mean |∇ score|² at real images (Mescheder et al. 2018, arXiv:1801.04406, equation 9 with γ = 1).
+def r1_penalty(score: Callable[[Any], Any], real: Any) -> Any:
+    """R1 penalty: half the mean |∇ score|² at real images (Mescheder et al. 2018, arXiv:1801.04406, eq. 9 with γ = 1).
 
     Args:
-        score: see `squared_slopes`.
+        score: see `squared_gradient_norm`.
         real: images (batch, height, width, channels).
     """
-    return ops.mean(squared_slopes(score, real)) / 2
+    return ops.mean(squared_gradient_norm(score, real)) / 2
 
 
-def interpolation_penalty(score: Callable[[Any], Any], real: Any, fake: Any, shares: Any) -> Any:
-    """The mean (|∇ score| − 1)² between real and generated images (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3).
+def gradient_penalty(score: Callable[[Any], Any], real: Any, fake: Any, epsilon: Any) -> Any:
+    """Gradient penalty of WGAN-GP: mean (|∇ score| − 1)² at interpolated images (Gulrajani et al. 2017,
+    arXiv:1704.00028, equation 3).
 
     Args:
-        score: see `squared_slopes`.
+        score: see `squared_gradient_norm`.
         real: images (batch, height, width, channels).
         fake: generated images, of that shape.
-        shares: (batch,), 0 to 1, of the real one in each mixture.
+        epsilon: (batch,), 0 to 1, the weight of the real image in each interpolation.
     """
-    shares = ops.reshape(shares, (-1, 1, 1, 1))
-    slopes = ops.sqrt(squared_slopes(score, shares * real + (1 - shares) * fake) + 1e-12)  # at 0 the root has no slope
-    return ops.mean(ops.square(slopes - 1))
+    epsilon = ops.reshape(epsilon, (-1, 1, 1, 1))
+    squared_norms = squared_gradient_norm(score, epsilon * real + (1 - epsilon) * fake)
+    norms = ops.sqrt(squared_norms + 1e-12)  # the root has no derivative at 0
+    return ops.mean(ops.square(norms - 1))
 
 
-def slope_penalty(
-    loss: AdversarialLoss, r1: float, score: Callable[[Any], Any], real: Any, fake: Any, shares: Any
+def critic_penalty(
+    loss: AdversarialLoss, r1: float, score: Callable[[Any], Any], real: Any, fake: Any, epsilon: Any
 ) -> Any:
-    """What is added to a critic's loss: `real_penalty` times r1, and with wgan_gp 10 times `interpolation_penalty`."""
-    total = r1 * real_penalty(score, real) if r1 else 0.0
-    return total + 10 * interpolation_penalty(score, real, fake, shares) if loss == "wgan_gp" else total
+    """Regularization of the critic: `r1_penalty` times r1, and with wgan_gp 10 times `gradient_penalty`."""
+    total = r1 * r1_penalty(score, real) if r1 else 0.0
+    return total + 10 * gradient_penalty(score, real, fake, epsilon) if loss == "wgan_gp" else total

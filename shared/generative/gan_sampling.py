@@ -1,4 +1,4 @@
-"""Images that a generator makes of noise, after each epoch and in the end."""
+"""Sampling from a GAN's generator, after each epoch and in the end."""
 
 import sys
 
@@ -14,14 +14,14 @@ from shared.training.run import Run
 
 
 class NoiseSampler:
-    """Draws images of noise. NumPy draws the noise, so that every backend gives the same images up to rounding.
+    """Samples images from noise, drawn by NumPy, so that every backend makes the same images up to rounding.
 
     Args:
-        model: from noise (batch, latent) and labels (batch,), as a dictionary with the keys "noise" and "label", to
-            images (batch, height, width, channels), -1 to 1.
-        latent: how many numbers an image is made from.
-        conditional: whether it is told the labels; if not, they are all 0.
-        batch_size: images at a time.
+        model: from a dictionary of "noise" (batch, latent) and "label" (batch,) to images (batch, height, width,
+            channels), -1 to 1.
+        latent: size of the noise vector.
+        conditional: whether to pass the labels; if not, they are all 0.
+        batch_size: images per batch.
         seed: of the noise.
     """
 
@@ -37,8 +37,8 @@ class NoiseSampler:
         return random_stream(self.seed, "noise").standard_normal((count, self.latent), np.float32)
 
     def images(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Images (examples, height, width, channels) in uint8, of noise (examples, latent) and labels (examples,)."""
-        whole = -(-len(labels) // self.batch_size) * self.batch_size  # so that one program does for all
+        """Images (examples, height, width, channels) in uint8, from noise (examples, latent) and labels (examples,)."""
+        whole = -(-len(labels) // self.batch_size) * self.batch_size  # one shape, so that it compiles once
         inputs = {
             "noise": np.resize(noise, (whole, self.latent)),
             "label": np.resize(labels * self.conditional, whole).astype(np.int32),
@@ -46,25 +46,25 @@ class NoiseSampler:
         return shown_image(self.model.predict(inputs, batch_size=self.batch_size, verbose=0)[: len(labels)])
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
-        """Images of always the same noise, one for each label."""
+        """Images from fixed noise, one for each label."""
         return self.images(self.noise(len(labels)), labels)
 
     def between(self, labels: np.ndarray, stages: int) -> np.ndarray:
-        """From an image of each label to another: (labels, stages, height, width, channels) in uint8."""
+        """Latent interpolation within each label: (labels, stages, height, width, channels) in uint8."""
         noise = interpolated_noise(*np.split(self.noise(2 * len(labels)), 2), stages)
         images = self.images(noise.reshape(-1, noise.shape[-1]), np.repeat(labels, stages))
         return images.reshape(*noise.shape[:2], *images.shape[1:])
 
 
 def interpolated_noise(first: np.ndarray, second: np.ndarray, stages: int) -> np.ndarray:
-    """Noise from one to another, along the arc around 0, since noise is about equally far from 0 everywhere.
+    """Spherical interpolation (slerp) of noise (White 2016, arXiv:1609.04468, section 2.1).
 
-    Spherical interpolation (White 2016, arXiv:1609.04468, section 2.1).
+    It stays on the arc around 0, since normal noise has nearly the same norm everywhere.
 
     Args:
         first: (examples, latent), not 0.
-        second: the same.
-        stages: from the first to the second, both included.
+        second: the same shape.
+        stages: number of points, first and second included.
 
     Returns:
         (examples, stages, latent).
@@ -72,16 +72,16 @@ def interpolated_noise(first: np.ndarray, second: np.ndarray, stages: int) -> np
     first, second = first[:, None], second[:, None]
     lengths = np.linalg.norm(first, axis=-1, keepdims=True) * np.linalg.norm(second, axis=-1, keepdims=True)
     cosine = np.sum(first * second, axis=-1, keepdims=True) / lengths
-    angle = np.maximum(np.arccos(np.clip(cosine, -1, 1)), 1e-4)  # between equal ones there is no arc
-    share = np.linspace(0, 1, stages, dtype=first.dtype)[:, None]
-    return (np.sin((1 - share) * angle) * first + np.sin(share * angle) * second) / np.sin(angle)
+    angle = np.maximum(np.arccos(np.clip(cosine, -1, 1)), 1e-4)  # equal vectors have no arc
+    t = np.linspace(0, 1, stages, dtype=first.dtype)[:, None]
+    return (np.sin((1 - t) * angle) * first + np.sin(t * angle) * second) / np.sin(angle)
 
 
 class EpochSheets:
-    """What is done after each epoch of a generator: draws a sheet of always the same noise, and looks for collapse.
+    """After each epoch, saves a sheet of samples from fixed noise and checks for mode collapse.
 
     Args:
-        run: whose folder `epochs` the sheets go to.
+        run: the run; sheets are saved to its folder `epochs`.
         sampler: of the generator.
         data: real images.
     """
@@ -92,7 +92,7 @@ class EpochSheets:
         self.real = data.train.first(500)
         self.rows = min(len(data.classes), 10)
         noise = sampler.noise(10 * self.rows)
-        # A row a class, all of the same noise: what is not of the class should be alike down a column.
+        # One row per class, from the same noise: what does not depend on the class should be alike down a column.
         self.noise = np.tile(noise[:10], (self.rows, 1)) if sampler.conditional else noise
 
     def __call__(self, epoch: int) -> dict[str, float]:
@@ -104,14 +104,14 @@ class EpochSheets:
         return {"diversity": found}
 
     def animate(self) -> None:
-        """Writes training.gif, the sheets one after the other."""
+        """Writes training.gif, an animation of the sheets."""
         sheets = sorted((self.run.directory / "epochs").glob("[0-9]*.png"))
-        if sheets:  # the native baseline leaves none
+        if sheets:  # the native baseline writes none
             animate_sheets(self.run.directory / "training.gif", sheets)
 
 
 def warn_if_collapsed(found: float) -> bool:
-    """Whether a generator has collapsed, which is then said in a line on stderr.
+    """Whether a generator has suffered mode collapse; if so, prints a warning to stderr.
 
     Args:
         found: the `diversity` of its images.
@@ -119,6 +119,6 @@ def warn_if_collapsed(found: float) -> bool:
     if found >= COLLAPSED:
         return False
     remedy = "try more --epochs, another --seed or a lower --learning-rate"
-    print(f"WARNING: the generator has collapsed, to {found:.2f} of the diversity of real images: {remedy}",
+    print(f"WARNING: mode collapse: the generated images have {found:.2f} of the diversity of real ones: {remedy}",
           file=sys.stderr)  # fmt: skip
     return True

@@ -1,4 +1,4 @@
-"""What a layer is told beside its inputs."""
+"""Conditional affine modulation."""
 
 import keras
 from keras import layers, ops
@@ -8,13 +8,15 @@ from shared.backends.initializers import RandomNormal
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class ClassModulation(layers.Layer):
-    """Scales and shifts each channel by what it learns of a class; after batch normalization, conditional batch
-    normalization (Dumoulin et al. 2017, arXiv:1610.07629; in GANs, Miyato and Koyama 2018, arXiv:1802.05637).
+    """Conditional affine modulation (FiLM): learned scale and shift of each channel for each class.
+
+    After batch normalization this is conditional batch normalization (Dumoulin et al. 2017, arXiv:1610.07629; in GANs,
+    Miyato and Koyama 2018, arXiv:1802.05637).
 
     Args:
         classes: number of classes.
 
-    Call with (batch, height, width, channels) and labels (batch,). Gives the shape of the former.
+    Inputs: (batch, height, width, channels) and labels (batch,). Output: the shape of the first.
     """
 
     def __init__(self, classes, **kwargs):
@@ -23,7 +25,7 @@ class ClassModulation(layers.Layer):
 
     def build(self, inputs_shape, label_shape):
         shape = (self.classes, 2 * inputs_shape[-1])
-        drawn = RandomNormal(stddev=0.5)  # so that labels count from the first step
+        drawn = RandomNormal(stddev=0.5)  # wide, so that classes differ from the first step
         self.table = self.add_weight(shape=shape, initializer=drawn, name="embeddings")
 
     def call(self, inputs, label):

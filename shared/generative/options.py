@@ -1,4 +1,4 @@
-"""Options of a recipe that generates images and measures them."""
+"""Options of a recipe that generates and evaluates images."""
 
 import dataclasses
 import sys
@@ -17,7 +17,7 @@ MeasuredPart = Literal["test", "validation"]
 
 @dataclasses.dataclass(kw_only=True)
 class GenerativeOptions(Options):
-    """Those of a recipe that generates images and measures them."""
+    """Options of a recipe that generates and evaluates images."""
 
     free_on_resume: ClassVar[tuple[str, ...]] = ("samples", "sample_batch", "test_examples", "judge", "backbone")
     beside_result: ClassVar[tuple[str, ...]] = ("sample_batch", "judge", "backbone")  # a result names the network
@@ -43,32 +43,34 @@ class GenerativeOptions(Options):
         super().__post_init__()
         self.judge = self.judge and Path(self.judge)
         alone = self.judge is None or self.backbone == PACKAGED
-        self.require("backbone", alone, f"must be left at {PACKAGED} where --judge measures")
+        self.require("backbone", alone, f"must be left at {PACKAGED} where --judge is given")
 
     def load_data(self, preferred: str, validation: float) -> ImageData:
-        """The images to learn from and to measure against; see `load_images`.
+        """The training and test images; see `load_images`.
 
         Raises:
             UsageError: there are too few, or they are too small.
         """
         choosing = self.measure_on == "validation"
-        share = max(validation, 0.1) if choosing else validation
+        fraction = max(validation, 0.1) if choosing else validation
         data = load_images(
-            self.data, self.data_dir, preferred, share, self.train_examples, self.image_size, needs_classes=False,
+            self.data, self.data_dir, preferred, fraction, self.train_examples, self.image_size, needs_classes=False,
             test_limit=self.test_examples,
         )  # fmt: skip
         if choosing:
             data = data._replace(test=data.validation.first(self.test_examples))
-            print(f"measuring on {len(data.test.labels):,} of the images for validation instead", file=sys.stderr)
+            print(f"evaluating on {len(data.test.labels):,} validation images instead of test images", file=sys.stderr)
         _, height, width, _ = data.train.images.shape
         train, test = len(data.train.labels), len(data.test.labels)
         if train < 20 or test < 10:
-            raise UsageError(f"there are {train} images to train on, and {test} to measure on: it takes 20 and 10")
+            raise UsageError(f"there are {train} training and {test} test images: at least 20 and 10 are needed")
         if min(height, width) < 8:
-            raise UsageError(f"the images have {width}×{height} pixels: it takes 8 each way, so try --image-size 32")
+            raise UsageError(
+                f"the images have {width}×{height} pixels: at least 8×8 are needed, so try --image-size 32"
+            )
         check_initial_classes(self.initial_weights, data.classes)
         return data
 
     def facts(self, *names: str) -> dict[str, Any]:
-        """These options and how images were measured, for a result."""
+        """The named options, and those of the evaluation, for a result."""
         return {name: getattr(self, name) for name in (*names, "samples", "measure_on")}

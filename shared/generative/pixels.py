@@ -1,13 +1,13 @@
-"""Pixels as numbers from 0 to 255, as files have them, and from −1 to 1, as networks that make images do."""
+"""Pixel ranges: 0 to 255 in files, −1 to 1 in generative networks."""
 
 import numpy as np
 
 
 def scaled_pixels(images: np.ndarray) -> np.ndarray:
-    """Images of uint8 in floats of 32 bits, −1 to 1."""
+    """Images in uint8 as float32, −1 to 1."""
     return images.astype(np.float32) / 127.5 - 1
 
 
 def shown_image(image: np.ndarray) -> np.ndarray:
-    """Pixels in uint8 of images whose range is -1 to 1; what is beyond is cut off."""
+    """Images from -1 to 1, clipped, as uint8."""
     return np.clip(np.round((image + 1) * 127.5), 0, 255).astype(np.uint8)

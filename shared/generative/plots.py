@@ -13,12 +13,12 @@ from shared.files import replacing
 
 
 def image_grid(images: np.ndarray, columns: int, margin: int = 2) -> np.ndarray:
-    """Images side by side on a white sheet, row by row.
+    """Image grid on white, row by row.
 
     Args:
         images: (examples, height, width, channels), uint8.
-        columns: images a row.
-        margin: between them, in pixels.
+        columns: images per row.
+        margin: between images, in pixels.
 
     Returns:
         (rows · (height + margin) + margin, columns · (width + margin) + margin, channels), uint8.
@@ -28,13 +28,13 @@ def image_grid(images: np.ndarray, columns: int, margin: int = 2) -> np.ndarray:
 
 
 def plot_sheet(sheet: np.ndarray, rows: list[str], row_height: int, title: str = "") -> Figure:
-    """A sheet of images, a name beside each row.
+    """Figure of an image grid with a label for each row.
 
     Args:
         sheet: see `image_grid`.
-        rows: the names, from the top.
+        rows: the labels, from the top.
         row_height: height of a row, in pixels of the sheet.
-        title: above it.
+        title: of the figure.
     """
     height, width = sheet.shape[:2]
     scale = 10 / max(height, width)
@@ -50,12 +50,12 @@ def plot_sheet(sheet: np.ndarray, rows: list[str], row_height: int, title: str =
 
 
 def plot_samples(samples: LabelledImages, classes: list[str], columns: int = 12) -> Figure:
-    """The first images of each class, a row a class.
+    """The first samples of each class, one row per class.
 
     Args:
-        samples: generated images, with the class that each should be of.
-        classes: their names; at most twenty are shown.
-        columns: images a row.
+        samples: generated images with the labels that they were conditioned on.
+        classes: class names; at most twenty are shown.
+        columns: images per row.
     """
     height, width, channels = samples.images.shape[1:]
     shown = range(min(len(classes), 20))
@@ -67,68 +67,67 @@ def plot_samples(samples: LabelledImages, classes: list[str], columns: int = 12)
     return plot_sheet(sheet, [classes[label] for label in shown], height + 2)
 
 
-def plot_neighbours(images: np.ndarray, references: np.ndarray, places: np.ndarray) -> Figure:
-    """Generated images, each with the training images nearest to it on its right.
+def plot_neighbours(images: np.ndarray, references: np.ndarray, indices: np.ndarray) -> Figure:
+    """Generated images, each with its nearest neighbours among the training images on its right.
 
     Args:
         images: (examples, height, width, channels), uint8.
         references: (training images, height, width, channels), uint8.
-        places: (examples, count), of the nearest training images, nearest first.
+        indices: (examples, count), of the nearest training images, nearest first.
     """
-    rows = np.concatenate([images[:, None], references[places]], axis=1)
+    rows = np.concatenate([images[:, None], references[indices]], axis=1)
     sheet = image_grid(rows.reshape(-1, *images.shape[1:]), rows.shape[1])
-    title = "generated, then the nearest training images"
+    title = "generated image and its nearest training images"
     return plot_sheet(sheet, ["generated" for _ in images], images.shape[1] + 2, title)
 
 
 def plot_denoising(chain: np.ndarray) -> Figure:
-    """How noise becomes images, each a row, from left to right.
+    """Denoising from left to right, one image per row.
 
     Args:
         chain: (stages, examples, height, width, channels), uint8.
     """
-    return plot_rows(np.swapaxes(chain, 0, 1), "from noise to an image")
+    return plot_rows(np.swapaxes(chain, 0, 1), "denoising, from noise to image")
 
 
 def plot_rows(rows: np.ndarray, title: str) -> Figure:
-    """Rows of images.
+    """Figure of rows of images.
 
     Args:
         rows: (rows, columns, height, width, channels), uint8.
-        title: above them.
+        title: of the figure.
     """
     sheet = image_grid(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
     return plot_sheet(sheet, [""] * len(rows), rows.shape[2] + 2, title)
 
 
 def save_sheet(path: Path, sheet: np.ndarray) -> None:
-    """Writes a sheet of images, see `image_grid`, as a PNG file, pixel for pixel; its folder is made."""
+    """Writes an `image_grid` as a PNG file, pixel for pixel, and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         Image.fromarray(sheet.squeeze()).save(unfinished)
 
 
 def animate_sheets(path: Path, sheets: list[Path], most: int = 60) -> None:
-    """Writes an animation of what `save_sheet` wrote; see `save_animation`.
+    """Writes an animation of sheets written by `save_sheet`; see `save_animation`.
 
     Args:
         path: ends in .gif or .webp.
         sheets: the files, in order, at least one.
-        most: of more, so many are shown, the first and the last among them.
+        most: maximum number of frames, evenly spaced, first and last included.
     """
-    places = np.unique(np.linspace(0, len(sheets) - 1, most).round().astype(int))
-    save_animation(path, [np.asarray(Image.open(sheets[place])) for place in places])
+    indices = np.unique(np.linspace(0, len(sheets) - 1, most).round().astype(int))
+    save_animation(path, [np.asarray(Image.open(sheets[index])) for index in indices])
 
 
 def save_animation(path: Path, frames: Iterable[np.ndarray], seconds: float = 0.2, enlarge: int = 2) -> None:
-    """Writes an animation that runs on and on, a GIF or a WebP by the suffix of its path.
+    """Writes a looping animation, GIF or WebP by the suffix of its path.
 
     Args:
         path: ends in .gif or .webp.
-        frames: sheets (height, width, channels) in uint8, all of one shape, with one channel, which may be left out,
-            or three.
-        seconds: how long each is shown; the last, five times as long.
-        enlarge: each pixel becomes so many, each way.
+        frames: (height, width, 1 or 3) or (height, width), uint8, all of one shape.
+        seconds: duration of a frame; the last is shown five times as long.
+        enlarge: integer zoom factor.
     """
     pictures = [Image.fromarray(frame.repeat(enlarge, 0).repeat(enlarge, 1).squeeze()) for frame in frames]
     durations = [round(1000 * seconds)] * (len(pictures) - 1) + [round(5000 * seconds)]

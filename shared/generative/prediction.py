@@ -1,4 +1,4 @@
-"""Images of a class, by a trained generator."""
+"""Prediction of a generative recipe: images of a class."""
 
 from collections.abc import Callable
 
@@ -12,13 +12,13 @@ from shared.training.predictors import ClassName, InputError, Pictures
 def pictures_of_class(
     draw: Callable[[np.ndarray], np.ndarray], name: ClassName, classes: list[str] | None, count: int
 ) -> Pictures:
-    """So many images of a class.
+    """Samples images of a class.
 
     Args:
-        draw: makes an image (height, width, channels) in uint8 for each of the labels (count,) that it is given.
-        name: of the class.
-        classes: the names of all, or None for a generator that knows none, whose images have no name.
-        count: how many images.
+        draw: from labels (count,) to images (count, height, width, channels) in uint8.
+        name: of the class; empty for an unconditional generator.
+        classes: all class names, or None for an unconditional generator.
+        count: number of images.
 
     Raises:
         InputError: there is no such class.

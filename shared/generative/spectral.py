@@ -1,4 +1,4 @@
-"""Layers that cannot be steep."""
+"""Spectral normalization."""
 
 import keras
 from keras import layers, ops
@@ -8,27 +8,27 @@ from shared.backends.gradients import substituted
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class SpectralNormalization(layers.Wrapper):
-    """Divides the kernel of a layer by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+    """Spectral normalization: divides a layer's kernel by its largest singular value (Miyato et al. 2018,
+    arXiv:1802.05957).
 
-    So no output of a dense layer moves by more than its input does. The kernel of a convolution is taken for the matrix
-    (height · width · channels, filters). Its singular value is estimated by one step of power iteration in each call in
-    training, as in the paper's algorithm 1, from where the call before it came to. Keras's layer of this name writes
-    the divided kernel back in its place, and so changes a weight in the middle of a gradient; here the kernel stays the
-    optimizer's, and gradients flow through the division.
+    A dense layer then has a Lipschitz constant of at most 1. The kernel of a convolution is reshaped to (height · width
+    · channels, filters). The singular value is estimated by one step of power iteration per training call, as in the
+    paper's algorithm 1, starting from the vector of the previous call. Keras's layer of this name overwrites the kernel
+    with the divided one, in the middle of a gradient; here gradients flow through the division to the kernel.
 
     Args:
         layer: with a `kernel` or `embeddings`, such as Dense, Conv2D or Embedding.
 
-    Input and output: those of the layer.
+    Input and output: the shapes of the layer.
     """
 
     def __init__(self, layer, **kwargs):
-        # In half precision the singular value would be lost; the layer inside casts for itself.
+        # The singular value needs float32; the wrapped layer casts its own inputs.
         super().__init__(layer, **kwargs | {"autocast": False, "dtype": "float32"})
 
     @property
     def weight(self):
-        """The variable that is divided."""
+        """The variable to normalize."""
         return self.layer.kernel if hasattr(self.layer, "kernel") else self.layer.embeddings
 
     def build(self, input_shape):

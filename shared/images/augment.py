@@ -1,20 +1,20 @@
-"""Random changes of a batch of images, in NumPy, a different one for each image.
+"""Image augmentation in NumPy, random for each image of a batch.
 
 Each function takes images (batch, height, width, channels) of any dtype and a NumPy generator, and returns new images
-of the same shape and dtype. Drawn on the host, so that every backend trains on the same pictures.
+of the same shape and dtype. Random numbers are drawn on the host, so that every backend trains on the same images.
 """
 
 import numpy as np
 
 
 def random_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors half of the images left to right."""
+    """Random horizontal flip of half of the images."""
     flipped = rng.random(len(images)) < 0.5
     return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_crop(images: np.ndarray, padding: int, rng: np.random.Generator) -> np.ndarray:
-    """Shifts each image by up to `padding` pixels each way; what comes in from outside is the image mirrored."""
+    """Random crop after reflection padding of `padding` pixels."""
     height, width = images.shape[1:3]
     shifts = rng.integers(-padding, padding + 1, (2, len(images), 1))
     rows = mirror_index(np.arange(height) + shifts[0], height)
@@ -23,18 +23,18 @@ def random_crop(images: np.ndarray, padding: int, rng: np.random.Generator) -> n
 
 
 def mirror_index(index: np.ndarray, size: int) -> np.ndarray:
-    """Maps indices beyond either end of 0..size-1 back inside, as in a mirror on the outermost pixel."""
+    """Indices beyond 0..size-1, reflected at the outermost pixel."""
     index = np.abs(index)
     return np.where(index < size, index, 2 * (size - 1) - index)
 
 
 def random_cutout(images: np.ndarray, size: int, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Covers a square of `size` pixels in each image with `fill` (DeVries and Taylor 2017, arXiv:1708.04552).
+    """Cutout: covers a square of `size` pixels in each image (DeVries and Taylor 2017, arXiv:1708.04552).
 
     The square's centre is anywhere in the image, so that part of it may lie outside.
 
     Args:
-        fill: a value, or one a channel.
+        fill: value of the covered pixels, one or one per channel.
     """
     height, width = images.shape[1:3]
     top = rng.integers(0, height, (len(images), 1)) - size // 2

@@ -8,19 +8,19 @@ from shared.training.batches import SeededBatches
 
 
 class ImageBatches(SeededBatches):
-    """Shuffled and augmented images with one-hot labels; the last, smaller batch of an epoch is left out.
+    """Shuffled and augmented images with one-hot labels; the last, smaller batch of an epoch is dropped.
 
     Yields images (batch_size, height, width, channels) in uint8 and labels (batch_size, classes) in float32.
 
     Args:
         data: the images.
         classes: number of classes.
-        batch_size: examples a batch; at most the number of images.
+        batch_size: examples per batch; at most the number of images.
         seed: of shuffling and augmentation.
-        flip: mirror half of the images.
-        crop: shift by up to so many pixels; 0 for none.
-        cutout: cover a square of that many pixels; 0 for none.
-        fill: what covers the square, a value a channel.
+        flip: random horizontal flip.
+        crop: random crop: maximum shift in pixels; 0 for none.
+        cutout: side of the cutout square in pixels; 0 for none.
+        fill: value of the cutout square, one per channel.
     """
 
     def __init__(

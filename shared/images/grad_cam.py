@@ -1,4 +1,4 @@
-"""What a classifier looked at."""
+"""Class activation maps (Grad-CAM)."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from shared.backends.gradients import value_and_grad
 
 
 def class_activation_maps(model: keras.Model, images: np.ndarray, layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """Grad-CAM: where the evidence for the predicted class lies (Selvaraju et al. 2017, arXiv:1610.02391).
+    """Grad-CAM: class activation maps of the predicted class (Selvaraju et al. 2017, arXiv:1610.02391).
 
     Args:
         model: from images to logits (batch, classes), a chain of layers from `layer` on.

@@ -1,17 +1,17 @@
-"""Measures of a classifier."""
+"""Classification metrics."""
 
 import numpy as np
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of the examples whose true class is among the `k` of highest score.
+    """Top-k accuracy: fraction of the examples whose true class is among the `k` highest scores.
 
     Ties and NaN count against the model.
 
     Args:
         scores: (examples, classes), any monotonic score: logits or probabilities.
         labels: (examples,), integers.
-        k: how many guesses count; at least the number of classes gives 1.
+        k: number of predictions per example; with at least the number of classes the result is 1.
     """
     true_scores = np.take_along_axis(scores, labels[:, None].astype(int), axis=1)
     not_worse = (~(scores < true_scores)).sum(axis=1)
@@ -19,7 +19,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts of (true class, predicted class), shape (classes, classes), integers.
+    """Confusion matrix: counts of (true class, predicted class), shape (classes, classes), integers.
 
     Args:
         predicted: (examples,), integers.
@@ -31,6 +31,6 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) ->
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits over the last axis, same shape."""
+    """Softmax over the last axis, same shape."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

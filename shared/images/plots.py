@@ -1,15 +1,15 @@
-"""Figures of classified images."""
+"""Figures of image classification."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 
 def plot_confusion(matrix: np.ndarray, classes: list[str]) -> Figure:
-    """A confusion matrix, each row in percent of its true class.
+    """Confusion matrix, each row in percent of its true class.
 
     Args:
         matrix: (classes, classes) counts, true class first.
-        classes: their names.
+        classes: class names.
     """
     percent = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 2 + 0.5 * len(classes)
@@ -28,13 +28,13 @@ def plot_confusion(matrix: np.ndarray, classes: list[str]) -> Figure:
 
 
 def plot_mistakes(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> Figure:
-    """A sheet of the forty mistakes that the model was surest of, worst first.
+    """The forty misclassified images of highest confidence.
 
     Args:
         images: (examples, height, width, channels), uint8.
         labels: (examples,), true classes.
         probabilities: (examples, classes).
-        classes: their names.
+        classes: class names.
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
@@ -45,45 +45,45 @@ def plot_mistakes(images: np.ndarray, labels: np.ndarray, probabilities: np.ndar
         axes.axis("off")
         if index is not None:
             axes.imshow(images[index].squeeze(), cmap="gray")
-            true, guess = classes[labels[index]], classes[predicted[index]]
-            axes.set_title(f"{guess} {confidence[index]:.0%}\nis {true}", fontsize=8)
+            true, prediction = classes[labels[index]], classes[predicted[index]]
+            axes.set_title(f"{prediction} {confidence[index]:.0%}\ntrue: {true}", fontsize=8)
     return figure
 
 
 def plot_predictions(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> Figure:
-    """A sheet of the first images, the three likeliest classes of each below it, wrong guesses in red.
+    """The first images with their top-3 predictions; misclassified ones in red.
 
     Args:
         images: (examples, height, width, channels), uint8.
         labels: (examples,), true classes.
         probabilities: (examples, classes).
-        classes: their names.
+        classes: class names.
     """
     figure = Figure(figsize=(12, 9), layout="constrained")
     for index, axes in enumerate(figure.subplots(4, 6).flat):
         axes.axis("off")
         if index < len(images):
             axes.imshow(images[index].squeeze(), cmap="gray")
-            likeliest = probabilities[index].argsort()[::-1][:3]
-            lines = [f"{classes[guess]} {probabilities[index, guess]:.0%}" for guess in likeliest]
-            color = "black" if likeliest[0] == labels[index] else "firebrick"
-            axes.set_title("\n".join([f"is {classes[labels[index]]}", *lines]), fontsize=8, color=color)
+            top3 = probabilities[index].argsort()[::-1][:3]
+            lines = [f"{classes[each]} {probabilities[index, each]:.0%}" for each in top3]
+            color = "black" if top3[0] == labels[index] else "firebrick"
+            axes.set_title("\n".join([f"true: {classes[labels[index]]}", *lines]), fontsize=8, color=color)
     return figure
 
 
 def plot_heatmaps(images: np.ndarray, maps: np.ndarray, titles: list[str]) -> Figure:
-    """Images, each beside itself with a map laid over it.
+    """Images, each with a copy overlaid by its heatmap.
 
     Args:
         images: (examples, height, width, channels), uint8.
         maps: (examples, rows, columns), 0 to 1.
-        titles: one an image.
+        titles: one per image.
     """
     columns = 4
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(3 * columns, 1.8 * rows), layout="constrained")
-    places = figure.subplots(rows, 2 * columns, squeeze=False).reshape(-1, 2)
-    for index, (left, right) in enumerate(places):
+    pairs = figure.subplots(rows, 2 * columns, squeeze=False).reshape(-1, 2)
+    for index, (left, right) in enumerate(pairs):
         for axes in (left, right):
             axes.axis("off")
             if index < len(images):

@@ -1,4 +1,4 @@
-"""Classes of single images, by a trained classifier."""
+"""Prediction of an image classifier."""
 
 import keras
 from PIL import Image
@@ -9,12 +9,12 @@ from shared.training.predictors import Probabilities
 
 
 def class_probabilities(model: keras.Model, image: Image.Image, classes: list[str]) -> Probabilities:
-    """The probability of each class for an image of any size, which is scaled and cut to what the model takes.
+    """Class probabilities of an image of any size, which is resized and cropped to the model's input.
 
     Args:
         model: from pixels (batch, height, width, channels) in uint8 to logits (batch, classes).
         image: in RGB.
-        classes: their names.
+        classes: class names.
     """
     pixels = fitted_pixels(image, model.input_shape[1:])
     (row,) = softmax(model.predict(pixels[None], verbose=0))

@@ -1,24 +1,23 @@
-"""Multi-head attention, over whole sequences or token by token."""
+"""Multi-head attention, over whole sequences or one token at a time with a key-value cache."""
 
 import keras
 from keras import layers, ops
 
 from shared.backends.attention import dot_product_attention
 from shared.layers.dense import SequenceDense
-from shared.layers.positions import rotate_by_place
+from shared.layers.positions import apply_rotary_embedding
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class MultiHeadAttention(layers.Layer):
-    """Each token takes from others what its query asks for (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2).
+    """Multi-head attention by SDPA (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2).
 
     Args:
         heads: number of heads, a divisor of the number of channels.
-        rotary: whether queries and keys are turned by their places (see `rotate_by_place`); for self-attention.
+        rotary: whether to apply rotary position embeddings (RoPE) to queries and keys; for self-attention.
 
-    Call with queries (batch, n, channels), with a memory (batch, m, channels) where others are attended to than the
-    queries themselves, with key_mask (batch, m), True where there is something to attend to, and with causal=True where
-    no token may see those after it. Gives (batch, n, channels).
+    Inputs: queries (batch, n, channels); for cross-attention a memory (batch, m, channels); key_mask (batch, m), False
+    for padding; causal=True where no token may attend to later ones. Output: (batch, n, channels).
     """
 
     def __init__(self, heads, rotary=False, **kwargs):
@@ -29,7 +28,7 @@ class MultiHeadAttention(layers.Layer):
     def build(self, input_shape):
         channels = input_shape[-1]
         if channels % self.heads:
-            raise ValueError(f"{channels} channels cannot be shared by {self.heads} heads")
+            raise ValueError(f"{channels} channels cannot be divided among {self.heads} heads")
 
         def dense(units, name):
             layer = SequenceDense(units, dtype=self.dtype_policy, name=name)
@@ -45,43 +44,43 @@ class MultiHeadAttention(layers.Layer):
         return self.attend(queries, keys, values, key_mask=key_mask, causal=causal)
 
     def keys_values(self, memory, start=0):
-        """Keys and values (batch, m, heads, depth) of a memory (batch, m, channels) whose first place is `start`."""
+        """Keys and values (batch, m, heads, depth) of a memory (batch, m, channels) at positions from `start`."""
         keys, values = (self.split(each) for each in ops.split(self.key_value(memory), 2, axis=-1))
-        return (rotate_by_place(keys, start) if self.rotary else keys), values
+        return (apply_rotary_embedding(keys, start) if self.rotary else keys), values
 
     def attend(self, queries, keys, values, key_mask=None, causal=False, start=0):
-        """The output for queries (batch, n, channels) whose first place is `start`, given keys and values."""
+        """The output for queries (batch, n, channels) at positions from `start`, given keys and values."""
         x = dot_product_attention(self.queries(queries, start), keys, values, key_mask=key_mask, causal=causal)
         return self.output_projection(ops.reshape(x, (-1, ops.shape(x)[1], queries.shape[2])))
 
     def queries(self, inputs, start=0):
         """Queries (batch, n, heads, depth)."""
         queries = self.split(self.query(inputs))
-        return rotate_by_place(queries, start) if self.rotary else queries
+        return apply_rotary_embedding(queries, start) if self.rotary else queries
 
     def split(self, x):
         """(batch, length, channels) as (batch, length, heads, depth)."""
         return ops.reshape(x, (-1, ops.shape(x)[1], self.heads, x.shape[2] // self.heads))
 
     def step(self, inputs, cache, index):
-        """Causal self-attention of one token, in the time of one token.
+        """Causal self-attention of one token with a key-value cache.
 
         Args:
             inputs: (batch, 1, channels).
-            cache: keys and values (batch, length, heads, depth) of the tokens before it, as an earlier step gave them.
-            index: the place of the token.
+            cache: keys and values (batch, length, heads, depth) of the earlier tokens.
+            index: position of the token.
 
         Returns:
-            (batch, 1, channels), and the cache with this token in it.
+            (batch, 1, channels), and the cache with this token added.
         """
-        places = ops.arange(cache[0].shape[1])
-        here = (places == index)[None, :, None, None]
+        positions = ops.arange(cache[0].shape[1])
+        here = (positions == index)[None, :, None, None]
         new = self.keys_values(inputs, index)
         cache = tuple(ops.where(here, one, old) for one, old in zip(new, cache, strict=True))
-        return self.attend(inputs, *cache, (places <= index)[None], start=index), cache
+        return self.attend(inputs, *cache, (positions <= index)[None], start=index), cache
 
-    def weights_of(self, queries, memory, key_mask=None):
-        """How much each query attends to each place of a memory, (batch, heads, n, m), for people to look at."""
+    def attention_weights(self, queries, memory, key_mask=None):
+        """Attention weights (batch, heads, n, m) of each query over a memory, for figures."""
         keys, _ = self.keys_values(memory)
         scores = ops.einsum("bnhd,bmhd->bhnm", self.queries(queries), keys)
         scores = ops.cast(scores, "float32") / keys.shape[-1] ** 0.5

@@ -5,10 +5,9 @@ from keras import layers, ops
 
 
 def as_one_matrix(function, inputs):
-    """What a function of matrices (rows, channels) makes of inputs (…, channels): (…, channels of what it gives).
+    """Applies a function of matrices (rows, channels) to inputs (…, channels): (…, output channels).
 
-    The product of a matrix with a kernel is differentiated without copies. Of more than two dimensions XLA brings the
-    gradients into another order first, which on a CPU takes longer than the products themselves.
+    With more than two dimensions XLA transposes the gradients first, which on a CPU takes longer than the products.
     """
     outputs = function(ops.reshape(inputs, (-1, inputs.shape[-1])))
     return ops.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], outputs.shape[-1]))
@@ -16,7 +15,7 @@ def as_one_matrix(function, inputs):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class SequenceDense(layers.Dense):
-    """Keras's Dense with the same weights and options, whose training step takes less time on JAX for sequences.
+    """Dense layer, with the weights and options of Keras's, that trains faster on sequences with JAX.
 
     Input: (…, channels), output: (…, units).
     """

@@ -1,4 +1,4 @@
-"""Normalization."""
+"""Batch and group normalization."""
 
 import keras
 from keras import layers, ops
@@ -9,10 +9,9 @@ from shared.backends.normalization import fused_batch_normalization, weighted_me
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's batch normalization over the last axis, in one operation where the backend has it.
+    """Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167), as one fused operation where the backend has one.
 
-    Takes and gives what `keras.layers.BatchNormalization` does, with the same weights (Ioffe and Szegedy 2015,
-    arXiv:1502.03167).
+    Options, weights and outputs are those of `keras.layers.BatchNormalization`.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -30,18 +29,18 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
     def is_plain(self, rank):
-        """Whether this is over the last of `rank` axes, with gamma and beta, and without renormalization."""
+        """Whether it normalizes the last of `rank` axes, with gamma and beta and without renormalization."""
         return self.axis in (-1, rank - 1) and self.center and self.scale and not self.renorm
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class GroupNormalization(layers.Layer):
-    """Normalizes groups of channels, image by image (Wu and He 2018, arXiv:1803.08494).
+    """Group normalization (Wu and He 2018, arXiv:1803.08494).
 
     Args:
         groups: number of groups, a divisor of the number of channels.
-        learned: whether the layer learns a scale and a shift of each channel. If not, they are given at each call, as
-            (batch, channels): adaptive group normalization (Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.1).
+        learned: whether scale and shift are weights. If not, they are inputs (batch, channels): adaptive group
+            normalization, or FiLM (Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.1).
         epsilon: added to the variance.
 
     Input and output: (batch, height, width, channels).
@@ -56,7 +55,7 @@ class GroupNormalization(layers.Layer):
     def build(self, inputs_shape, scale_shape=None, shift_shape=None):
         channels = inputs_shape[-1]
         if channels % self.groups:
-            raise ValueError(f"{channels} channels cannot be put into {self.groups} groups of one size")
+            raise ValueError(f"{channels} channels cannot be divided into {self.groups} equal groups")
         if self.learned:
             self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
             self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")

@@ -1,4 +1,4 @@
-"""How a Transformer knows the places of tokens."""
+"""Positional encodings: sinusoidal, and rotary (RoPE)."""
 
 import keras
 from keras import layers, ops
@@ -6,56 +6,56 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class SinusoidalPositions(layers.Layer):
-    """Adds to each token sines and cosines of its place (Vaswani et al. 2017, arXiv:1706.03762, section 3.5).
+    """Sinusoidal positional encoding, added to the inputs (Vaswani et al. 2017, arXiv:1706.03762, section 3.5).
 
-    The first half of the channels are sines, the second half cosines, with wavelengths from 2π to `longest` · 2π.
+    The first half of the channels are sines, the second half cosines.
 
     Args:
-        longest: see above.
+        max_wavelength: the wavelengths range from 2π to this times 2π positions.
 
-    Input: (batch, length, channels), channels even, and `start`, the place of the first token. Output: the same shape.
+    Inputs: (batch, length, channels), channels even, and `start`, the first position. Output: the same shape.
     """
 
-    def __init__(self, longest=10000.0, **kwargs):
+    def __init__(self, max_wavelength=10000.0, **kwargs):
         super().__init__(**kwargs)
-        self.longest = longest
+        self.max_wavelength = max_wavelength
 
     def call(self, inputs, start=0):
-        angles = place_angles(ops.shape(inputs)[1], inputs.shape[-1], self.longest, start)
+        angles = position_angles(ops.shape(inputs)[1], inputs.shape[-1], self.max_wavelength, start)
         return inputs + ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return super().get_config() | {"longest": self.longest}
+        return super().get_config() | {"max_wavelength": self.max_wavelength}
 
 
-def place_angles(length, channels, longest, start=0):
-    """Angles (length, channels / 2) in radians of the places from `start` on, float32."""
-    frequencies = longest ** (-ops.arange(channels // 2, dtype="float32") / max(1, channels // 2 - 1))
-    places = ops.cast(ops.arange(length) + start, "float32")
-    return places[:, None] * frequencies
+def position_angles(length, channels, max_wavelength, start=0):
+    """Angles (length, channels / 2) in radians of the positions from `start`, float32."""
+    frequencies = max_wavelength ** (-ops.arange(channels // 2, dtype="float32") / max(1, channels // 2 - 1))
+    positions = ops.cast(ops.arange(length) + start, "float32")
+    return positions[:, None] * frequencies
 
 
-def rotate_by_place(inputs, start=0, longest=10000.0):
-    """Turns each pair of channels by an angle in proportion to the place (Su et al. 2021, arXiv:2104.09864, eq. 34).
+def apply_rotary_embedding(inputs, start=0, max_wavelength=10000.0):
+    """Rotary position embedding, RoPE (Su et al. 2021, arXiv:2104.09864, equation 34).
 
-    The product of a turned query and a turned key then depends on how far apart they are, not on where they are.
-    Channel i is paired with channel i + depth / 2.
+    It rotates each pair of channels by an angle proportional to the position, so that the dot product of a query and a
+    key depends only on their distance. Channel i is paired with channel i + depth / 2.
 
     Args:
         inputs: (batch, length, heads, depth), depth even.
-        start: the place of the first token.
-        longest: the slowest pair turns once in about so many · 2π places.
+        start: the first position.
+        max_wavelength: the slowest pair rotates once in about this times 2π positions.
 
     Returns:
         The same shape.
     """
     depth = inputs.shape[-1]
-    frequencies = longest ** (-ops.arange(0, depth, 2, dtype="float32") / depth)
-    places = ops.cast(ops.arange(ops.shape(inputs)[1]) + start, "float32")
-    angles = (places[:, None] * frequencies)[:, None, :]
+    frequencies = max_wavelength ** (-ops.arange(0, depth, 2, dtype="float32") / depth)
+    positions = ops.cast(ops.arange(ops.shape(inputs)[1]) + start, "float32")
+    angles = (positions[:, None] * frequencies)[:, None, :]
     sines, cosines = ops.cast(ops.sin(angles), inputs.dtype), ops.cast(ops.cos(angles), inputs.dtype)
     first, second = inputs[..., : depth // 2], inputs[..., depth // 2 :]
     return ops.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)

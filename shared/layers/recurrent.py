@@ -1,4 +1,4 @@
-"""LSTM and GRU, as quick as each backend can."""
+"""LSTM and GRU, fused where the backend allows it."""
 
 import keras
 from keras import layers
@@ -7,7 +7,7 @@ from shared.backends.recurrent import fused_recurrence
 
 
 def fused_inner_loop(layer, sequences, initial_state, mask, training):
-    """What `layer.inner_loop` should return, in one operation of the backend; None where Keras does it by itself."""
+    """Result of `layer.inner_loop` by one fused operation; None where only Keras's own loop can do it."""
     noisy = training and (layer.dropout or layer.recurrent_dropout)
     plain = layer.activation == keras.activations.tanh and layer.recurrent_activation == keras.activations.sigmoid
     if noisy or not plain or layer.unroll or layer.use_cudnn is False or not getattr(layer, "reset_after", True):
@@ -30,11 +30,10 @@ def fused_inner_loop(layer, sequences, initial_state, mask, training):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class FusedLSTM(layers.LSTM):
-    """Keras's LSTM, in one operation where the backend has it.
+    """LSTM (Hochreiter and Schmidhuber 1997), as one fused operation where the backend has one.
 
-    Takes and gives what `keras.layers.LSTM` does, with the same weights and options (Hochreiter and Schmidhuber 1997).
-    With other activations than tanh and sigmoid, `unroll`, dropout while training, or `use_cudnn=False`, it is Keras's
-    own in every respect.
+    Options, weights and outputs are those of `keras.layers.LSTM`. It falls back to Keras's loop with activations other
+    than tanh and sigmoid, `unroll`, dropout in training, or `use_cudnn=False`.
     """
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
@@ -44,11 +43,10 @@ class FusedLSTM(layers.LSTM):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class FusedGRU(layers.GRU):
-    """Keras's GRU, in one operation where the backend has it.
+    """GRU (Cho et al. 2014, arXiv:1406.1078), as one fused operation where the backend has one.
 
-    Takes and gives what `keras.layers.GRU` does, with the same weights and options (Cho et al. 2014, arXiv:1406.1078).
-    With other activations than tanh and sigmoid, `unroll`, `reset_after=False`, dropout while training, or
-    `use_cudnn=False`, it is Keras's own in every respect.
+    Options, weights and outputs are those of `keras.layers.GRU`. It falls back to Keras's loop with activations other
+    than tanh and sigmoid, `unroll`, `reset_after=False`, dropout in training, or `use_cudnn=False`.
     """
 
     def inner_loop(self, sequences, initial_state, mask, training=False):

@@ -6,13 +6,13 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class NearestUpsampling(layers.Layer):
-    """Twice as high and wide by repetition, cut to a given size.
+    """Nearest-neighbour upsampling by 2, cropped to a given size.
 
-    So it undoes a convolution with a stride of 2, which halves an odd length and rounds up.
+    It restores the size before a convolution with stride 2, which rounds up.
 
     Args:
         height: of the output; at most twice that of the input.
-        width: likewise.
+        width: of the output, likewise.
 
     Input: (batch, rows, columns, channels). Output: (batch, height, width, channels).
     """
@@ -37,10 +37,10 @@ class NearestUpsampling(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class SpaceToDepth(layers.Layer):
-    """Puts the pixels of each square side by side into one place.
+    """Space-to-depth (pixel unshuffle): stacks the pixels of each square as channels.
 
     Args:
-        size: height and width of the squares, in pixels; a divisor of those of the image.
+        size: height and width of the squares, in pixels; divides the image's.
 
     Input: (batch, height, width, channels). Output: (batch, height / size, width / size, size · size · channels).
     """
@@ -64,7 +64,7 @@ class SpaceToDepth(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class DepthToSpace(layers.Layer):
-    """Undoes `SpaceToDepth`.
+    """Depth-to-space (pixel shuffle): the inverse of `SpaceToDepth`.
 
     Args:
         size: height and width of the squares, in pixels.

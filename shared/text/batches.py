@@ -1,4 +1,4 @@
-"""Windows of a text for a language model."""
+"""Batches for a language model."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from shared.training.batches import SeededBatches
 
 
 class TextBatches(SeededBatches):
-    """Windows of a text in random order, cut anew in each epoch, with the characters that follow as targets.
+    """Shuffled windows of a text with next-character targets, at a new random offset in each epoch.
 
-    Yields codes (batch_size, window) and the same one character on, both in int32. What does not fill a batch is left
-    out.
+    Yields codes (batch_size, window) and the same shifted by one character, both in int32. The last, smaller batch is
+    dropped.
 
     Args:
         codes: (characters,), at least window × (batch_size + 1) of them.
-        window: characters a window.
-        batch_size: windows a batch.
-        seed: of where the text is cut, and of the order.
+        window: sequence length in characters.
+        batch_size: windows per batch.
+        seed: of offset and order.
     """
 
     def __init__(self, codes: np.ndarray, window: int, batch_size: int, seed: int):
@@ -36,7 +36,7 @@ class TextBatches(SeededBatches):
 
 
 def consecutive_windows(codes: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """A text cut into windows (windows, window), and the characters that follow each; the rest is left out."""
+    """Consecutive windows of a text, and next-character targets, (windows, window) each; the rest is dropped."""
     windows = (len(codes) - 1) // window
     inputs, targets = (codes[i : i + windows * window].astype(np.int32).reshape(windows, window) for i in (0, 1))
     return inputs, targets

@@ -1,4 +1,4 @@
-"""A conversation with a person at a terminal, or with a pipe, line by line."""
+"""Chat on standard input, line by line."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ from shared.data.encoding import text_lines
 
 
 def talk(answer: Callable[[list[str]], str]) -> None:
-    """Reads turns from standard input, a line each, and prints an answer to each, until Ctrl-D or the end of a file.
+    """Interactive chat: reads one turn per line from standard input and prints each answer, until end of file.
 
     Args:
         answer: see `exchanges`.
@@ -19,12 +19,13 @@ def talk(answer: Callable[[list[str]], str]) -> None:
 
 
 def exchanges(answer: Callable[[list[str]], str]) -> Iterator[tuple[str, str]]:
-    """Each turn that is read from standard input, a line each, with the answer to it.
+    """Turns read from standard input, one per line, each with its answer.
 
-    Blank lines are passed over. A pipe or a file is read by `text_lines`; what a terminal cannot decode is replaced.
+    Blank lines are skipped. A pipe or a file is read by `text_lines`; undecodable characters from a terminal are
+    replaced.
 
     Args:
-        answer: gives the answer to the turns so far, the last of which was just read.
+        answer: function from the turns so far to the answer to the last one.
     """
     turns: list[str] = []
     for line in map(str.strip, typed_lines("you: ") if sys.stdin.isatty() else text_lines(sys.stdin.buffer)):
@@ -34,9 +35,9 @@ def exchanges(answer: Callable[[list[str]], str]) -> Iterator[tuple[str, str]]:
 
 
 def typed_lines(prompt: str) -> Iterator[str]:
-    """The lines that a person types, until Ctrl-D."""
+    """Lines typed at a prompt, until Ctrl-D."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives `input` the keys that edit a line and fetch earlier ones
+        import readline  # noqa: F401 - adds line editing and history to `input`
     sys.stdin.reconfigure(errors="replace")
     with contextlib.suppress(EOFError):
         while True:

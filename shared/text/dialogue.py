@@ -1,4 +1,4 @@
-"""Conversations as pairs of context and answer, in subwords."""
+"""Dialogue data: conversations as pairs of context and answer, in subwords."""
 
 import itertools
 
@@ -11,19 +11,19 @@ from shared.text.subwords import END, Subwords
 
 
 def encode_context(turns: list[list[int]], length: int) -> list[int]:
-    """Turns in subwords as one sequence, with END between them; of more than `length` subwords the last remain."""
+    """Turns in subwords as one sequence, separated by END, truncated to the last `length` subwords."""
     joined = [subword for turn in turns for subword in (END, *turn)]
     return joined[1:][-length:]
 
 
 def pairs_of(conversations: list[list[str]], subwords: Subwords, turns: int, length: int) -> SequencePairs:
-    """Each turn but the first as the answer to those before it, unless it is longer than `LONGEST_ANSWER`.
+    """Pairs of context and answer: each turn after the first, unless it is longer than `LONGEST_ANSWER`.
 
     Args:
         conversations: lists of turns.
         subwords: the vocabulary.
-        turns: how many turns the context holds at most.
-        length: how many subwords the context holds at most; what was said first is cut off.
+        turns: maximum number of turns in a context.
+        length: maximum context length in subwords; the oldest are cut off.
     """
     sources, targets = [], []
     for conversation in conversations:
@@ -43,11 +43,11 @@ def answer_pairs(
     Args:
         data: the conversations.
         subwords: the vocabulary.
-        turns: how many turns a context holds at most.
-        context: how many subwords a context holds at most; what was said first is cut off.
-        answer: how many subwords an answer to train on has at most. Others are left out, for to cut them would teach to
-            stop in the middle; they are held out for measuring all the same.
-        held_out: how many pairs of each of the other parts are taken, from all over; None for all.
+        turns: maximum number of turns in a context.
+        context: maximum context length in subwords; the oldest are cut off.
+        answer: maximum length of a training answer in subwords. Longer ones are not truncated, which would teach the
+            model to stop in the middle, but dropped; held-out parts keep them.
+        held_out: limit of pairs in each held-out part, evenly spaced; None for all.
 
     Raises:
         UsageError: all answers of a part are too long.
@@ -62,23 +62,23 @@ def answer_pairs(
     return {part: pairs if part == "train" else evenly_spread(pairs, held_out) for part, pairs in parts.items()}
 
 
-def answers_used(data: Conversations, parts: dict[str, SequencePairs]) -> str:
-    """How many answers there are in each of the parts that `answer_pairs` gave, and how many were too long."""
+def answer_counts(data: Conversations, parts: dict[str, SequencePairs]) -> str:
+    """Summary of `answer_pairs`: answers in each part, and how many were too long."""
     train, validation, test = (len(parts[part].targets) for part in ("train", "validation", "test"))
     too_long = sum(len(turns) - 1 for turns in data.train) - train
     return (
-        f"{train:,} answers to train on ({too_long:,} longer than --answer left out), {validation:,} to validate, "
-        f"{test:,} to test"
+        f"{train:,} answers for training ({too_long:,} longer than --answer left out), {validation:,} for validation, "
+        f"{test:,} for testing"
     )
 
 
-def spoken_context(source: list[int], subwords: Subwords) -> str:
-    """A context as people read it, a slash between turns."""
+def readable_context(source: list[int], subwords: Subwords) -> str:
+    """A context as text, with a slash between turns."""
     turns = (list(turn) for ended, turn in itertools.groupby(source, key=lambda number: number == END) if not ended)
     return " / ".join(subwords.decode(turn) for turn in turns)
 
 
 def evenly_spread(pairs: SequencePairs, count: int | None) -> SequencePairs:
-    """So many pairs from all over; all of them where there are fewer, or where `count` is None."""
+    """`count` evenly spaced pairs; all if there are fewer, or if `count` is None."""
     chosen = np.linspace(0, len(pairs.targets), min(count or len(pairs.targets), len(pairs.targets)), False, dtype=int)
     return SequencePairs(*([side[index] for index in chosen] for side in pairs))

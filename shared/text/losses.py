@@ -1,4 +1,4 @@
-"""Losses and metrics of sequences, in which padding does not count."""
+"""Losses and metrics of token sequences, which ignore padding."""
 
 from typing import Any
 
@@ -11,12 +11,10 @@ from shared.text.subwords import PAD
 def token_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
     """Cross-entropy of each token in nats, padding included.
 
-    With label smoothing (Szegedy et al. 2015, arXiv:1512.00567), that share of each label is spread over all tokens.
-
     Args:
         labels: ids (…).
         logits: (…, vocabulary).
-        label_smoothing: 0 to 1.
+        label_smoothing: label smoothing factor, 0 to 1 (Szegedy et al. 2015, arXiv:1512.00567).
 
     Returns:
         (…), float32.
@@ -32,14 +30,13 @@ def token_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
 class SequenceLoss(keras.losses.Loss):
     """Mean cross-entropy of the tokens that are not `PAD`, in nats.
 
-    It is a mean over all tokens of the batch, whichever sequence they are in; masks that Keras attaches to outputs are
-    not needed and not looked at.
+    The mean is over all tokens of the batch, not per sequence. Keras masks on the outputs are ignored.
 
     Args:
-        label_smoothing: share of each label that is spread over the vocabulary.
+        label_smoothing: label smoothing factor.
 
-    Call with labels (batch, length), ids, and outputs (batch, length, vocabulary), logits. Gives a scalar, 0 where all
-    is padding.
+    Inputs: labels (batch, length), ids, and outputs (batch, length, vocabulary), logits. Output: a scalar, 0 for
+    padding alone.
     """
 
     def __init__(self, label_smoothing: float = 0.0, name: str = "sequence_loss", **kwargs: Any):
@@ -62,9 +59,9 @@ class SequenceLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TokenLoss(keras.metrics.Metric):
-    """Mean cross-entropy in nats a token, without label smoothing, over all tokens but `PAD` of all batches.
+    """Mean cross-entropy in nats per token, without label smoothing, over all tokens but `PAD` of all batches.
 
-    Call with labels (batch, length), ids, and outputs (batch, length, vocabulary), logits.
+    Inputs: labels (batch, length), ids, and outputs (batch, length, vocabulary), logits.
     """
 
     def __init__(self, name: str = "token_loss", **kwargs: Any):
@@ -83,7 +80,7 @@ class TokenLoss(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class Perplexity(TokenLoss):
-    """The exponential of `TokenLoss`: among how many equally likely tokens the model would be as unsure."""
+    """Perplexity per token: the exponential of `TokenLoss`."""
 
     def __init__(self, name: str = "perplexity", **kwargs: Any):
         super().__init__(name=name, **kwargs)

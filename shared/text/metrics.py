@@ -8,18 +8,18 @@ from shared.text.subwords import Subwords
 
 
 class BleuScore(NamedTuple):
-    """A BLEU score, 0 to 100, and the signature that says how it was computed."""
+    """A BLEU score, 0 to 100, and the sacreBLEU signature of its settings."""
 
     score: float
     signature: str
 
 
 def sacre_bleu(hypotheses: list[str], references: list[str]) -> BleuScore:
-    """BLEU of a corpus by sacreBLEU (Post 2018, arXiv:1804.08771): plain text, cased, its own tokens ("13a").
+    """Corpus BLEU by sacreBLEU (Post 2018, arXiv:1804.08771): detokenized, cased, tokenizer "13a".
 
     Args:
-        hypotheses: what was generated.
-        references: what should have been, one for each.
+        hypotheses: generated texts.
+        references: one reference for each.
     """
     from sacrebleu.metrics import BLEU
 
@@ -28,18 +28,18 @@ def sacre_bleu(hypotheses: list[str], references: list[str]) -> BleuScore:
     return BleuScore(score.score, str(metric.get_signature()))
 
 
-def distinct_shares(texts: list[str]) -> tuple[float, float]:
-    """Distinct-1 and distinct-2: different words, and different pairs of neighbours, divided by the number of words.
+def distinct_n(texts: list[str]) -> tuple[float, float]:
+    """Distinct-1 and distinct-2: number of distinct unigrams and bigrams, divided by the number of words.
 
-    After Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models" (arXiv:1510.03055,
-    section 5.2). Words are taken without regard to case, punctuation marks count as words. The more text, the lower
-    both are, so compare only as much text.
+    Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models" (arXiv:1510.03055, section
+    5.2). Words are lower-cased, punctuation marks count as words. Both fall with more text: compare only texts of equal
+    length.
 
     Args:
-        texts: what was generated.
+        texts: generated texts.
 
     Returns:
-        Both between 0 and 1; 0 where there is no word.
+        Both between 0 and 1; 0 without words.
     """
     sentences = [re.findall(r"\w+(?:'\w+)*|[^\w\s]", text.lower()) for text in texts]
     count = sum(map(len, sentences))
@@ -49,13 +49,13 @@ def distinct_shares(texts: list[str]) -> tuple[float, float]:
 
 
 def word_perplexity(perplexity: float, sequences: list[list[int]], subwords: Subwords) -> float:
-    """The perplexity of a word, given that of a subword: comparable between vocabularies.
+    """Perplexity per word, comparable between vocabularies, from the perplexity per subword.
 
-    Words are what stands between blanks; the end of a text counts as one, as it does as a subword.
+    Words are separated by whitespace; END counts as one word, as it counts as one subword.
 
     Args:
-        perplexity: of a subword, END included.
-        sequences: the texts that it was measured on, in subwords, END left out.
+        perplexity: per subword, END included.
+        sequences: the evaluated texts, in subwords, without END.
         subwords: the vocabulary.
     """
     tokens = sum(len(sequence) + 1 for sequence in sequences)

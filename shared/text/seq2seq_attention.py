@@ -1,4 +1,4 @@
-"""Attention of a recurrent decoder over the outputs of its encoder."""
+"""Global attention of a recurrent decoder over the encoder outputs (Luong, Bahdanau)."""
 
 import keras
 from keras import layers, ops
@@ -6,26 +6,26 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class GlobalAttention(layers.Layer):
-    """For each output of the decoder, a weighted mean of the encoder's outputs.
+    """Global attention: for each decoder output, a weighted mean of the encoder outputs.
 
-    The weights are the softmax of a score for each pair of a query q and an encoder output h:
+    The weights are the softmax of a score of query q and encoder output h:
 
         "dot"        q · h / √size               Luong et al. 2015, arXiv:1508.04025, section 3.1
         "general"    q · W h / √size             the same
         "additive"   v · tanh(W q + U h + b)     Bahdanau et al. 2014, arXiv:1409.0473, appendix A.1.2
 
-    Luong's scores are divided by the root of the size of the memory, as in Vaswani et al. 2017, arXiv:1706.03762:
-    without that, the softmax soon knows a single place only, and learns no more.
+    Luong's scores are scaled by 1 / √size, as in Vaswani et al. 2017, arXiv:1706.03762: otherwise the softmax saturates
+    on a single position and stops learning.
 
-    Bahdanau's decoder asks with its previous state and is fed the answer, which needs a loop over the targets. Here all
-    three scores ask, as Luong's do, with the decoder's output, so that all targets are attended from at once.
+    Bahdanau's decoder queries with its previous state and receives the context as input, which needs a loop over the
+    targets. Here all three scores query with the decoder output, as Luong's do, for all targets at once.
 
     Args:
-        score: one of the three.
-        units: size of the hidden layer of the additive score.
+        score: "dot", "general" or "additive".
+        units: hidden size of the additive score.
 
-    Input: queries (batch, targets, size), memory (batch, sources, size) and memory_mask (batch, sources), True where
-    memory is real; for "general" and "additive" the sizes may differ. Each row needs at least one real place.
+    Input: queries (batch, targets, size), memory (batch, sources, size) and memory_mask (batch, sources), False for
+    padding; for "general" and "additive" the sizes may differ. Each row needs at least one position without padding.
     Output: contexts (batch, targets, size of memory) and weights (batch, targets, sources).
     """
 

@@ -1,4 +1,4 @@
-"""A vocabulary of subwords, trained on the text that it is for."""
+"""Subword vocabulary by byte-pair encoding (BPE)."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from shared.errors import UsageError
 from shared.files import replacing
 
 PAD = 0
-"""Fills a sequence up to the length of its batch; counts in no loss and no metric."""
+"""Padding; ignored by losses and metrics."""
 
 
 UNKNOWN = 1
@@ -27,10 +27,10 @@ END = 3
 
 
 class VocabularySizeError(UsageError):
-    """A text does not allow a vocabulary of this size.
+    """The vocabulary size is impossible for this text.
 
     Args:
-        problem: the message, but for the number that it ends with.
+        problem: the message, without the number that it ends with.
         nearest: the nearest size that the text allows.
     """
 
@@ -40,20 +40,20 @@ class VocabularySizeError(UsageError):
 
 
 def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = ()) -> bytes:
-    """Learns subwords by byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909); the same lines give the same.
+    """Trains a byte-pair encoding, BPE (Sennrich et al. 2016, arXiv:1508.07909); deterministic.
 
-    What is in no subword is written in bytes, so that any text survives; of blanks in a row one is kept.
+    Characters outside the vocabulary fall back to bytes, so that any text survives; repeated spaces become one.
 
     Args:
-        lines: text to learn from.
-        size: number of subwords, those of `PAD`, `UNKNOWN`, `START`, `END` and 256 bytes included.
-        symbols: strings that are kept whole, such as what parts the turns of a conversation.
+        lines: training text.
+        size: vocabulary size, with `PAD`, `UNKNOWN`, `START`, `END` and 256 bytes included.
+        symbols: strings that are never split, such as a separator of turns.
 
     Returns:
         A sentencepiece model.
 
     Raises:
-        VocabularySizeError: the text does not give so many subwords, or needs more.
+        VocabularySizeError: the size is too large or too small for the text.
         UsageError: there is no text.
     """
     model = io.BytesIO()
@@ -81,24 +81,24 @@ def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (
 
 
 def subwords_problem(message: str, size: int) -> UsageError:
-    """What to raise where sentencepiece says `message`."""
+    """The error to raise for an error message of sentencepiece."""
     if found := re.search(r"too high.*<= (\d+)", message):
         return VocabularySizeError(f"--vocabulary {size} is more than this text allows: take at most", int(found[1]))
     if found := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         return VocabularySizeError(f"--vocabulary {size} is too small for this text: take at least", int(found[1]))
     if "empty" in message or "all_chars_count" in message:
         return UsageError("there is no text to learn subwords from: take another file")
-    return UsageError(f"no --vocabulary {size} can be made of this text ({message.strip()})")
+    return UsageError(f"--vocabulary {size} is impossible for this text ({message.strip()})")
 
 
 class Subwords:
-    """Text to ids of subwords and back.
+    """Tokenizer: text to subword ids and back.
 
     Args:
-        model: as `train_subwords` gives it.
+        model: a sentencepiece model from `train_subwords`.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is anything else.
     """
 
     def __init__(self, model: bytes):
@@ -108,34 +108,33 @@ class Subwords:
             if special != [PAD, UNKNOWN, START] or self.processor.eos_id() != END:
                 raise RuntimeError("padding, unknown, start and end have other ids")
         except RuntimeError as error:
-            raise UsageError(f"this is no vocabulary of ours ({error}): let it be trained again") from None
+            raise UsageError(f"not a vocabulary of this project ({error}): train it again") from None
 
     def __len__(self) -> int:
         return self.processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `START` and `END`."""
+        """Ids of a text, without `START` and `END`."""
         return self.processor.encode(replace_surrogates(text))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; `PAD`, `START` and `END` give nothing."""
+        """Text of ids, without `PAD`, `START` and `END`."""
         return self.processor.decode([int(number) for number in ids])
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each subword as people read it, a blank before what begins a word."""
+        """Each subword as text, with a leading space at the start of a word."""
         return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
 
 
 def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = True, data: str = "") -> Subwords:
-    """The vocabulary in a file; where there is none, one is trained (see `train_subwords`) and written there.
+    """The vocabulary in a file; if there is no file, one is trained (see `train_subwords`) and saved.
 
     Args:
         path: of the file, in the directory of a run.
-        lines: text to learn from.
-        size: number of subwords.
-        exactly: whether it must be that number; else the nearest that the text allows is taken, which is then said on
-            stderr.
-        data: name and fingerprint of the text, kept beside the file.
+        lines: training text.
+        size: vocabulary size.
+        exactly: whether an impossible size is an error; otherwise the nearest possible one is used, with a warning.
+        data: name and fingerprint of the text, saved beside the file.
 
     Raises:
         UsageError: the file is damaged or of other data, or no vocabulary can be trained.
@@ -160,7 +159,7 @@ def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = T
 
 
 def read_subwords(path: Path) -> Subwords:
-    """The vocabulary that a run has kept.
+    """The vocabulary of a run.
 
     Raises:
         UsageError: the file is missing or damaged.

@@ -1,6 +1,6 @@
-"""The Transformer (Vaswani et al. 2017, arXiv:1706.03762), with normalization before each part.
+"""The Transformer (Vaswani et al. 2017, arXiv:1706.03762), pre-norm.
 
-In that order, after Xiong et al. 2020, arXiv:2002.04745, it trains without a long warm-up.
+Pre-norm (Xiong et al. 2020, arXiv:2002.04745) trains without a long learning-rate warmup.
 """
 
 import keras
@@ -13,11 +13,11 @@ from shared.layers.dense import SequenceDense, as_one_matrix
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TokenEmbedding(layers.ReversibleEmbedding):
-    """A vector for each token, times √channels; with reverse=True from vectors to logits, by the same weights.
+    """Token embedding, times √channels; with reverse=True the output projection with tied weights.
 
     Args:
         vocabulary: number of tokens.
-        channels: of the vectors.
+        channels: embedding size.
 
     Input: ids (batch, length), output (batch, length, channels). Reversed: (batch, length, channels) to logits (batch,
     length, vocabulary), float32.
@@ -40,10 +40,10 @@ class TokenEmbedding(layers.ReversibleEmbedding):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class FeedForward(layers.Layer):
-    """Two dense layers with ReLU between them, token by token.
+    """Position-wise feed-forward network: two dense layers with ReLU between them.
 
     Args:
-        hidden: channels between them.
+        hidden: hidden width.
 
     Input and output: (batch, length, channels).
     """
@@ -69,13 +69,13 @@ class FeedForward(layers.Layer):
 
 
 class TransformerBlock(layers.Layer):
-    """What encoder and decoder blocks have in common: parts, each of which is normalized before and added after.
+    """Base class of encoder and decoder blocks: pre-norm sublayers with residual connections.
 
     Args:
         heads: number of heads.
-        hidden: channels of the feed-forward part between its layers.
-        dropout: share of what a part gives that is left out.
-        rotary: whether self-attention turns queries and keys by their places.
+        hidden: hidden width of the feed-forward layers.
+        dropout: dropout rate of each sublayer's output.
+        rotary: whether self-attention uses rotary position embeddings (RoPE).
     """
 
     def __init__(self, heads, hidden, dropout=0.0, rotary=False, **kwargs):
@@ -97,7 +97,7 @@ class TransformerBlock(layers.Layer):
             layer.build(input_shape)
 
     def finish(self, x, training=None):
-        """The last part, which is the same in both blocks."""
+        """The feed-forward sublayer, common to both blocks."""
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)), training=training)
 
     def compute_output_shape(self, input_shape):
@@ -110,9 +110,9 @@ class TransformerBlock(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TransformerEncoderBlock(TransformerBlock):
-    """Self-attention and a feed-forward part; for its arguments see `TransformerBlock`.
+    """Self-attention and feed-forward layers; for its arguments see `TransformerBlock`.
 
-    Call with (batch, m, channels) and key_mask (batch, m), True where there are tokens. Gives (batch, m, channels).
+    Inputs: (batch, m, channels) and key_mask (batch, m), False for padding. Output: (batch, m, channels).
     """
 
     def call(self, inputs, key_mask=None, training=None):
@@ -122,10 +122,10 @@ class TransformerEncoderBlock(TransformerBlock):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TransformerDecoderBlock(TransformerBlock):
-    """Causal self-attention, attention to the encoder's outputs, a feed-forward part; see `TransformerBlock`.
+    """Causal self-attention, cross-attention and feed-forward layers; see `TransformerBlock`.
 
-    Call with (batch, n, channels), a memory (batch, m, channels) and key_mask (batch, m), True where the memory has
-    tokens. Gives (batch, n, channels). Padding after the end of the inputs needs no mask: nothing looks ahead.
+    Inputs: (batch, n, channels), a memory (batch, m, channels) and key_mask (batch, m), False for its padding. Output:
+    (batch, n, channels). Padding at the end of the inputs needs no mask, since attention is causal.
     """
 
     def __init__(self, heads, hidden, dropout=0.0, rotary=False, **kwargs):
@@ -145,7 +145,7 @@ class TransformerDecoderBlock(TransformerBlock):
         return self.finish(x + self.dropout(found, training=training), training=training)
 
     def step(self, inputs, cache, memory, key_mask, index):
-        """One token (batch, 1, channels) at the place `index`; `memory` are keys and values of the cross-attention."""
+        """One token (batch, 1, channels) at position `index`; `memory` are keys and values of the cross-attention."""
         found, cache = self.attention.step(self.attention_norm(inputs), cache, index)
         x = inputs + found
         x = x + self.cross_attention.attend(self.cross_norm(x), *memory, key_mask)
@@ -153,14 +153,14 @@ class TransformerDecoderBlock(TransformerBlock):
 
 
 class TransformerStack(layers.Layer):
-    """Blocks one upon the other, with a normalization on top.
+    """A stack of blocks and a final normalization.
 
     Args:
         depth: number of blocks.
         heads: number of heads.
-        hidden: channels of the feed-forward parts between their layers.
-        dropout: share of what each part gives that is left out.
-        rotary: whether self-attention turns queries and keys by their places.
+        hidden: hidden width of the feed-forward layers.
+        dropout: dropout rate of each sublayer's output.
+        rotary: whether self-attention uses rotary position embeddings (RoPE).
     """
 
     def __init__(self, depth, heads, hidden, dropout=0.0, rotary=False, **kwargs):
@@ -185,9 +185,9 @@ class TransformerStack(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TransformerEncoder(TransformerStack):
-    """Encoder blocks and a normalization; for its arguments see `TransformerStack`.
+    """Transformer encoder; for its arguments see `TransformerStack`.
 
-    Call with (batch, m, channels) and key_mask (batch, m), True where there are tokens. Gives (batch, m, channels).
+    Inputs: (batch, m, channels) and key_mask (batch, m), False for padding. Output: (batch, m, channels).
     """
 
     block_class = TransformerEncoderBlock
@@ -201,10 +201,10 @@ class TransformerEncoder(TransformerStack):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TransformerDecoder(TransformerStack):
-    """Decoder blocks and a normalization; for its arguments see `TransformerStack`.
+    """Transformer decoder; for its arguments see `TransformerStack`.
 
-    Call with (batch, n, channels), the encoder's outputs (batch, m, channels) and key_mask (batch, m), True where these
-    have tokens. Gives (batch, n, channels). `start` and `step` give the same, token by token.
+    Inputs: (batch, n, channels), the encoder outputs (batch, m, channels) and key_mask (batch, m), False for their
+    padding. Output: (batch, n, channels). `start` and `step` compute the same token by token, with a key-value cache.
     """
 
     block_class = TransformerDecoderBlock
@@ -216,15 +216,15 @@ class TransformerDecoder(TransformerStack):
         return self.norm(x)
 
     def start(self, memory, length):
-        """What token by token begins with.
+        """Initial state of decoding token by token.
 
         Args:
-            memory: (batch, m, channels), the encoder's outputs.
-            length: most tokens that there will be.
+            memory: (batch, m, channels), the encoder outputs.
+            length: maximum number of tokens.
 
         Returns:
-            For each block an empty cache of keys and values (batch, length, heads, depth), and for each block the keys
-            and values (batch, m, heads, depth) of the memory, which stay as they are.
+            For each block an empty key-value cache (batch, length, heads, depth), and for each block the constant keys
+            and values (batch, m, heads, depth) of the memory.
         """
         fixed = [block.cross_attention.keys_values(memory) for block in self.blocks]
         caches = [
@@ -234,17 +234,17 @@ class TransformerDecoder(TransformerStack):
         return caches, fixed
 
     def step(self, inputs, caches, fixed, key_mask, index):
-        """One token.
+        """Decodes one token.
 
         Args:
             inputs: (batch, 1, channels).
-            caches: as `start` or an earlier step gave them.
-            fixed: as `start` gave them.
+            caches: from `start` or the previous step.
+            fixed: from `start`.
             key_mask: (batch, m).
-            index: the place of the token, from 0.
+            index: position of the token, from 0.
 
         Returns:
-            (batch, 1, channels), and the caches with the token in them.
+            (batch, 1, channels), and the caches with the token added.
         """
         x, grown = inputs, []
         for block, cache, memory in zip(self.blocks, caches, fixed, strict=True):
@@ -253,10 +253,10 @@ class TransformerDecoder(TransformerStack):
         return self.norm(x), grown
 
     def cross_weights(self, inputs, memory, key_mask=None):
-        """How much each token attends to each of the encoder's, (batch, heads, n, m), in the last block."""
+        """Cross-attention weights (batch, heads, n, m) of the last block."""
         x = inputs
         for block in self.blocks[:-1]:
             x = block(x, memory, key_mask=key_mask, training=False)
         last = self.blocks[-1]
         x = x + last.attention(last.attention_norm(x), causal=True)
-        return last.cross_attention.weights_of(last.cross_norm(x), memory, key_mask)
+        return last.cross_attention.attention_weights(last.cross_norm(x), memory, key_mask)

@@ -1,1 +1,1 @@
-"""The command `recipes`: list, copy, compare, record, doctor."""
+"""The command `recipes`: list, predict, copy, compare, record, tables, doctor."""

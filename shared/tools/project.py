@@ -9,7 +9,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def recipe_paths() -> list[Path]:
-    """The recipes, in the order of their names."""
+    """Paths of the recipes, by name."""
     return sorted(path for path in (PROJECT / "recipes").glob("*.py") if not path.name.startswith("_"))
 
 
@@ -26,5 +26,5 @@ def recipe_path(name: str) -> Path:
 
 
 def task_of(recipe: Path) -> str:
-    """What a recipe does: the first line of its docstring, without the full stop."""
+    """Task of a recipe: the first line of its docstring, without the full stop."""
     return ast.get_docstring(ast.parse(recipe.read_text(encoding="utf-8"))).partition("\n")[0].rstrip(".")

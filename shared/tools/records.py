@@ -1,4 +1,4 @@
-"""Recorded results, and the tables of the README that are made of them."""
+"""Recorded results, and the tables of the README generated from them."""
 
 import hashlib
 import json
@@ -20,32 +20,32 @@ def read_records(recipe: str) -> list[dict[str, Any]]:
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (PROJECT / "results" / recipe).glob("*.json")]
     order = ("test", "smoke", "small", "full")
 
-    def place(record: dict[str, Any]) -> tuple:
+    def sort_key(record: dict[str, Any]) -> tuple:
         options = sorted(record.get("options", {}).items())
         return order.index(record["preset"]), record["data"], options, record["backend"], record["seed"]
 
-    return sorted(records, key=place)
+    return sorted(records, key=sort_key)
 
 
 def is_preset(record: dict[str, Any]) -> bool:
-    """Whether a record is of the very experiment that its preset is, on whatever data."""
-    return not record.get("options")  # records of runs up to November 2026, all of them of presets, do not name them
+    """Whether a record has exactly the options of its preset, on any data."""
+    return not record.get("options")  # records up to November 2026, all of presets, lack this field
 
 
 def on_own_data(record: dict[str, Any]) -> bool:
-    """Whether a record is of the data that the preset of its recipe has."""
+    """Whether a record uses the data of its preset."""
     return "--data" not in command_options(record["command"])
 
 
 def headline_records(recipe: str) -> list[dict[str, Any]]:
-    """The records that stand for a recipe: the preset `small` on the data that it is made for, the quickest first."""
+    """Headline records of a recipe: preset `small` on its own data, fastest first."""
     records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
     own = [record for record in records if on_own_data(record)]
     return sorted(own or records, key=lambda record: record["train_seconds"])
 
 
 def result_and_time(records: list[dict[str, Any]]) -> tuple[str, str]:
-    """Two cells: the lowest and highest result of one experiment, and the shortest and longest time on each backend."""
+    """Two table cells: range of the result, and range of the training time on each backend."""
 
     def ends(numbers: list[float], digits: int) -> str:
         texts = [f"{number:.{digits}f}" for number in (min(numbers), max(numbers))]
@@ -65,7 +65,7 @@ def record_comparison(directory: Path) -> Path:
         The path of the record.
 
     Raises:
-        UsageError: the report cannot be read, is not whole, or its code was not committed.
+        UsageError: the report cannot be read, is incomplete, or its code was not committed.
     """
     try:
         report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def record_comparison(directory: Path) -> Path:
 
 
 def check_committed(directory: Path, commit: str | None) -> None:
-    """Raises a UsageError unless a run was of committed code."""
+    """Raises a UsageError unless the code of a run was committed."""
     if not commit or commit.endswith("-dirty"):
         raise UsageError(f"{directory} was run with code that is not committed: commit, run again, then record")
 
@@ -96,8 +96,8 @@ def record_run(directory: Path) -> Path:
         The path of the record.
 
     Raises:
-        UsageError: there is no finished run in the directory, its code was not committed or was changed before it
-            finished, or it was finished with other options than its command has.
+        UsageError: there is no finished run in the directory, its code was not committed or changed before it
+            finished, or it was resumed with other options than those of its command.
     """
     try:
         result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def record_run(directory: Path) -> Path:
         options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
         raise UsageError(
             f"{directory} was finished with {options}, which its command does not say: "
-            "go on with it with --resume and no other option, or run it anew"
+            "resume it with --resume and no other option, or run it anew"
         )
     facts["command"] = public_command(facts["command"])
     record = {name: public_path(value) if isinstance(value, str) else value for name, value in result.items()} | facts
@@ -125,9 +125,9 @@ def record_run(directory: Path) -> Path:
 
 
 def record_name(result: dict[str, Any]) -> str:
-    """The name of a record, which tells the experiment: preset, data, backend, seed, and options beside the preset's.
+    """Name of a record: preset, data, backend, seed, and options that differ from the preset's.
 
-    Where there are so many options that a file system would refuse the name, a hash stands for the last of them.
+    A name too long for a file system ends with a hash.
     """
     options = (f"{name}-{value.strip('()')}" for name, value in sorted(result.get("options", {}).items()))
     words = [*(str(result[key]) for key in ("preset", "data", "backend", "seed")), *options]
@@ -178,7 +178,7 @@ def results_table(recipe: str) -> str:
 
 
 def steps_table() -> str:
-    """What benchmarks/custom_step.py measured on each backend, in Markdown."""
+    """Step times measured by benchmarks/custom_step.py on each backend, in Markdown."""
     directory = PROJECT / "results" / "custom_step"
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
     if not records:
@@ -192,22 +192,22 @@ def steps_table() -> str:
 
 
 def by_headline(record: dict[str, Any]) -> list[str]:
-    """The names of a record's metrics, the headline first, without those that `bounds_table` shows beside them."""
-    names = [name for name in record["metrics"] if not name.endswith(("_floor", "_ceiling"))]
+    """Names of a record's metrics, the headline first, without the reference values that `bounds_table` shows."""
+    names = [name for name in record["metrics"] if not name.endswith(("_real", "_untrained"))]
     return sorted(names, key=lambda name: (name != record["metric"], name))
 
 
 def bounds_table(recipe: str) -> str:
-    """The measures of generated images between those of real ones and of an untrained network, in Markdown.
+    """Metrics of generated images between those of real images and of an untrained network, in Markdown.
 
-    Where there are several runs on the same data, their mean and standard deviation stand below them.
+    Several runs on the same data are followed by their mean and standard deviation.
     """
     records = [record for record in read_records(recipe) if record["preset"] == "small" and is_preset(record)]
     if not records:
         return "Not yet measured."
     first = records[0]["metrics"]
-    names = [name for name in by_headline(records[0]) if f"{name}_floor" in first and f"{name}_ceiling" in first]
-    rows = [("training images", [first[f"{name}_floor"] for name in names])]
+    names = [name for name in by_headline(records[0]) if f"{name}_real" in first and f"{name}_untrained" in first]
+    rows = [("training images", [first[f"{name}_real"] for name in names])]
     runs = [
         (f"{each['data']}, {each['backend']}, seed {each['seed']}", [each["metrics"][name] for name in names])
         for each in records
@@ -217,13 +217,13 @@ def bounds_table(recipe: str) -> str:
         columns = list(zip(*(values for _, values in runs), strict=True))
         rows += [(f"mean of these {len(runs)} runs", [statistics.mean(column) for column in columns])]
         rows += [("their standard deviation", [statistics.stdev(column) for column in columns])]
-    rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_ceiling"] for name in names])]
+    rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_untrained"] for name in names])]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])
 
 
 def public_command(command: str) -> str:
-    """The command of a record without the directories of whoever ran it."""
+    """The command of a record without personal directories."""
     words = iter(with_values_apart(command))
     kept = []
     for word in words:
@@ -235,7 +235,7 @@ def public_command(command: str) -> str:
 
 
 def with_values_apart(command: str) -> list[str]:
-    """The words of a command, --OPTION=VALUE as two of them."""
+    """The words of a command, with --OPTION=VALUE split in two."""
     split = (word.split("=", 1) if word.startswith("--") else [word] for word in shlex.split(command))
     return [word.replace("_", "-") if word.startswith("--") else word for words in split for word in words]
 
@@ -246,7 +246,7 @@ def command_options(command: str) -> set[str]:
 
 
 def public_path(word: str) -> str:
-    """A path from the root or the home directory as one from the project, or its last name alone; else the word."""
+    """An absolute or home path relative to the project, or its last name alone; any other word unchanged."""
     if not word.startswith(("/", "~")) and not Path(word).is_absolute():
         return word
     path = Path(word)
@@ -254,9 +254,9 @@ def public_path(word: str) -> str:
 
 
 def with_tables(text: str) -> str:
-    """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
+    """A Markdown text with the tables between `<!-- KIND NAME -->` and `<!-- end -->` regenerated.
 
-    The kinds are "table", of a recipe's results or of all recipes, "bounds" and "comparison", of a recipe, and "steps".
+    KIND is "table", of a recipe's results or of all recipes, "bounds" or "comparison", of a recipe, or "steps".
     """
 
     def table(match: re.Match) -> str:

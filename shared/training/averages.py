@@ -11,19 +11,18 @@ from shared.backends.steps import compiled_step
 
 
 def averages_weights(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether an optimizer, or the one in a `LossScaleOptimizer`, averages the weights."""
+    """Whether an optimizer, or the one inside a `LossScaleOptimizer`, averages the weights."""
     return getattr(optimizer, "inner_optimizer", optimizer).use_ema
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Exponential moving average (EMA) of weights and statistics, which is validated and which training ends with.
+    """Exponential moving average (EMA) of weights and statistics, used for validation and at the end of training.
 
     The optimizer, made with `use_ema=True`, averages the trainable weights. Batch normalization's moving mean and
-    variance belong to the weights that they were measured with, so they are averaged with the same momentum, all of
-    them in one compiled operation a step.
+    variance are averaged with the same momentum, in one compiled operation per step.
 
     Args:
-        model: compiled, with an optimizer that averages and is built.
+        model: compiled, with a built optimizer that averages.
     """
 
     def __init__(self, model: keras.Model):
@@ -31,9 +30,9 @@ class AveragedWeights(keras.callbacks.Callback):
         self.trained = model  # Keras's own attribute `model` would bring every variable up to date at each use on JAX
         self.optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         floats = [keras.backend.is_float_dtype(variable.dtype) for variable in model.non_trainable_variables]
-        self.places = [place for place, is_float in enumerate(floats) if is_float]
-        """Of the statistics among the model's non-trainable variables, the others of which are seeds."""
-        statistics = [model.non_trainable_variables[place] for place in self.places]
+        self.indices = [index for index, is_float in enumerate(floats) if is_float]
+        """Of the statistics among the model's non-trainable variables; the others are seeds."""
+        statistics = [model.non_trainable_variables[index] for index in self.indices]
         self.averages = [keras.Variable("zeros", each.shape, each.dtype, trainable=False) for each in statistics]
         weight_averages = self.optimizer._model_variables_moving_average
         self.pairs = [
@@ -44,12 +43,12 @@ class AveragedWeights(keras.callbacks.Callback):
         self.started = False
 
     def moved(self, *statistics: Any) -> None:
-        """Moves the averages of the statistics; where one has not changed, its average keeps every bit."""
+        """Updates the averages of the statistics; the average of an unchanged one stays the same, bit for bit."""
         for average, value in zip(self.averages, statistics, strict=True):
             average.assign(average + (1 - self.optimizer.ema_momentum) * (value - average))
 
     def swap(self) -> None:
-        """Exchanges the model's weights and statistics for the averages, or back."""
+        """Swaps the model's weights and statistics with the averages."""
         for variable, average in self.pairs:
             value = keras.ops.copy(variable.value)
             variable.assign(average.value)
@@ -57,13 +56,13 @@ class AveragedWeights(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the averages are the model's weights and statistics."""
+        """Context in which the model has the averages as weights and statistics."""
         self.swap()
         yield
         self.swap()
 
     def finish(self) -> None:
-        """Ends the training with the averages as weights and statistics."""
+        """Sets the model's weights and statistics to the averages, at the end of training."""
         for variable, average in self.pairs:
             variable.assign(keras.ops.copy(average.value))  # not shared memory, which `predict` takes over on JAX
 
@@ -71,13 +70,13 @@ class AveragedWeights(keras.callbacks.Callback):
         self.started = int(self.optimizer.iterations) > 0
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.places:
+        if not self.indices:
             return
         values = non_trainable_values(self.trained)
-        statistics = [values[place] for place in self.places]
+        statistics = [values[index] for index in self.indices]
         if self.started:
             self.move_averages(*statistics)
-        else:  # as in the optimizer, the averages begin with the values after the first step
+        else:  # as in the optimizer, the averages start with the values after the first step
             for average, value in zip(self.averages, statistics, strict=True):
                 average.assign(keras.ops.copy(value))
             self.started = True

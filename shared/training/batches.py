@@ -11,17 +11,17 @@ from shared.data.randomness import random_stream
 
 
 class SeededBatches(keras.utils.PyDataset):
-    """A data set of which batch k of epoch e depends on (seed, e, k) and on nothing else.
+    """Deterministic batches: batch k of epoch e depends on (seed, e, k) alone.
 
-    Subclasses give `batches_per_epoch`, `batch_size` and `make_batch`. `SeededSteps` sets `epoch` before each epoch;
-    whoever runs `fit` sets `first` where an epoch is entered in the middle.
+    Subclasses define `batches_per_epoch`, `batch_size` and `make_batch`. `SeededSteps` sets `epoch` before each epoch;
+    `first` is set by the caller of `fit` to resume in the middle of an epoch.
 
     Args:
-        seed: of everything that is drawn.
+        seed: of all random numbers.
     """
 
     example_axis: ClassVar[int] = 0
-    """The axis of every array of a batch along which its examples lie."""
+    """The axis of the examples in every array of a batch."""
 
     def __init__(self, seed: int):
         super().__init__()
@@ -29,11 +29,11 @@ class SeededBatches(keras.utils.PyDataset):
         self.epoch = 0
         self.first = 0
         self.seconds = 0.0
-        """Time spent making batches so far, in seconds."""
+        """Time spent preparing batches so far, in seconds."""
         self.order: tuple[tuple[int, int] | None, np.ndarray | None] = (None, None)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
-        """Batch `index` of the current epoch as (inputs, targets), whatever is random drawn from `rng`."""
+        """Batch `index` of the current epoch as (inputs, targets); random numbers come from `rng`."""
         raise NotImplementedError
 
     @property
@@ -51,14 +51,14 @@ class SeededBatches(keras.utils.PyDataset):
         return batch
 
     def shuffled(self, examples: int, number: int) -> np.ndarray:
-        """A permutation of the examples, another one for each pass over them; it is kept for the next batch."""
+        """Permutation of the examples for pass `number` over them, cached for the next batch."""
         if self.order[0] != (examples, number):
             self.order = ((examples, number), random_stream(self.seed, "order", number).permutation(examples))
         return self.order[1]
 
 
 class SeededSteps(keras.callbacks.Callback):
-    """Tells the batches which epoch it is, and seeds each training step by its place in the data.
+    """Sets the epoch of the batches, and seeds each training step by epoch and batch.
 
     Args:
         batches: the training data.
@@ -76,12 +76,12 @@ class SeededSteps(keras.callbacks.Callback):
 
 
 class ArrayBatches(SeededBatches):
-    """Shuffled examples that lie ready in arrays; the last, smaller batch of an epoch is left out.
+    """Shuffled batches of arrays; the last, smaller batch of an epoch is dropped.
 
     Args:
         inputs: (examples, …).
         targets: (examples, …).
-        batch_size: examples a batch; at most the number of examples.
+        batch_size: examples per batch; at most the number of examples.
         seed: of shuffling.
     """
 

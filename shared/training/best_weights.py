@@ -1,4 +1,4 @@
-"""Early stopping that survives a resume."""
+"""Early stopping across resumes."""
 
 import contextlib
 
@@ -20,16 +20,16 @@ from shared.training.history import EpochHistory
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Early stopping by the validation loss, with the best weights kept on disk.
+    """Early stopping by the validation loss, with the best weights saved on disk.
 
-    Unlike `keras.callbacks.EarlyStopping` it goes by the history of the whole run, also after a resume.
+    Unlike `keras.callbacks.EarlyStopping` it uses the history of the whole run, also after a resume.
 
     Args:
         trained: the model.
-        store: beside whose checkpoints the weights are kept, in best.npz.
-        history: with "val_loss" in each row; it must hear of the end of an epoch first.
-        patience: stop after so many epochs without a lower validation loss.
-        averages: of the model's weights, which are validated, so also kept as the best; None where there are none.
+        store: the checkpoints, beside which the weights are saved as best.npz.
+        history: with "val_loss" in each row; its callback must be called first.
+        patience: epochs without a lower validation loss before stopping.
+        averages: exponential moving average (EMA) of the weights, which is validated and saved instead, if any.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BestWeights(keras.callbacks.Callback):
         self.averages = averages
 
     def best_epoch(self) -> int:
-        """The index in the history of the epoch with the lowest validation loss, the first of several."""
+        """Index of the epoch with the lowest validation loss, the first of equal ones."""
         losses = [row["val_loss"] for row in self.history.rows]
         return min(range(len(losses)), key=lambda i: losses[i] if np.isfinite(losses[i]) else np.inf)
 
@@ -72,10 +72,10 @@ class BestWeights(keras.callbacks.Callback):
             np.savez(path, **weights)
 
     def restore(self) -> None:
-        """Sets the model to the weights after the best epoch.
+        """Restores the weights of the best epoch.
 
         Raises:
-            UsageError: the file that holds them is damaged.
+            UsageError: their file is damaged.
         """
         try:
             weights = read_archive(self.path)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that training goes on from, in one file that is whole or not there.
+"""Checkpoints: the whole training state in one file, written atomically.
 
 A checkpoint is a NumPy .npz archive (a zip, with a checksum for each member) without pickles.
 """
@@ -18,7 +18,7 @@ CHECKPOINT_FORMAT = "keras-recipes checkpoint 2"
 
 
 class Checkpoint(NamedTuple):
-    """The variables of a model, its optimizer and its metrics, and JSON facts such as the place in the data."""
+    """Variables of model, optimizer and metrics, and JSON facts such as epoch and batch."""
 
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
@@ -27,12 +27,11 @@ class Checkpoint(NamedTuple):
 def training_variables(
     state: keras.Model | dict[str, Any], averages: Sequence[keras.Variable] = ()
 ) -> dict[str, keras.Variable]:
-    """Every variable that training changes, by a name that does not depend on the names of layers.
+    """All variables that training changes, by names that do not depend on layer names.
 
     Args:
-        state: a compiled model, of which these are the weights, moving statistics and seed generators, the optimizer's
-            schedule's place and averages, and the metrics; or models, optimizers, metrics, seed generators and
-            variables, each by a name.
+        state: a compiled model: its weights, moving statistics and seed generators, the optimizer's variables, and the
+            metrics; or models, optimizers, metrics, seed generators and variables, each by a name.
         averages: of the model's statistics, see `AveragedWeights`.
     """
     if isinstance(state, keras.Model):
@@ -53,7 +52,7 @@ def training_variables(
 def read_variables(
     state: keras.Model | dict[str, Any], averages: Sequence[keras.Variable] = ()
 ) -> dict[str, np.ndarray]:
-    """The values of `training_variables`, as NumPy arrays."""
+    """Values of `training_variables`, as NumPy arrays."""
     variables = training_variables(state, averages)
     return {name: keras.ops.convert_to_numpy(variable.value) for name, variable in variables.items()}
 
@@ -61,7 +60,7 @@ def read_variables(
 def assign_variables(
     state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray], averages: Sequence[keras.Variable] = ()
 ) -> None:
-    """Sets those of `training_variables` that `arrays` names."""
+    """Assigns `arrays` to the `training_variables` of the same names."""
     variables = training_variables(state, averages)
     for name, array in arrays.items():
         variables[name].assign(array)
@@ -71,7 +70,7 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
     """The arrays in an .npz file.
 
     Raises:
-        ValueError: it is missing or damaged, or holds other things than arrays.
+        ValueError: it is missing or damaged, or holds anything but arrays.
     """
     check_archive(path)
     with np.load(path, allow_pickle=False) as archive:
@@ -79,12 +78,12 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
 
 
 class CheckpointStore:
-    """The checkpoints of one run, the newest `keep` of them.
+    """The newest checkpoints of one run.
 
     Args:
-        directory: where they are.
-        identity: facts that a checkpoint must share with the run that goes on from it, such as recipe and versions.
-        keep: how many are kept.
+        directory: of the checkpoints.
+        identity: facts that a checkpoint must share with the run that resumes from it, such as recipe and versions.
+        keep: number of checkpoints to keep.
     """
 
     def __init__(self, directory: Path, identity: dict[str, str], keep: int = 2):
@@ -93,14 +92,14 @@ class CheckpointStore:
         self.keep = keep
 
     def paths(self) -> list[Path]:
-        """The checkpoints that are there, oldest first."""
+        """The checkpoint files, oldest first."""
         return sorted(self.directory.glob("step-*.npz"))
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint beside the others, then removes those that are too many.
+        """Writes a checkpoint, then removes the oldest beyond `keep`.
 
         Raises:
-            OSError: it could not be written; the earlier ones are untouched.
+            OSError: it could not be written; the earlier ones are unchanged.
         """
         facts = json.dumps({"identity": self.identity, "facts": checkpoint.facts, "names": list(checkpoint.arrays)})
         with replacing(self.directory / f"step-{step:09}.npz") as path:
@@ -109,15 +108,15 @@ class CheckpointStore:
             path.unlink()
 
     def load(self, shapes: dict[str, tuple[int, ...]]) -> Checkpoint | None:
-        """The newest checkpoint that can be used; None where there is none at all.
+        """The newest usable checkpoint; None if there is no checkpoint.
 
-        Each one that is refused is named on stdout, with the reason.
+        Each unusable one is printed to stdout, with the reason.
 
         Args:
-            shapes: the arrays that it must hold, besides those of metrics.
+            shapes: the required arrays, without those of metrics.
 
         Raises:
-            UsageError: there are checkpoints, and none can be used.
+            UsageError: there are checkpoints, but none is usable.
         """
         paths = self.paths()
         for path in reversed(paths):
@@ -133,7 +132,7 @@ class CheckpointStore:
         """Reads one checkpoint.
 
         Raises:
-            ValueError: it is damaged, or of another run.
+            ValueError: it is damaged, or belongs to another run.
         """
         try:
             arrays = read_archive(path)

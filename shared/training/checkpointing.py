@@ -1,4 +1,4 @@
-"""When checkpoints are saved, and how training goes on from one."""
+"""Saving of checkpoints during training, and resuming from one."""
 
 import sys
 import time
@@ -24,19 +24,19 @@ from shared.training.stopping import StopRequest
 
 
 class Checkpointing(keras.callbacks.Callback):
-    """Saves checkpoints at the end of each epoch, so often within it, and before a stop; goes on from the newest.
+    """Saves checkpoints at the end of each epoch, at intervals within it, and before a stop; resumes from the newest.
 
-    Keras's `BackupAndRestore` loses the place within an epoch, what is random in it and the metrics so far.
+    Keras's `BackupAndRestore` loses the position within an epoch, the random state and the metrics so far.
 
     Args:
-        state: what is trained, as for `training_variables`.
-        store: where checkpoints go.
-        batches: the training data, which know their place.
-        history: saved with each checkpoint; it must hear of the end of an epoch first.
-        divergence: lets nothing be saved that is not finite.
-        stop: after which training ends, once it has saved.
+        state: training state, as for `training_variables`.
+        store: the checkpoints.
+        batches: the training data.
+        history: saved with each checkpoint; its callback must be called first.
+        divergence: prevents saving of NaN or infinite values.
+        stop: request to end training after a checkpoint.
         seconds: time between checkpoints within an epoch.
-        stop_message: what to say after a stop.
+        stop_message: message after a stop.
         averages: of the model's statistics, see `AveragedWeights`.
     """
 
@@ -63,16 +63,16 @@ class Checkpointing(keras.callbacks.Callback):
         self.stop_message = stop_message
         self.averages = averages
         self.arrays: dict[str, np.ndarray] = {}
-        """Those of the last checkpoint."""
+        """The arrays of the last checkpoint."""
         self.train_seconds = 0.0
-        """Wall-clock time of training and validation up to the last checkpoint, earlier parts of the run included."""
+        """Wall-clock time of training and validation up to the last checkpoint, before resumes too."""
         self.saved = time.monotonic()
 
     def restore(self) -> tuple[int, int]:
-        """Sets what is trained to the newest checkpoint that can be used.
+        """Restores the training state from the newest usable checkpoint.
 
         Returns:
-            The epoch to go on with and the first batch of it that is still to be trained on; (0, 0) without checkpoint.
+            The epoch and the batch in it to resume at; (0, 0) without checkpoint.
         """
         variables = training_variables(self.state, self.averages)
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -92,18 +92,18 @@ class Checkpointing(keras.callbacks.Callback):
         return facts["epoch"], facts["batch"]
 
     def assign(self, prefix: str = "") -> None:
-        """Sets the variables whose names begin with `prefix` to the last checkpoint."""
+        """Restores the variables whose names begin with `prefix` from the last checkpoint."""
         arrays = {name: array for name, array in self.arrays.items() if name.startswith(prefix)}
         assign_variables(self.state, arrays, self.averages)
 
     def save(self, epoch: int, batch: int) -> None:
-        """Saves a checkpoint from which training goes on with `batch` of `epoch`, and history.csv.
+        """Saves history.csv and a checkpoint that resumes at `batch` of `epoch`.
 
-        A failure, such as a full disk, is said and not raised: there may be room again before the next one.
+        A failure, such as a full disk, only prints a warning: the next checkpoint may succeed.
 
         Raises:
-            Interrupted: a stop was asked for.
-            UsageError: a loss or a weight is not a finite number; nothing is saved.
+            Interrupted: a stop was requested.
+            UsageError: a loss or a weight is NaN or infinite; nothing is saved.
         """
         self.divergence.check_losses()
         now = time.monotonic()
@@ -127,7 +127,7 @@ class Checkpointing(keras.callbacks.Callback):
             raise Interrupted(message)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.batches.first:  # Keras has just reset the metrics, which go on in the middle of an epoch
+        if self.batches.first:  # Keras has just reset the metrics, which continue in the middle of an epoch
             self.assign("metrics")
 
     def on_train_batch_end(self, batch, logs=None):

@@ -1,4 +1,4 @@
-"""Command lines read by tyro, with one line for a mistake in place of a box."""
+"""Command lines parsed by tyro, with one-line error messages."""
 
 import contextlib
 import io
@@ -12,11 +12,11 @@ from shared.errors import UsageError
 
 
 def parse_command_line(form: Any, arguments: list[str] | None = None, **keywords: Any) -> Any:
-    """Reads a command line into a dataclass, or into one of several.
+    """Parses a command line into a dataclass, or into one of several.
 
     Args:
         form: the dataclass, or a union of them.
-        arguments: the words; None for those of the process.
+        arguments: the arguments; None for those of the process.
         keywords: passed on to `tyro.cli`.
 
     Raises:
@@ -37,7 +37,7 @@ def parse_command_line(form: Any, arguments: list[str] | None = None, **keywords
 
 
 def replace_what_cannot_be_shown() -> None:
-    """Has what is printed show a question mark for a character that the encoding of the terminal lacks."""
+    """Prints a question mark for each character that the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,9 +1,8 @@
-"""Training with a step of one's own, where `fit` does not do: several models, gradients of gradients, other updates.
+"""Custom training steps, for methods beyond `fit`: several models, higher-order gradients, other updates.
 
-Write the step as if it ran at once, on tensors and Keras objects, and let `compiled_step` compile it for TensorFlow,
-PyTorch or JAX. `minimize` takes one step of an optimizer; `value_and_grad` gives the gradients themselves, by weights
-or by inputs, also of gradients; `substituted` runs a model with other weights. A whole example, two models that play
-against each other:
+Write the step as eager code on tensors and Keras objects; `compiled_step` compiles it for TensorFlow, PyTorch or JAX.
+`minimize` takes one optimizer step; `value_and_grad` returns gradients with respect to weights or inputs, of any order;
+`substituted` runs a model with other weights. A complete example, adversarial training:
 
     import keras, numpy as np
     from keras import layers, ops
@@ -14,7 +13,7 @@ against each other:
     critic = keras.Sequential([keras.Input((2,)), layers.Dense(32, "relu"), layers.Dropout(0.1), layers.Dense(1)])
     optimizers = {model: keras.optimizers.Adam(1e-3) for model in (generator, critic)}
     for model, optimizer in optimizers.items():
-        optimizer.build(model.trainable_variables)  # an optimizer makes its variables before the first step
+        optimizer.build(model.trainable_variables)  # creates the optimizer's variables before the first step
 
     @compiled_step
     def step(points, noise):
@@ -33,7 +32,7 @@ against each other:
     rng = np.random.default_rng(0)
     for number in range(1000):
         losses = step(rng.normal((3, -1), size=(64, 2)), rng.normal(size=(64, 8)))
-        if number % 100 == 0:  # until it is read, a result stays on the device, and the next step need not wait
+        if number % 100 == 0:  # reading a result synchronizes with the device
             print({name: float(loss) for name, loss in losses.items()})
 
 In a recipe, `run.train` is the loop, as `run.fit` is otherwise: it saves, resumes, stops and records.
@@ -41,10 +40,10 @@ In a recipe, `run.train` is the loop, as `run.fit` is otherwise: it saves, resum
     state = {"generator": generator, "critic": critic, "generator_optimizer": optimizers[generator], …}
     run.train(step, batches, state, data="points 1")
 
-For what the method needs beside that: with `precision="mixed_float16"`, wrap the optimizer in a
-`keras.optimizers.LossScaleOptimizer`, and `minimize` scales the loss. `clipnorm`, `weight_decay`, `use_ema` and
-`gradient_accumulation_steps` are the optimizer's; end with `optimizer.finalize_variable_values(variables)` where it
-averages. Another model can follow by `update_averages`, inside of the step.
+Further: with `precision="mixed_float16"`, wrap the optimizer in a `keras.optimizers.LossScaleOptimizer`, and `minimize`
+scales the loss. `clipnorm`, `weight_decay`, `use_ema` and `gradient_accumulation_steps` are options of the optimizer;
+with `use_ema`, end with `optimizer.finalize_variable_values(variables)`. `update_averages` keeps an EMA of another
+model, inside the step.
 """
 
 import sys
@@ -61,25 +60,25 @@ from shared.training.recorder import Recorder
 def update_averages(
     averages: Sequence[keras.Variable], variables: Sequence[keras.Variable], decay: float | Any
 ) -> None:
-    """Moves variables towards others: average ← decay · average + (1 − decay) · variable.
+    """Exponential moving average (EMA): average ← decay · average + (1 − decay) · variable, inside a step.
 
-    For the averaged weights of a generator, the target of a learner, the teacher of a student. Inside of a step.
+    For the averaged weights of a generator, a target network, or the teacher of a student.
 
     Args:
-        averages: what is moved, such as `teacher.weights`.
-        variables: what it is moved towards, of the same shapes.
-        decay: between 0 (become them) and 1 (stay).
+        averages: the averages, such as `teacher.weights`.
+        variables: the averaged variables, of the same shapes.
+        decay: from 0 (copy) to 1 (no change).
     """
     for average, variable in zip(averages, variables, strict=True):
         average.assign(weighted_mean(average, variable, decay))
 
 
 def check_state(state: dict[str, Any]) -> None:
-    """Raises a UsageError unless everything in the state of a training can be saved, and is built."""
+    """Raises a UsageError unless everything in a training state can be saved and is built."""
     kinds = keras.layers.Layer, keras.optimizers.Optimizer, keras.metrics.Metric
     for name, part in state.items():
         if not isinstance(part, (*kinds, keras.random.SeedGenerator, keras.Variable)):
-            raise UsageError(f"{name} is no model, optimizer, metric, seed generator or variable, but {type(part)}")
+            raise UsageError(f"{name} is not a model, optimizer, metric, seed generator or variable, but {type(part)}")
         if isinstance(part, keras.layers.Layer) and not part.built:
             raise UsageError(f"{name} is not built: call it once on some inputs before the training")
         if isinstance(part, keras.optimizers.Optimizer) and not part.built:
@@ -87,7 +86,7 @@ def check_state(state: dict[str, Any]) -> None:
 
 
 def models_together(state: dict[str, Any]) -> keras.Model:
-    """The models in the state of a training as one, whose weights can be saved and loaded; a single one as it is."""
+    """The models of a training state as one model, whose weights can be saved and loaded; a single one as it is."""
     models = {name: part for name, part in state.items() if isinstance(part, keras.layers.Layer)}
     if len(models) == 1 and isinstance(only := next(iter(models.values())), keras.Model):
         return only
@@ -106,18 +105,18 @@ def train_epochs(
     after_epoch: Callable[[int], dict[str, float] | None] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Calls a step on all batches, for so many epochs, with a progress bar; see `Run.train`.
+    """Training loop of a custom step, with a progress bar; see `Run.train`.
 
     Args:
-        step: takes the arrays of a batch, returns scalars by name.
+        step: function from the arrays of a batch to scalars by name.
         recorder: of this training.
-        start: the epoch and the batch in it to begin with.
-        epochs: the epochs in all.
-        after_epoch: called with the number of finished epochs; returns more scalars by name, or None.
-        callbacks: more of them, told as by `fit`, but with results that are still on the device.
+        start: epoch and batch to start at.
+        epochs: total number of epochs.
+        after_epoch: called with the number of finished epochs; returns further scalars by name, or None.
+        callbacks: further callbacks, called as by `fit`, but with logs that are still on the device.
     """
     batches, on_screen = recorder.batches, sys.stdout.isatty()
-    callbacks = [*recorder.callbacks, *callbacks]  # no `CallbackList`, which waits for the device after each step
+    callbacks = [*recorder.callbacks, *callbacks]  # no `CallbackList`, which synchronizes after each step
     first_epoch, batches.first = start
     for epoch in range(first_epoch, epochs):
         reset_metrics(recorder.state)
@@ -132,7 +131,7 @@ def train_epochs(
             shown, results = results, step(*batches[index])
             for each in callbacks:
                 each.on_train_batch_end(index, results)
-            if on_screen:  # the results of the step before: to read those of this one would be to wait for it
+            if on_screen:  # the results of the previous step: reading those of this one would synchronize
                 bar.update(index, as_floats(shown))
         row = as_floats(results)
         if after_epoch:
@@ -146,12 +145,12 @@ def train_epochs(
 
 
 def reset_metrics(state: dict[str, Any]) -> None:
-    """Lets the metrics in the state of a training begin anew."""
+    """Resets the metrics of a training state."""
     for part in state.values():
         if isinstance(part, keras.metrics.Metric):
             part.reset_state()
 
 
 def as_floats(results: dict[str, Any]) -> list[tuple[str, float]]:
-    """What a step returned, as pairs of name and number, by name."""
+    """Results of a step as pairs of name and number, sorted by name."""
     return [(name, float(value)) for name, value in sorted(results.items())]

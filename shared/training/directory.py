@@ -1,4 +1,4 @@
-"""The directory of a run, which belongs to it alone."""
+"""The directory of a run, exclusive to it."""
 
 import dataclasses
 import datetime
@@ -16,13 +16,13 @@ from shared.training.options import FREE_ON_RESUME, Options, read_config, source
 
 
 def open_run_directory(recipe: str, config: Options) -> tuple[Path, FileLock | None]:
-    """Makes and takes the directory of a run and writes config.json, or opens it again with `--resume`; see `Run`.
+    """Creates and locks the directory of a run and writes config.json, or reopens it with `--resume`; see `Run`.
 
     Returns:
-        The directory and its lock, which a run that was opened again takes only when it trains.
+        The directory and its lock; None for a reopened run, which locks it only to train.
     """
     if config.resume and config.out is None:
-        raise UsageError("--resume needs --out, the directory of the run to go on with")
+        raise UsageError("--resume needs --out, the directory of the run to resume")
     try:
         directory = config.out or new_directory(Path("runs"), f"{recipe}-{keras.config.backend()}")
         if config.resume and (directory / "config.json").exists():
@@ -30,7 +30,7 @@ def open_run_directory(recipe: str, config: Options) -> tuple[Path, FileLock | N
             return directory, None
         ours = ("config.json", ".lock")
         if foreign := [path for path in directory.rglob("*") if path.is_file() and path.name not in ours]:
-            remedy = "there is no run to go on with" if config.resume else "add --resume to go on with the run in it"
+            remedy = "there is no run to resume" if config.resume else "add --resume to resume the run in it"
             raise UsageError(f"{directory} holds {foreign[0].name} already: {remedy}, or take another --out")
         lock = take_directory(directory)
         write_config(directory, recipe, config)
@@ -40,7 +40,7 @@ def open_run_directory(recipe: str, config: Options) -> tuple[Path, FileLock | N
 
 
 def new_directory(parent: Path, name: str) -> Path:
-    """Makes a directory that no other process makes, named after the time, and numbered where there is one already."""
+    """Creates a new directory named by the time, with a number if the name is taken."""
     parent.mkdir(parents=True, exist_ok=True)
     first = directory = parent / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(2):
@@ -53,14 +53,14 @@ def new_directory(parent: Path, name: str) -> Path:
 
 
 def take_directory(directory: Path) -> FileLock:
-    """Makes this process the one that trains in a directory, and removes what an earlier one left unfinished there.
+    """Locks a directory for training by this process, and removes unfinished files of an earlier one.
 
     Returns:
-        The lock of the directory, until whose release or the end of the process, by kill -9 too, no other process can
-        take it. This one can again: a notebook resumes what it interrupted.
+        The lock, held until it is released or the process ends, even by kill -9. The same process can take it again: a
+        notebook resumes the run that it interrupted.
 
     Raises:
-        UsageError: another process has taken it.
+        UsageError: another process holds the lock.
         OSError: the directory cannot be written.
     """
     (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def take_directory(directory: Path) -> FileLock:
 
 
 def check_same_run(directory: Path, recipe: str, config: Options) -> None:
-    """Refuses to go on with a run of another recipe, on another backend or with other options."""
+    """Refuses to resume a run of another recipe, on another backend or with other options."""
     started_recipe, started_backend, started = read_config(directory, type(config))
     if started_recipe != recipe:
         raise UsageError(f"{directory} is a run of {started_recipe}, not of {recipe}: take another --out")
@@ -93,18 +93,17 @@ def check_same_run(directory: Path, recipe: str, config: Options) -> None:
 
 
 def changed_on_resume(directory: Path, config: Options) -> dict[str, str]:
-    """The options of the recipe's own that are not those which the run in `directory` was started with."""
+    """Options of the recipe that differ from those with which the run in `directory` was started."""
     *_, started = read_config(directory, type(config))
     values = {name: getattr(config, name) for name in config.free_on_resume}
     return {name: str(value) for name, value in values.items() if value != getattr(started, name)}
 
 
 def note_continuation(directory: Path, epochs: int) -> dict[str, list]:
-    """Notes in config.json that this process goes on with a run, by its code, to so many epochs.
+    """Records in config.json that this process resumes a run, with its commit and number of epochs.
 
     Returns:
-        "commits", those of all code that trained the run, and "epochs", how many it was to have each time, both without
-        repetitions, the first first.
+        "commits" that trained the run, and "epochs" that were asked for, both in order and without repetitions.
     """
     path = directory / "config.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -116,7 +115,7 @@ def note_continuation(directory: Path, epochs: int) -> dict[str, list]:
         print(f"WARNING: the code is {here} now, and was {last}: the result will say so", file=sys.stderr)
     noted = {name: list(dict.fromkeys([*so_far[name], now])) for name, now in (("commits", here), ("epochs", epochs))}
     if noted != so_far:
-        facts["options"]["epochs"] = epochs  # what --resume alone goes on to from here
+        facts["options"]["epochs"] = epochs  # so that --resume alone continues to here
         with replacing(path) as unfinished:
             unfinished.write_text(json.dumps(facts | noted, indent=1) + "\n", encoding="utf-8")
     return noted

@@ -1,4 +1,4 @@
-"""The end of a training whose loss or weights are no longer finite numbers."""
+"""Detection of divergence: a NaN or infinite loss or weight."""
 
 import math
 from typing import Any, NoReturn
@@ -12,14 +12,14 @@ from shared.training.checkpoint import CheckpointStore, training_variables
 
 
 class DivergenceCheck(keras.callbacks.Callback):
-    """Ends a training that diverged (NaN or infinite loss), before that is saved.
+    """Ends a run that diverged (NaN or infinite loss) before a checkpoint is saved.
 
-    Unlike `keras.callbacks.TerminateOnNaN` it does not keep the device waiting: a loss is read after the next step, or
-    before a checkpoint.
+    Unlike `keras.callbacks.TerminateOnNaN` it does not synchronize with the device: a loss is read after the next step,
+    or before a checkpoint.
 
     Args:
         batches: the training data.
-        store: where the checkpoints are, the last of which the error names.
+        store: the checkpoints, the last of which the error names.
         remedy: what to try.
     """
 
@@ -29,38 +29,38 @@ class DivergenceCheck(keras.callbacks.Callback):
         self.store = store
         self.remedy = remedy
         self.unread: tuple[int, int, dict[str, Any]] = (0, 0, {})
-        """Epoch, batch and results of the last step."""
+        """Epoch, batch and logs of the last step."""
 
     def on_train_batch_end(self, batch, logs=None):
-        self.check_losses()  # of the step before: for those of this one it would wait, and the device then for it
+        self.check_losses()  # of the previous step; reading those of this one would synchronize with the device
         self.unread = (self.batches.epoch, self.batches.first + batch, logs)
 
     def check_losses(self) -> None:
-        """Ends the run where a loss of the last step was NaN or infinite.
+        """Ends the run if a loss of the last step is NaN or infinite.
 
         Raises:
-            UsageError: it was.
+            UsageError: a loss is.
         """
         for name, value in sorted(self.unread[2].items()):
             if name.endswith("loss") and not math.isfinite(float(value)):
                 self.fail(f"{name} is {float(value)}")
 
     def check_weights(self, state: keras.Model | dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Ends the run where a trainable weight is NaN or infinite.
+        """Ends the run if a trainable weight is NaN or infinite.
 
         Args:
-            state: what is trained, as for `training_variables`.
-            arrays: the values of its variables.
+            state: training state, as for `training_variables`.
+            arrays: values of its variables.
 
         Raises:
-            UsageError: one is.
+            UsageError: a weight is.
         """
         for name, variable in training_variables(state).items():
             if variable.trainable and not np.isfinite(arrays[name]).all():
                 self.fail(f"the weight {variable.path} is not finite")
 
     def fail(self, what: str) -> NoReturn:
-        """Ends the run with what went wrong in the last step, the last good checkpoint and what to try."""
+        """Ends the run with an error that names the last good checkpoint and a remedy."""
         epoch, batch, _ = self.unread
         good = self.store.paths()[-1:]
         kept = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"

@@ -1,4 +1,4 @@
-"""history.csv, the results of each epoch."""
+"""history.csv: losses and metrics of each epoch."""
 
 import csv
 from pathlib import Path
@@ -9,10 +9,10 @@ from shared.files import replacing
 
 
 class EpochHistory(keras.callbacks.Callback):
-    """The results of each finished epoch, and the file that holds them.
+    """Losses and metrics of each finished epoch, and their file.
 
-    Unlike `keras.callbacks.CSVLogger` it does not append: the file is written anew with each checkpoint, so that an
-    epoch which is trained again after a crash is not in it twice.
+    Unlike `keras.callbacks.CSVLogger` it does not append: the file is rewritten with each checkpoint, so that an epoch
+    repeated after a crash is not in it twice.
 
     Args:
         path: of the file, such as history.csv.
@@ -27,7 +27,7 @@ class EpochHistory(keras.callbacks.Callback):
         self.rows.append({"epoch": epoch + 1, **logs})
 
     def write(self) -> None:
-        """Writes the file, a line an epoch; none before the first epoch has ended.
+        """Writes the file, one line per epoch; nothing before the end of the first epoch.
 
         Raises:
             OSError: it could not be written; the earlier one is untouched.

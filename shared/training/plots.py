@@ -5,11 +5,11 @@ from matplotlib.figure import Figure
 
 
 def plot_curves(history: list[dict[str, float]], names: list[str]) -> Figure:
-    """Curves over the epochs, one panel a name, training and, where there is one, validation in each.
+    """Learning curves over the epochs, one panel per name, with training and, if any, validation values.
 
     Args:
-        history: one dictionary an epoch, with the keys "epoch", name and, or not, "val_" + name.
-        names: what to draw, such as "loss".
+        history: one dictionary per epoch, with the keys "epoch", each name and, optionally, "val_" + name.
+        names: losses and metrics, such as "loss".
     """
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):

@@ -1,7 +1,7 @@
-"""Predictors: what a recipe's `predictor(run)` is given, and what the function that it returns takes and gives.
+"""Predictors: the argument of a recipe's `predictor(run)`, and the input and output types of the returned function.
 
-The function's annotations say it all: its first parameter is the input, of one of the types below; the others are
-options, each with a default; it returns another of the types. The command `recipes predict` is made from them.
+The function's annotations define the interface: its first parameter is the input, of one of the types below; the others
+are options, each with a default; it returns another of the types. The command `recipes predict` is built from them.
 
     def predictor(run: FinishedRun) -> Callable:
         def classify(image: Picture) -> Probabilities:
@@ -38,15 +38,15 @@ Text = NewType("Text", str)
 
 
 TextStream = NewType("TextStream", Iterator[str])
-"""A text, piece by piece as it is written."""
+"""A text, streamed as it is generated."""
 
 
 Conversation = NewType("Conversation", list[str])
-"""The turns so far, the last of which is to be answered."""
+"""The turns so far; the last one is to be answered."""
 
 
 ClassName = NewType("ClassName", str)
-"""A class of the data that the model was trained on; empty where it knows none."""
+"""A class of the training data; empty for a model without classes."""
 
 
 Probabilities = NewType("Probabilities", dict[str, float])
@@ -54,7 +54,7 @@ Probabilities = NewType("Probabilities", dict[str, float])
 
 
 class Box(NamedTuple):
-    """A detected object: its class, its score (0 to 1), and the sides of its bounding box in pixels of the image."""
+    """A detected object: class, score (0 to 1), and bounding box in pixels of the image."""
 
     label: str
     score: float
@@ -65,7 +65,7 @@ class Box(NamedTuple):
 
 
 Boxes = NewType("Boxes", list[Box])
-"""The objects in an image, those of highest score first."""
+"""The detected objects in an image, by descending score."""
 
 
 class InputError(ValueError):
@@ -73,14 +73,14 @@ class InputError(ValueError):
 
 
 class FinishedRun:
-    """A finished run, opened to use its model, on any backend. Nothing in its directory is changed or locked.
+    """A finished run, opened for prediction on any backend. Nothing in its directory is changed or locked.
 
     Args:
-        directory: of the run, wherever it was moved to.
+        directory: of the run, which may have been moved.
         config_class: the `Config` of its recipe.
 
     Raises:
-        UsageError: the run has not finished, its files are damaged, or it is of another recipe.
+        UsageError: the run has not finished, its files are damaged, or it belongs to another recipe.
     """
 
     def __init__(self, directory: Path, config_class: type[Options]):
@@ -98,7 +98,7 @@ class FinishedRun:
 
 
 class Signature(NamedTuple):
-    """What a predictor takes and gives."""
+    """Input type, output type and options of a predictor."""
 
     takes: Any
     gives: Any

@@ -1,4 +1,4 @@
-"""Types of options with their ranges: these stand in the help, and hold however a `Config` is made."""
+"""Option types with ranges, which are shown in the help and checked whenever a `Config` is made."""
 
 import math
 import typing
@@ -11,14 +11,14 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 @dataclass(frozen=True)
 class Range:
-    """Which finite numbers an option may be."""
+    """Range of the finite numbers that an option may have."""
 
     least: float = -math.inf
     most: float = math.inf
     above: float = -math.inf
     below: float = math.inf
     optional: bool = False
-    """Whether it may be None too."""
+    """Whether None is allowed too."""
 
     def __contains__(self, value: float | None) -> bool:
         if value is None:
@@ -26,7 +26,7 @@ class Range:
         return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
 
     def __str__(self) -> str:
-        """What completes "must be …"."""
+        """Completes "must be …"."""
         if -math.inf < self.least and self.most < math.inf:
             return f"between {self.least} and {self.most}"
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
@@ -35,7 +35,7 @@ class Range:
 
 
 def ranged(kind: type, **bounds: Any) -> Any:
-    """A type for options, of numbers of a kind, int or float, in a `Range`; with optional=True also None."""
+    """Option type: an int or a float in a `Range`; with optional=True also None."""
     allowed = Range(**bounds)
     words = [str(allowed)] * bool(bounds.keys() - {"optional"}) + ["or None"] * allowed.optional
 
@@ -67,7 +67,7 @@ Part = ranged(float, above=0, below=1)
 
 
 def out_of_range(values: Any) -> Iterator[tuple[str, str]]:
-    """Of each field of a dataclass whose value is not in the range that its type states, the name and the rule."""
+    """Name and rule of each field of a dataclass whose value is outside the range of its type."""
     for name, hint in typing.get_type_hints(type(values), include_extras=True).items():
         value, several = getattr(values, name), typing.get_origin(hint) is tuple
         entries = value if several else [value]

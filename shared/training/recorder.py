@@ -1,4 +1,4 @@
-"""What happens beside a training: its place in the data, checkpoints, history.csv, a clean stop, timing."""
+"""The callbacks of a run: seeding, divergence check, timing, history.csv, early stopping, checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,18 @@ from shared.training.timing import StepTimer
 
 
 class Recorder:
-    """The callbacks of a run, in the order in which they must be told.
+    """The callbacks of a run, in the order in which they must be called.
 
     Args:
-        state: what is trained, as for `training_variables`.
-        store: where checkpoints go.
+        state: training state, as for `training_variables`.
+        store: the checkpoints.
         batches: the training data.
-        history_path: the history.csv to write, a line an epoch.
+        history_path: path of history.csv.
         checkpoint_seconds: time between checkpoints within an epoch.
-        stop_message: what to say after a stop.
-        remedy: what to try where a loss is not a number.
-        patience: stop after so many epochs without a lower validation loss; None: never.
-        averages: of the model's weights, which are validated, so also kept as the best; None where there are none.
+        stop_message: message after a stop.
+        remedy: what to try after divergence.
+        patience: early stopping: epochs without a lower validation loss; None: never.
+        averages: exponential moving average (EMA) of the weights, which is validated and saved as best weights, if any.
     """
 
     def __init__(
@@ -70,5 +70,5 @@ class Recorder:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The lines of history.csv so far, one an epoch."""
+        """Rows of history.csv so far, one per epoch."""
         return self.epochs.rows

@@ -1,4 +1,4 @@
-"""Models on disk, readable on every backend."""
+"""Saving and loading of models, on every backend."""
 
 import json
 import re
@@ -17,10 +17,10 @@ from shared.files import check_archive, replacing
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Writes a .keras file that `keras.saving.load_model` reads on every backend, and trains on.
+    """Writes a .keras file that `keras.saving.load_model` reads on every backend, for prediction and training.
 
-    Keras on PyTorch writes the names of optimizer classes that no other backend has, and initializers that draw on the
-    host are this project's: both become Keras's public ones.
+    Keras on PyTorch writes optimizer classes that no other backend has, and host initializers belong to this project:
+    both are replaced by Keras's public classes.
     """
     with replacing(path) as unfinished:
         with without_tensorflow():
@@ -35,7 +35,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def with_public_classes(config: Any) -> Any:
-    """The configuration with each optimizer of one backend, and each initializer, replaced by its public parent."""
+    """The configuration with backend-specific optimizers and host initializers replaced by their public parents."""
     if isinstance(config, list):
         return [with_public_classes(item) for item in config]
     if not isinstance(config, dict):
@@ -50,13 +50,13 @@ def with_public_classes(config: Any) -> Any:
 
 
 def check_initial_classes(path: Path | None, classes: list[str]) -> None:
-    """Compares the classes of a run with those of the run whose `--initial-weights` it starts from.
+    """Compares the classes of the data with those of the run that `--initial-weights` comes from.
 
-    They are known where the result of that run lies beside the weights. Other names of as many classes are only said:
-    the last layer then learns anew what its outputs mean.
+    They are read from the result.json beside the weights, if any. Different names of as many classes only cause a
+    warning: the last layer then has to relearn its outputs.
 
     Raises:
-        UsageError: there are more or fewer classes.
+        UsageError: the number of classes differs.
     """
     try:
         before = json.loads((path.parent / "result.json").read_text(encoding="utf-8"))["classes"] if path else None
@@ -72,12 +72,12 @@ def check_initial_classes(path: Path | None, classes: list[str]) -> None:
 
 
 def some_names(names: list[str], most: int = 10) -> str:
-    """Names, the first of many."""
+    """The first `most` names, separated by commas."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def read_model(path: Path, **arguments: Any) -> keras.Model:
-    """Reads a .keras file, as `keras.saving.load_model` does, whose `arguments` these are.
+    """Reads a .keras file by `keras.saving.load_model`, which gets the `arguments`.
 
     Raises:
         ValueError: the file is missing or damaged, or Keras cannot read it.
@@ -90,12 +90,12 @@ def read_model(path: Path, **arguments: Any) -> keras.Model:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an exception says, or what it is called."""
+    """First line of an exception's message, or its class name."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def load_initial_weights(model: keras.Model, path: Path) -> None:
-    """Sets the weights of a model, and not the state of its optimizer, from a .weights.h5 or .keras file.
+    """Loads the weights of a model, without the optimizer state, from a .weights.h5 or .keras file.
 
     Raises:
         UsageError: the file cannot be read, or its weights do not fit the model.

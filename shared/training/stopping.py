@@ -1,4 +1,4 @@
-"""A clean stop by Ctrl-C or SIGTERM."""
+"""Graceful stop on Ctrl-C or SIGTERM."""
 
 import contextlib
 import signal
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 
 class StopRequest:
-    """Whether a signal asked training to stop, which it does after the current step, once it has saved."""
+    """Request to stop training after the current step and a checkpoint."""
 
     def __init__(self):
         self.asked = False
 
     @contextlib.contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Lets the first Ctrl-C or SIGTERM ask for a stop, and the second stop at once; only in the main thread.
+        """Context in which the first Ctrl-C or SIGTERM requests a stop, and the second stops at once; main thread only.
 
         Raises:
-            KeyboardInterrupt: at the second.
+            KeyboardInterrupt: at the second signal.
         """
 
         def stop(number, frame):

@@ -1,4 +1,4 @@
-"""How long training takes."""
+"""Step times and training speed."""
 
 import time
 
@@ -14,12 +14,12 @@ def seconds_since_start() -> float:
 
 
 class StepTimer(keras.callbacks.Callback):
-    """Step times in seconds, the making of the batches included, validation and the end of the epoch left out.
+    """Step times in seconds, including batch preparation, excluding validation and the end of the epoch.
 
     Args:
         batches: the training data.
-        wait: whether to wait for the device after each step, so that each has its own time. Otherwise that is done
-            after the first step alone, and the last one of an epoch has what the device still has to do then.
+        wait: whether to synchronize with the device after each step, so that each time is exact. Otherwise only after
+            the first; the last step of an epoch then includes the device's remaining work.
     """
 
     def __init__(self, batches: SeededBatches, wait: bool = False):
@@ -58,11 +58,11 @@ class StepTimer(keras.callbacks.Callback):
         self.since = None
 
     def examples_per_second(self) -> float | None:
-        """Training examples a second, the first step left out; None where there was no other."""
+        """Training examples per second, without the first step; None if there was no other."""
         others = self.step_seconds[1:]
         return self.batches.batch_size * len(others) / sum(others) if others else None
 
     def data_share(self) -> float | None:
-        """Fraction of the training time spent making batches, as for `examples_per_second`."""
+        """Fraction of the training time spent preparing batches, as for `examples_per_second`."""
         others = self.step_seconds[1:]
         return self.batches.seconds / sum(others) if others else None

@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         ("a/1.jpg", False), ("../a/1.jpg", False), ("a.b/1.jpg", False),
     ],
 )  # fmt: skip
-def test_files_of_the_system_are_told_from_those_of_the_user(tmp_path, path, expected):
+def test_system_files_are_distinguished_from_user_files(tmp_path, path, expected):
     assert left_by_system(type(tmp_path)(path)) is expected
 
 

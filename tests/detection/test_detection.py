@@ -260,9 +260,9 @@ def test_loss_as_plain_numpy(boxes):
     _, predicted, points, targets = problem(boxes, 16, seed=3)
     _, strides = anchors_of(64)
     outputs = outputs_for(predicted, points, strides, 3)
-    shares = np.exp(outputs[..., :64].reshape(*outputs.shape[:2], 4, 16).astype("float64"))
-    shares /= shares.sum(axis=-1, keepdims=True)
-    distances = (shares * np.arange(16)).sum(axis=-1) * strides[:, None]
+    probabilities = np.exp(outputs[..., :64].reshape(*outputs.shape[:2], 4, 16).astype("float64"))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    distances = (probabilities * np.arange(16)).sum(axis=-1) * strides[:, None]
     decoded = np.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
     logits = outputs[..., 64:].astype("float64")
     scores = 1 / (1 + np.exp(-logits))
@@ -277,7 +277,7 @@ def test_loss_as_plain_numpy(boxes):
             away = (target_boxes[anchor] - np.tile(points[anchor], 2)) * [-1, -1, 1, 1] / strides[anchor]
             for side, distance in enumerate(np.clip(away, 0, 14.99)):
                 low = int(distance)
-                share = shares[image, anchor, side]
+                share = probabilities[image, anchor, side]
                 total -= (
                     1.5
                     / 4

@@ -15,7 +15,7 @@ from recipes import cnn_cifar10
 from shared.backends.compiling import compiled_inference
 from shared.backends.runtime import copied_weights, dtype_policy, prepare_backend
 from shared.data.images.datasets import ImageData, LabelledImages
-from shared.generative.evaluation import evaluated_images, labels_like_test, measured_generator
+from shared.generative.evaluation import evaluate_generator, evaluation_metrics, labels_like_test
 from shared.generative.evaluation_networks import evaluation_classifier, evaluation_network, imagenet_network
 from shared.generative.options import GenerativeOptions
 from shared.training.options import parse_options
@@ -71,16 +71,17 @@ def test_a_classifier_gives_features_and_logits(tmp_path):
     assert len(network.facts["judge_sha256"]) == 64
 
     dark = LabelledImages(data.test.images // 2, data.test.labels)
-    found = evaluated_images(network, data, samples=data.train, untrained=dark)
+    found = evaluation_metrics(network, data, samples=data.train, untrained=dark)
     kinds = ("frechet", "kid", "kid_error", "precision", "recall", "diversity", "class_accuracy")
-    names = {name + end for name in kinds for end in ("", "_floor", "_ceiling")}
-    assert set(found) == names | {"times_nearer", "memorizing"}
-    assert found["frechet"] == found["frechet_floor"] < found["frechet_ceiling"]
-    assert found["times_nearer"] == pytest.approx(1000)
+    names = {name + end for name in kinds for end in ("", "_real", "_untrained")}
+    ratios = {"frechet_gap_ratio", "nearest_neighbour_distance_ratio"}
+    assert set(found) == names | ratios
+    assert found["frechet"] == found["frechet_real"] < found["frechet_untrained"]
+    assert found["frechet_gap_ratio"] == pytest.approx(1000)
     assert found["class_accuracy"] == (outputs["logits"].argmax(axis=1) == data.train.labels).mean()
     json.dumps(found)
-    found = evaluated_images(network, data, data.train, dark, conditional=False)
-    assert set(found) == {name for name in names if "class" not in name} | {"times_nearer", "memorizing"}
+    found = evaluation_metrics(network, data, data.train, dark, conditional=False)
+    assert set(found) == {name for name in names if "class" not in name} | ratios
 
 
 @pytest.mark.once
@@ -145,7 +146,7 @@ def test_features_of_imagenet_are_computed_in_float32_whatever_the_precision():
 def test_options_of_the_evaluation(tmp_path, capfd):
     with refused_in_one_line("--backbone nothing is not one of efficientnet_lite0"):
         evaluation_network(options("--backbone", "nothing"), image_data())
-    with refused_in_one_line("--backbone must be left at efficientnet_lite0 where --judge measures, not inceptionv3"):
+    with refused_in_one_line("--backbone must be left at efficientnet_lite0 where --judge is given, not inceptionv3"):
         options("--judge", "model.keras", "--backbone", "inceptionv3")
     with refused_in_one_line("--test-examples must be at least 10, not 9"):
         options("--test-examples", "9")
@@ -154,7 +155,7 @@ def test_options_of_the_evaluation(tmp_path, capfd):
         assert len(data.test.labels) == 50
         if part == "validation":
             np.testing.assert_array_equal(data.test.images, data.validation.images[:50])
-    assert "measuring on 50 of the images for validation instead" in capfd.readouterr().err
+    assert "evaluating on 50 validation images instead of test images" in capfd.readouterr().err
 
 
 @pytest.mark.once
@@ -171,12 +172,12 @@ def test_a_generator_is_measured_against_itself_untrained(tmp_path, capfd, condi
         return (data.train.images[: len(labels)] * copied_weights(model)[0].item()).astype("uint8")
 
     run = SimpleNamespace(config=SimpleNamespace(samples=30, seed=0), save_figure=figures.__setitem__)
-    samples, metrics = measured_generator(run, model, draw, network, data, untrained, conditional)
+    samples, metrics = evaluate_generator(run, model, draw, network, data, untrained, conditional)
     assert figures.keys() == {"samples.png", "neighbours.png"}
     np.testing.assert_array_equal(samples.images, data.train.images[:30])
-    assert metrics["frechet"] == metrics["frechet_floor"] < metrics["frechet_ceiling"]
+    assert metrics["frechet"] == metrics["frechet_real"] < metrics["frechet_untrained"]
     assert ("class_accuracy" in metrics) == conditional
-    assert metrics["memorizing"] == 0
+    assert metrics["nearest_neighbour_distance_ratio"] == 0
     assert f"in the features of {tmp_path / 'model.keras'}: compare only numbers of" in capfd.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Measures of generated images against closed forms and sets made by hand; their figures and animations."""
+"""Metrics of generated images against closed forms and constructed sets; their figures and animations."""
 
 import numpy as np
 import pytest
@@ -132,15 +132,15 @@ def test_nearest_is_that_of_brute_force():
     queries, examples = normal(1003, 3), normal(2050, 3, seed=1)
     apart = np.sqrt(np.square(queries[:, None] - examples).sum(axis=2))
     found = nearest(queries, examples, 4)
-    np.testing.assert_array_equal(found.places, np.argsort(apart, axis=1)[:, :4])
+    np.testing.assert_array_equal(found.indices, np.argsort(apart, axis=1)[:, :4])
     np.testing.assert_allclose(found.distances, np.sort(apart, axis=1)[:, :4], rtol=1e-9)
 
 
 def test_nearest_images():
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype("uint8")
     noisy = np.clip(images[[7, 3]].astype(int) + 2, 0, 255).astype("uint8")
-    assert nearest(noisy, images, 3).places[:, 0].tolist() == [7, 3]
-    assert nearest(images[:1], images, 40).places.shape == (1, 40)
+    assert nearest(noisy, images, 3).indices[:, 0].tolist() == [7, 3]
+    assert nearest(images[:1], images, 40).indices.shape == (1, 40)
     assert euclidean_distances(images, images).diagonal().max() < 1
 
 

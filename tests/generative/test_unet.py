@@ -61,7 +61,7 @@ def test_group_normalization_is_that_of_keras():
 
 
 def test_group_normalization_of_channels_that_do_not_fit():
-    with pytest.raises(ValueError, match="8 channels cannot be put into 3 groups"):
+    with pytest.raises(ValueError, match="8 channels cannot be divided into 3 equal groups"):
         GroupNormalization(3)(random((2, 3, 3, 8)))
 
 
@@ -91,7 +91,7 @@ def test_upsampling_repeats():
 
 
 @pytest.mark.once
-def test_every_width_has_attention_heads_that_share_it():
+def test_attention_heads_divide_every_width():
     widths = range(8, 2049, 8)
     assert all(width % attention_heads(width) == 0 for width in widths)
     assert all(width // attention_heads(width) >= min(width, 64) for width in widths)

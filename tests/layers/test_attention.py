@@ -8,7 +8,7 @@ from keras import ops
 
 from shared.backends.attention import dot_product_attention
 from shared.layers.attention import MultiHeadAttention
-from shared.layers.positions import SinusoidalPositions, rotate_by_place
+from shared.layers.positions import SinusoidalPositions, apply_rotary_embedding
 from shared.text.transformer import (
     TokenEmbedding,
     TransformerDecoder,
@@ -86,7 +86,7 @@ def test_multi_head_attention_is_that_of_pytorch(cross, causal):
         )  # fmt: skip
     np.testing.assert_allclose(numbers(found), expected.numpy(), rtol=1e-5, atol=1e-5)
     if not causal:
-        found_weights = numbers(layer.weights_of(ops.convert_to_tensor(x), memory if cross else x, MASK))
+        found_weights = numbers(layer.attention_weights(ops.convert_to_tensor(x), memory if cross else x, MASK))
         np.testing.assert_allclose(found_weights, weights.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -144,7 +144,7 @@ def test_sinusoidal_positions_are_those_of_the_paper():
 
 def test_rotary_positions():
     x = random((2, 6, 3, 8))
-    found = numbers(rotate_by_place(ops.convert_to_tensor(x)))
+    found = numbers(apply_rotary_embedding(ops.convert_to_tensor(x)))
     for place in range(6):
         for i in range(4):
             turn = np.exp(1j * place / 10000 ** (2 * i / 8))
@@ -155,7 +155,9 @@ def test_rotary_positions():
     keys = ops.convert_to_tensor(random((2, 6, 3, 8), seed=1))
     products = [
         np.einsum(
-            "bnhd,bmhd->bhnm", numbers(rotate_by_place(ops.convert_to_tensor(x), s)), numbers(rotate_by_place(keys, s))
+            "bnhd,bmhd->bhnm",
+            numbers(apply_rotary_embedding(ops.convert_to_tensor(x), s)),
+            numbers(apply_rotary_embedding(keys, s)),
         )
         for s in (0, 11)
     ]
@@ -202,7 +204,7 @@ def randomize_built(layer):
     return randomize(layer)
 
 
-def test_cross_weights_are_shares_of_the_real_tokens():
+def test_cross_attention_weights_sum_to_one_without_padding():
     decoder = randomize_built(TransformerDecoder(2, 2, 16))
     memory = ops.convert_to_tensor(random((3, 5, 8)))
     weights = numbers(decoder.cross_weights(ops.convert_to_tensor(random((3, 4, 8), seed=1)), memory, MASK))
@@ -224,6 +226,6 @@ def test_tied_embedding():
     assert with_public_classes(again.get_config()) == with_public_classes(embedding.get_config())
 
 
-def test_heads_must_share_the_channels():
-    with pytest.raises(ValueError, match="8 channels cannot be shared by 3 heads"):
+def test_heads_must_divide_the_channels():
+    with pytest.raises(ValueError, match="8 channels cannot be divided among 3 heads"):
         MultiHeadAttention(3).build((None, None, 8))

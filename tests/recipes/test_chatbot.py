@@ -21,8 +21,8 @@ from recipes.seq2seq_chatbot import Config, build_model, main, predictor
 from shared.backends.compiling import compiled_inference
 from shared.errors import UsageError
 from shared.text.losses import Perplexity, SequenceLoss
-from shared.text.metrics import distinct_shares, word_perplexity
-from shared.text.pairs import PairShape, SequencePairs, encoder_inputs, padded, padded_pairs
+from shared.text.metrics import distinct_n, word_perplexity
+from shared.text.pairs import LengthBucket, SequencePairs, encoder_inputs, padded, padded_pairs
 from shared.text.plots import drawable
 from shared.text.responder import Answerer
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, train_subwords
@@ -65,7 +65,7 @@ def whole(model):
 
 
 def batch(source=9, target=10, rows=3):
-    return padded_pairs(PAIRS, np.arange(3), PairShape(source, target, rows))
+    return padded_pairs(PAIRS, np.arange(3), LengthBucket(source, target, rows))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,15 +106,15 @@ def test_the_network_learns_a_batch_by_heart_and_not_only_how_frequent_each_toke
     options = Config(dropout=0.0)
     rng = np.random.default_rng(0)
     sources, targets = ([(np.minimum(rng.zipf(1.3, 10), 3000) + END).tolist() for _ in range(32)] for _ in range(2))
-    inputs, labels = padded_pairs(SequencePairs(sources, targets), np.arange(32), PairShape(12, 12, 32))
+    inputs, labels = padded_pairs(SequencePairs(sources, targets), np.arange(32), LengthBucket(12, 12, 32))
     model = build_model(options, options.vocabulary)
     optimizer = keras.optimizers.Adam(options.learning_rate, global_clipnorm=1.0)
     model.compile(optimizer, SequenceLoss(), metrics=[Perplexity()])
     for _ in range(50):
         model.reset_metrics()
         perplexity = model.train_on_batch(inputs, labels, return_dict=True)["perplexity"]
-    shares = np.bincount(labels[labels != PAD]) / np.count_nonzero(labels)
-    assert float(perplexity) < 0.3 * np.exp(-np.sum(shares * np.log(np.maximum(shares, 1e-9))))
+    frequencies = np.bincount(labels[labels != PAD]) / np.count_nonzero(labels)
+    assert float(perplexity) < 0.3 * np.exp(-np.sum(frequencies * np.log(np.maximum(frequencies, 1e-9))))
 
 
 def greedy(run, source, length):
@@ -171,10 +171,10 @@ def test_drawn_answers(model):
 
 @pytest.mark.once
 def test_metrics_of_answers():
-    distinct_1, distinct_2 = distinct_shares(["I don't know.", "i don't KNOW!", ""])
+    distinct_1, distinct_2 = distinct_n(["I don't know.", "i don't KNOW!", ""])
     assert distinct_1 == 5 / 8  # i, don't, know, ., !
     assert distinct_2 == 4 / 8  # i don't, don't know, know ., know !
-    assert distinct_shares([""]) == (0, 0)
+    assert distinct_n([""]) == (0, 0)
     subwords = Subwords(train_subwords(["one two three"] * 3, 275))
     sequences = [subwords.encode("one two"), subwords.encode("three")]
     tokens = sum(map(len, sequences)) + 2
@@ -214,7 +214,7 @@ def test_the_native_baseline_writes_the_same_answers(cell):
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told_and_attention_is_worth_something():
+def test_the_recorded_runs_are_as_good_as_stated_and_attention_is_worth_something():
     records = read_records("seq2seq_chatbot")
     assert records
     for record in records:

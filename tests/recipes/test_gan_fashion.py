@@ -23,9 +23,9 @@ from shared.generative.gan_batches import AdversarialBatches
 from shared.generative.gan_losses import (
     critic_loss,
     generator_loss,
-    interpolation_penalty,
-    real_penalty,
-    squared_slopes,
+    gradient_penalty,
+    r1_penalty,
+    squared_gradient_norm,
 )
 from shared.generative.gan_sampling import EpochSheets, NoiseSampler, interpolated_noise, warn_if_collapsed
 from shared.generative.metrics import COLLAPSED, diversity, effective_number
@@ -84,25 +84,25 @@ def numeric_gradient(function, array, step=1e-5):
 
 
 @pytest.mark.parametrize("kind", ["real", "interpolation"])
-def test_penalties_and_their_gradients_are_those_found_by_differences(kind):
+def test_penalties_and_their_gradients_are_those_of_finite_differences(kind):
     model, slopes = small_critic()
-    real, fake, shares = normal(5, 2, 3, 1), normal(5, 2, 3, 1, seed=1), np.linspace(0, 1, 5).astype("float32")
+    real, fake, epsilon = normal(5, 2, 3, 1), normal(5, 2, 3, 1, seed=1), np.linspace(0, 1, 5).astype("float32")
     weights, v = (each.astype("float64") for each in model.get_weights()[:2])
 
     def expected(weights, v):
         if kind == "real":
             return np.square(slopes(weights, v, real)).sum(axis=1).mean() / 2
-        mixed = shares[:, None, None, None] * real + (1 - shares[:, None, None, None]) * fake
+        mixed = epsilon[:, None, None, None] * real + (1 - epsilon[:, None, None, None]) * fake
         return np.square(np.linalg.norm(slopes(weights, v, mixed), axis=1) - 1).mean()
 
     @compiled_step
-    def step(real, fake, shares):
+    def step(real, fake, epsilon):
         def penalty():
-            return real_penalty(model, real) if kind == "real" else interpolation_penalty(model, real, fake, shares)
+            return r1_penalty(model, real) if kind == "real" else gradient_penalty(model, real, fake, epsilon)
 
         return value_and_grad(penalty, model.trainable_variables[:2])
 
-    found, gradients = step(real, fake, shares)
+    found, gradients = step(real, fake, epsilon)
     np.testing.assert_allclose(float(found), expected(weights, v), rtol=1e-4)
     by_weights = numeric_gradient(lambda weights: expected(weights, v), weights)
     by_v = numeric_gradient(lambda v: expected(weights, v), v)
@@ -110,12 +110,12 @@ def test_penalties_and_their_gradients_are_those_found_by_differences(kind):
         np.testing.assert_allclose(numbers(gradient), numeric, rtol=1e-3, atol=1e-4)
 
 
-def test_slopes_by_images_are_those_found_by_differences():
+def test_gradient_norms_are_those_of_finite_differences():
     model, _ = small_critic()
     weights, v, _ = (each.astype("float64") for each in model.get_weights())
     images = normal(3, 2, 3, 1).astype("float64")
     by_images = numeric_gradient(lambda x: np.sum(np.tanh(x.reshape(3, 6) @ weights) @ v), images)
-    found = squared_slopes(model, ops.convert_to_tensor(images.astype("float32")))
+    found = squared_gradient_norm(model, ops.convert_to_tensor(images.astype("float32")))
     np.testing.assert_allclose(numbers(found), np.square(by_images).sum(axis=(1, 2, 3)), rtol=1e-4)
 
 
@@ -124,7 +124,7 @@ def test_a_flat_critic_has_a_gradient():
     model.set_weights([np.zeros_like(each) for each in model.get_weights()])
     images = ops.convert_to_tensor(normal(2, 2, 3, 1))
     value, gradients = value_and_grad(
-        lambda: interpolation_penalty(model, images, images, ops.ones(2)), model.trainable_variables[:2]
+        lambda: gradient_penalty(model, images, images, ops.ones(2)), model.trainable_variables[:2]
     )
     assert float(value) == pytest.approx(1, rel=1e-5)
     assert all(np.isfinite(numbers(each)).all() for each in gradients)
@@ -218,7 +218,7 @@ def test_class_modulation(tmp_path):
     model = keras.Model([inputs, labels], ClassModulation(5)(inputs, labels))
     (table,) = model.get_weights()
     assert table.shape == (5, 8)
-    assert len(np.unique(table)) == 40  # labels count from the first step
+    assert len(np.unique(table)) == 40  # classes differ from the first step
     x, chosen = normal(6, 2, 3, 4), np.array([0, 4, 1, 1, 2, 0], "int32")
     scale, shift = table[chosen][:, None, None, :4], table[chosen][:, None, None, 4:]
     np.testing.assert_allclose(model.predict([x, chosen], verbose=0), x * (1 + scale) + shift, rtol=1e-5, atol=1e-6)
@@ -244,7 +244,7 @@ def clusters(examples=1000, kinds=10, seed=0, spread=1.0):
 
 
 @pytest.mark.once
-def test_collapse_is_detected(capsys):
+def test_mode_collapse_is_detected(capsys):
     real = clusters()
     found = {
         "as diverse": diversity(clusters(seed=1), real),
@@ -258,12 +258,12 @@ def test_collapse_is_detected(capsys):
     assert [warn_if_collapsed(value) for value in found.values()] == [False, True, True, True]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("WARNING: the generator has collapsed, to 0.0")
+    assert lines[0].startswith("WARNING: mode collapse: the generated images have 0.0")
     assert diversity(clusters(30), real) == pytest.approx(1, abs=0.3)  # few of them are compared with as few
 
 
 @pytest.mark.once
-def test_collapse_in_the_middle_of_the_training_is_said(tmp_path, capsys):
+def test_mode_collapse_during_training_is_reported(tmp_path, capsys):
     data = image_data(examples=120)
 
     class Remembering(NoiseSampler):
@@ -275,7 +275,7 @@ def test_collapse_in_the_middle_of_the_training_is_said(tmp_path, capsys):
         run = types.SimpleNamespace(directory=tmp_path, history=[{"diversity": before}])
         found = EpochSheets(run, Remembering(model, 5, True, 4, seed=0), data)(epoch=2)
         assert (found["diversity"] < 0.1) == (model == "collapsed")
-        assert capsys.readouterr().err.count("WARNING: the generator has collapsed") == warnings
+        assert capsys.readouterr().err.count("WARNING: mode collapse") == warnings
 
 
 @pytest.mark.once
@@ -331,9 +331,9 @@ def test_batches_are_the_same_on_repeat_and_after_a_resume():
     for index in (1, 2):
         for one, other in zip(first[index], again[index - 1], strict=True):
             assert (one is None and other is None) or (one == other).all()
-    images, labels, noise, shares = first[0]
-    assert [each.shape for each in (images, labels, noise, shares)] == [(2, 8, 8, 8, 1), (2, 8), (3, 8, 5), (2, 8)]
-    assert [str(each.dtype) for each in (images, labels, noise, shares)] == ["float32", "int32", "float32", "float32"]
+    images, labels, noise, epsilon = first[0]
+    assert [each.shape for each in (images, labels, noise, epsilon)] == [(2, 8, 8, 8, 1), (2, 8), (3, 8, 5), (2, 8)]
+    assert [str(each.dtype) for each in (images, labels, noise, epsilon)] == ["float32", "int32", "float32", "float32"]
     assert -1 <= images.min() < images.max() <= 1
     np.testing.assert_allclose((images.mean(axis=(2, 3, 4)) + 1) * 127.5 / 20 - labels, 169.5 / 20, atol=0.5)
     other = make(seed=2)
@@ -351,9 +351,9 @@ def test_which_batches_have_a_penalty_and_labels():
     found = []
     for epoch in range(2):
         batches.epoch = epoch
-        found += [batches[index].shares is not None for index in range(len(batches))]
+        found += [batches[index].epsilon is not None for index in range(len(batches))]
     assert found == [True, False, False, True, False, False, True, False]
-    assert AdversarialBatches(data, 8, 0, latent=2)[0].shares is None
+    assert AdversarialBatches(data, 8, 0, latent=2)[0].epsilon is None
     assert not AdversarialBatches(data, 8, 0, latent=2, conditional=False)[0].labels.any()
 
 
@@ -518,23 +518,23 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
             assert np.asarray(image.convert("L")).std() > 10
     with Image.open(tmp_path / "run" / "training.gif") as image:
         assert image.n_frames == result["epochs"] == len(list((tmp_path / "run/epochs").iterdir()))
-    assert 0 <= metrics["frechet_floor"] < result["value"] == metrics["frechet"]
+    assert 0 <= metrics["frechet_real"] < result["value"] == metrics["frechet"]
     assert "class_accuracy" not in metrics  # a network trained on ImageNet knows no digits
     assert result["collapsed"] is (metrics["diversity"] < COLLAPSED)
-    assert metrics["times_nearer"] > 4
-    assert metrics["diversity_ceiling"] < metrics["diversity"] < 1.2
+    assert metrics["frechet_gap_ratio"] > 4
+    assert metrics["diversity_untrained"] < metrics["diversity"] < 1.2
     weights = keras.saving.load_model(tmp_path / "run/model.keras").get_weights()
     assert sum(weight.size for weight in weights) == result["parameters"]
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told():
+def test_the_recorded_runs_are_as_good_as_stated():
     records = read_records("gan_fashion")
     assert records
     for record in records:
         metrics = record["metrics"]
         assert record["value"] == metrics["frechet"]
-        assert metrics["times_nearer"] > 10
+        assert metrics["frechet_gap_ratio"] > 10
         assert metrics["class_accuracy"] > 0.85
 
 

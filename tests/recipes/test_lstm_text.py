@@ -154,7 +154,7 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys):
 
     predict_from(tmp_path / "run", ["Roses 猫", "--length", "40", "--temperature", "1.5", "--sample-seed", "1"])
     out, err = capsys.readouterr()
-    assert "left out, not in the text that was learned: '猫'" in err
+    assert "left out, not in the training text: '猫'" in err
     model = keras.saving.load_model(tmp_path / "run/model.keras")
     expected = "".join(write_characters(model, result["alphabet"], "Roses ", 40, seed=1, temperature=1.5))
     assert out == f"Roses 猫{expected}\n"
@@ -223,7 +223,8 @@ def test_what_is_found_and_used_is_said(monkeypatch, tmp_path):
     (tmp_path / "text.txt").write_text("ab\n" * 1000)
     options = {"data": str(tmp_path / "text.txt"), "window": 50, "batch_size": 4}
     found = (
-        "text.txt: 3,000 characters, 3 different: 2,700 to train on, 150 to validate, 150 to test; nothing passed over"
+        "text.txt: 3,000 characters, 3 different: 2,700 for training, 150 for validation, 150 for testing; "
+        "nothing passed over"
     )
     assert Config(**options).load().found == found
     few = Config(**options, train_characters=1000, test_characters=60).load().found

@@ -20,7 +20,7 @@ from shared.text.beam_search import IMPOSSIBLE, length_penalty
 from shared.text.decoding import generate
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import sacre_bleu
-from shared.text.pairs import HeldOutPairs, PairBatches, PairShape, SequencePairs, encoder_inputs, padded
+from shared.text.pairs import HeldOutPairs, LengthBucket, PairBatches, SequencePairs, encoder_inputs, padded
 from shared.text.subwords import END, PAD, START, UNKNOWN, Subwords, read_subwords, train_subwords
 from shared.text.translator import Translator
 from shared.tools.predict import predict_from
@@ -77,14 +77,14 @@ def test_smoke_learns_real_sentences(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The directory of a finished run on the embedded pairs."""
+    """The directory of a finished run on the bundled pairs."""
     directory = tmp_path_factory.mktemp("finished") / "run"
     main(Run(Config.for_preset("smoke", out=directory, **TINY)))
     return directory
 
 
 @pytest.mark.in_turn
-def test_a_run_on_the_embedded_pairs(finished):
+def test_a_run_on_the_bundled_pairs(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["data"] == "cldr"
     assert result["metrics"]["perplexity"] < 400
@@ -204,7 +204,7 @@ def test_padding_changes_nothing():
     pairs = some_pairs(7)
     found = [
         model.evaluate(HeldOutPairs(pairs, [shape]), verbose=0)
-        for shape in (PairShape(16, 16, 7), PairShape(31, 29, 7), PairShape(16, 40, 7))
+        for shape in (LengthBucket(16, 16, 7), LengthBucket(31, 29, 7), LengthBucket(16, 40, 7))
     ]
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=1e-4)
@@ -218,7 +218,7 @@ def test_the_native_baseline_trains_as_keras_does():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     # With the pairs of seed 0 a ReLU is so near 0 that it passes on one framework and not on another.
-    batches = PairBatches(some_pairs(40, seed=3), 8, 0, shapes=2)
+    batches = PairBatches(some_pairs(40, seed=3), 8, 0, buckets=2)
     trainer = runpy.run_path(PROJECT / "benchmarks/transformer_translation_torch.py")["Trainer"](config, model, 6)
     for ours, theirs in zip(trainer.weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -272,7 +272,7 @@ def test_bleu_is_cased_and_of_plain_text():
     [
         ({"width": 30, "heads": 4}, "--width must be a multiple of twice the 4 heads, not 30"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
-        ({"batch_size": 5000}, "--batch-size must be at most the 600 pairs to train on, not 5000"),
+        ({"batch_size": 5000}, "--batch-size must be at most the 600 training pairs, not 5000"),
         ({"vocabulary": 50000}, "--vocabulary 50000 is more than this text allows: take at most"),
         ({"vocabulary": 200}, "--vocabulary 200 is too small for this text: take at least"),
         ({"data": "a.de,b.en"}, "a.de is not there"),
@@ -284,7 +284,7 @@ def test_what_is_refused(changes, message, tmp_path):
 
 
 @pytest.mark.once
-def test_the_recorded_runs_are_as_good_as_told():
+def test_the_recorded_runs_are_as_good_as_stated():
     records = read_records("transformer_translation")
     assert records
     for record in records:

@@ -9,10 +9,10 @@ import pytest
 from shared.text.losses import Perplexity, SequenceLoss, TokenLoss
 from shared.text.pairs import (
     HeldOutPairs,
+    LengthBucket,
     PairBatches,
-    PairShape,
     SequencePairs,
-    choose_shapes,
+    choose_buckets,
     encoder_inputs,
     padded_pairs,
 )
@@ -49,7 +49,7 @@ def keyed(pairs):
 
 def test_teacher_forcing():
     pairs = SequencePairs([[5, 6], [7]], [[8], []])
-    inputs, labels = padded_pairs(pairs, np.array([0, 1]), PairShape(4, 3, 3))
+    inputs, labels = padded_pairs(pairs, np.array([0, 1]), LengthBucket(4, 3, 3))
     np.testing.assert_array_equal(inputs["source"], [[5, 6, END, 0], [7, END, 0, 0], [5, 6, END, 0]])
     np.testing.assert_array_equal(inputs["target"], [[START, 8, 0], [START, 0, 0], [START, 0, 0]])
     np.testing.assert_array_equal(labels, [[8, END, 0], [END, 0, 0], [0, 0, 0]])
@@ -57,31 +57,31 @@ def test_teacher_forcing():
     np.testing.assert_array_equal(encoder_inputs([[5, 6, 7], []], 3), [[5, 6, END], [END, 0, 0]])
 
 
-@pytest.mark.parametrize("shapes", [1, 3, 8])
-def test_an_epoch(shapes):
+@pytest.mark.parametrize("buckets", [1, 3, 8])
+def test_an_epoch(buckets):
     pairs = some_pairs()
-    batches = PairBatches(pairs, batch_size=20, seed=1, shapes=shapes)
-    assert 1 <= len(batches.shapes) <= shapes
+    batches = PairBatches(pairs, batch_size=20, seed=1, buckets=buckets)
+    assert 1 <= len(batches.buckets) <= buckets
     found = every_batch(batches)
     assert {(*inputs["source"].shape, inputs["target"].shape[1]) for inputs, _ in found} == {
-        (shape.pairs, shape.source, shape.target) for shape in batches.shapes
+        (shape.pairs, shape.source, shape.target) for shape in batches.buckets
     }
     seen = [pair for batch in found for pair in read_back(batch)]
     left_out = list(keyed(pairs))
     for pair in seen:
         left_out.remove(pair)  # each pair at most once
-    assert len(left_out) < sum(shape.pairs for shape in batches.shapes)
+    assert len(left_out) < sum(shape.pairs for shape in batches.buckets)
     assert 14 <= batches.batch_size <= 26
     assert batches.batch_size == pytest.approx(np.mean([len(labels) for _, labels in found]))
 
 
 def test_batches_have_about_as_many_tokens_and_little_padding():
     batches = PairBatches(some_pairs(3000), batch_size=50, seed=0)
-    tokens = [(shape.source + shape.target) * shape.pairs for shape in batches.shapes]
+    tokens = [(shape.source + shape.target) * shape.pairs for shape in batches.buckets]
     assert max(tokens) / min(tokens) < 1.5
     labels = np.concatenate([labels.ravel() for _, labels in every_batch(batches)])
     assert (labels != PAD).mean() > 0.75
-    one_shape = PairBatches(some_pairs(3000), batch_size=50, seed=0, shapes=1)
+    one_shape = PairBatches(some_pairs(3000), batch_size=50, seed=0, buckets=1)
     assert np.mean(np.concatenate([labels.ravel() for _, labels in every_batch(one_shape)]) != PAD) < 0.5
 
 
@@ -99,7 +99,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 30, 200])
 def test_neighbours_differ_in_every_axis_or_there_is_one_shape(count):
-    """What Keras on TensorFlow needs: see choose_shapes."""
+    """What Keras on TensorFlow needs: see choose_buckets."""
     for seed in range(5):
         batches = PairBatches(some_pairs(count, seed), 8, seed)
         found = [(*labels.shape, inputs["source"].shape[1]) for inputs, labels in every_batch(batches)]
@@ -110,14 +110,14 @@ def test_neighbours_differ_in_every_axis_or_there_is_one_shape(count):
 
 def test_many_lengths_take_no_longer():
     rng = np.random.default_rng(0)
-    shapes = choose_shapes(rng.integers(1, 900, (20000, 2)), 50, 6, 4)
+    shapes = choose_buckets(rng.integers(1, 900, (20000, 2)), 50, 6, 4)
     assert len(shapes) == 6
     assert max(shape.source for shape in shapes) >= 899
 
 
 def test_alike_lengths_give_one_shape():
     lengths = np.full((50, 2), 7)
-    assert choose_shapes(lengths, 10, 8, 4) == [PairShape(8, 8, 10)]
+    assert choose_buckets(lengths, 10, 8, 4) == [LengthBucket(8, 8, 10)]
 
 
 @pytest.mark.parametrize("longest", [40, 90])
@@ -126,11 +126,11 @@ def test_held_out_pairs_are_all_there_once(longest):
     pairs = some_pairs(123, seed=5, longest=longest)
     if longest == 90:
         pairs.sources[7] = [5] * 90
-    held_out = HeldOutPairs(pairs, batches.shapes)
+    held_out = HeldOutPairs(pairs, batches.buckets)
     found = every_batch(held_out)
     assert sorted(pair for batch in found for pair in read_back(batch)) == keyed(pairs)
     shapes = {(*inputs["source"].shape, inputs["target"].shape[1]) for inputs, _ in found}
-    ours = {(shape.pairs, shape.source, shape.target) for shape in batches.shapes}
+    ours = {(shape.pairs, shape.source, shape.target) for shape in batches.buckets}
     assert len(shapes - ours) == (1 if longest == 90 else 0)
     if len(shapes) > 1:
         first, second = (found[index][1].shape for index in range(2))
@@ -158,7 +158,7 @@ def token_log_probabilities(model, pairs):
     """Of every token that there is, one pair after the other, in NumPy."""
     found = []
     for source, target in zip(*pairs, strict=True):
-        shape = PairShape(len(source) + 1, len(target) + 1, 1)
+        shape = LengthBucket(len(source) + 1, len(target) + 1, 1)
         inputs, labels = padded_pairs(SequencePairs([source], [target]), np.array([0]), shape)
         logits = keras.ops.convert_to_numpy(model(inputs))[0].astype("float64")
         found += [
@@ -173,7 +173,7 @@ def test_padding_changes_nothing():
     chosen, smoothed = token_log_probabilities(model, pairs).T
     expected = -chosen.mean()
     expected_smooth = -(0.9 * chosen + 0.1 * smoothed).mean()
-    for shape in (PairShape(60, 60, 12), PairShape(60, 45, 20), PairShape(99, 88, 12)):
+    for shape in (LengthBucket(60, 60, 12), LengthBucket(60, 45, 20), LengthBucket(99, 88, 12)):
         inputs, labels = padded_pairs(pairs, np.arange(12), shape)
         logits = model(inputs)
         loss = keras.ops.convert_to_numpy(SequenceLoss(0.1)(labels, logits))
@@ -187,7 +187,7 @@ def test_padding_changes_nothing():
 
 def test_masks_of_keras_change_nothing():
     pairs = some_pairs(6)
-    inputs, labels = padded_pairs(pairs, np.arange(6), PairShape(50, 50, 6))
+    inputs, labels = padded_pairs(pairs, np.arange(6), LengthBucket(50, 50, 6))
     layers = [keras.layers.Embedding(60, 60, mask_zero=masking) for masking in (False, True)]
     for layer in layers:
         layer.build()
@@ -201,19 +201,19 @@ def test_evaluation_and_training_do_not_depend_on_the_batches():
     pairs, model = some_pairs(40), little_model()
     model.compile("sgd", SequenceLoss(0.1), metrics=[Perplexity()])
     expected = np.exp(-token_log_probabilities(model, pairs)[:, 0].mean())
-    for shapes in ([PairShape(50, 50, 7)], PairBatches(pairs, 6, seed=0).shapes):
+    for shapes in ([LengthBucket(50, 50, 7)], PairBatches(pairs, 6, seed=0).buckets):
         found = model.evaluate(HeldOutPairs(pairs, shapes), return_dict=True, verbose=0)
         assert found["perplexity"] == pytest.approx(expected, rel=1e-4)
     batches = PairBatches(pairs, 6, seed=0)
     model.fit(batches, verbose=0, shuffle=False)
-    assert model.evaluate(HeldOutPairs(pairs, batches.shapes), verbose=0)[1] < expected
+    assert model.evaluate(HeldOutPairs(pairs, batches.buckets), verbose=0)[1] < expected
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_training_may_begin_anywhere_in_an_epoch(first):
     """TensorFlow takes from the first two batches which axes may vary."""
-    batches = PairBatches(some_pairs(30), 4, seed=0, shapes=3)
-    assert len(batches.shapes) > 1
+    batches = PairBatches(some_pairs(30), 4, seed=0, buckets=3)
+    assert len(batches.buckets) > 1
     batches.first = first
     model = little_model()
     model.compile("sgd", SequenceLoss())
@@ -224,7 +224,7 @@ def test_training_may_begin_anywhere_in_an_epoch(first):
 
 def test_gradients_do_not_depend_on_padding():
     pairs, weights = some_pairs(6), []
-    for shape in (PairShape(50, 50, 6), PairShape(77, 66, 9)):
+    for shape in (LengthBucket(50, 50, 6), LengthBucket(77, 66, 9)):
         model = little_model()
         model.compile(keras.optimizers.SGD(1.0), SequenceLoss(0.1))
         model.train_on_batch(*padded_pairs(pairs, np.arange(6), shape))

@@ -29,7 +29,7 @@ def outputs_of(layer, queries, memory, mask):
 
 
 def reference(layer, queries, memory):
-    """Contexts and weights, place by place in NumPy."""
+    """Contexts and weights, position by position in NumPy."""
     weights = dict(zip([weight.name for weight in layer.weights], layer.get_weights(), strict=True))
     contexts, attention = np.zeros((BATCH, TARGETS, SIZE)), np.zeros((BATCH, TARGETS, SOURCES))
     for b in range(BATCH):
@@ -44,9 +44,9 @@ def reference(layer, queries, memory):
                 else:
                     hidden = q @ weights["query_kernel"] + h @ weights["memory_kernel"] + weights["bias"]
                     found.append((np.tanh(hidden) @ weights["direction"]).item())
-            shares = np.exp(found) / np.exp(found).sum()
-            attention[b, t, : LENGTHS[b]] = shares
-            contexts[b, t] = shares @ memory[b, : LENGTHS[b]]
+            softmax = np.exp(found) / np.exp(found).sum()
+            attention[b, t, : LENGTHS[b]] = softmax
+            contexts[b, t] = softmax @ memory[b, : LENGTHS[b]]
     return contexts, attention
 
 

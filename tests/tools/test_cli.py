@@ -135,7 +135,7 @@ def test_published_commands_tell_no_paths_of_whoever_ran_them(command, public):
 
 
 @pytest.mark.once
-def test_data_and_the_data_directory_are_told_apart():
+def test_data_and_the_data_directory_are_distinguished():
     assert records.on_own_data({"command": "python recipes/a.py --data-dir /tmp/--data"})
     assert not records.on_own_data({"command": "python recipes/a.py --data=mnist5k"})
 
@@ -163,7 +163,7 @@ def test_ranges_go_from_the_lowest_number_to_the_highest():
 
 @pytest.mark.once
 def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
-    measured = {"frechet": 2.0, "frechet_floor": 0.5, "frechet_ceiling": 90.0, "kid": 0.25, "kid_floor": 0.0}
+    measured = {"frechet": 2.0, "frechet_real": 0.5, "frechet_untrained": 90.0, "kid": 0.25, "kid_real": 0.0}
     record = {"preset": "small", "data": "some", "backend": "jax", "seed": 0, "metric": "frechet", "metrics": measured}
     found = [record, record | {"preset": "smoke"}]
     monkeypatch.setattr(records, "read_records", lambda recipe: found)
@@ -200,7 +200,9 @@ def test_records_are_of_committed_code_and_say_how_they_were_made():
 @pytest.mark.parametrize("recipe", ["gan_fashion", "diffusion"])
 def test_recorded_images_are_judged_by_the_classifier_that_is_kept(recipe):
     for record in read_records(recipe):
-        judge = PROJECT / "results/judges" / f"{record['data']}.keras"
-        assert record["judge_sha256"] == file_hash(judge), "another judge: no two records compare"
-        accuracy = json.loads(judge.with_suffix(".json").read_text())["value"]
+        classifier = PROJECT / "results/judges" / f"{record['data']}.keras"
+        assert record["judge_sha256"] == file_hash(classifier), (
+            "another evaluation classifier: records are not comparable"
+        )
+        accuracy = json.loads(classifier.with_suffix(".json").read_text())["value"]
         assert f"top-1 accuracy of {accuracy:.4f}" in " ".join((PROJECT / "README.md").read_text().split())

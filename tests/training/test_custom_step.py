@@ -48,7 +48,7 @@ def built(optimizer, model):
 
 
 def test_the_example_of_the_page(capsys):
-    example = re.search(r"each other:\n\n(.*?)\n\nIn a recipe", custom.__doc__, re.DOTALL)[1]
+    example = re.search(r"adversarial training:\n\n(.*?)\n\nIn a recipe", custom.__doc__, re.DOTALL)[1]
     names = {}
     exec(textwrap.dedent(example).replace("range(1000)", "range(201)"), names)  # noqa: S102
     lines = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
@@ -223,10 +223,10 @@ def test_gradient_through_a_step_of_gradient_descent():
     np.testing.assert_allclose(numbers(normalization.moving_mean.value), [0.01], rtol=1e-5)  # assigned inside, and kept
 
 
-@pytest.mark.parametrize("way", ["by hand", "by the optimizer"])
+@pytest.mark.parametrize("way", ["own code", "by the optimizer"])
 def test_accumulated_gradients_are_those_of_the_large_batch(way):
     x, models = normal(32, 4), [linear([1.0, 2.0, 3.0, 4.0]) for _ in range(2)]
-    every = None if way == "by hand" else 4
+    every = None if way == "own code" else 4
     optimizers = [
         built(keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=steps), model)
         for steps, model in zip([None, every], models, strict=True)
@@ -239,7 +239,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch(way):
         return compiled_step(lambda x: minimize(optimizer, lambda: loss(model, x), model.trainable_variables))
 
     large = descend(optimizers[0], models[0])
-    if way == "by hand":
+    if way == "own code":
 
         @compiled_step
         def small(parts):
@@ -491,7 +491,7 @@ def test_a_step_may_change_nothing():
     assert float(step(np.ones((1, 2)))) == 4
 
 
-def test_what_is_not_built_is_said():
+def test_an_unbuilt_state_is_refused():
     model, optimizer = keras.Sequential([layers.Dense(1)]), keras.optimizers.Adam()
     step = compiled_step(lambda x: minimize(optimizer, lambda: ops.sum(model(x)), model.trainable_variables))
     with pytest.raises(UsageError, match="build the model first"):
@@ -698,7 +698,7 @@ def test_the_state_must_be_built(tmp_path):
     for part, message in [
         (keras.Sequential([layers.Dense(1)]), "thing is not built: call it once"),
         (keras.optimizers.Adam(), r"thing is not built: call thing\.build\(model\.trainable_variables\)"),
-        (model.weights, "thing is no model"),
+        (model.weights, "thing is not a model"),
     ]:
         with pytest.raises(UsageError, match=message):
             run.train(print, Points(0), {"model": model, "thing": part}, "points")

@@ -67,7 +67,7 @@ def checkpointing(path, state, batches, seconds=60.0):
     )
 
 
-def test_the_data_are_told_their_epoch_and_each_step_its_seed(monkeypatch):
+def test_each_epoch_and_step_is_seeded(monkeypatch):
     streams, batches = [], Points()
     monkeypatch.setattr("shared.training.batches.seed_step", lambda rng: streams.append(rng.integers(2**32)))
     fit(linear(), batches, [SeededSteps(batches)], epochs=2)
@@ -228,7 +228,7 @@ class Asking(keras.callbacks.Callback):
         self.stop.asked = batch == self.batch
 
 
-def test_after_a_stop_training_goes_on_with_the_next_step_and_the_same_metrics(tmp_path):
+def test_a_stopped_run_resumes_at_the_next_step_with_the_same_metrics(tmp_path):
     def trained(path, stop_in=None, first=0, restored=False):
         model, batches = linear(), Points()
         checkpoints = checkpointing(path, model, batches)
@@ -319,7 +319,7 @@ def test_before_the_first_epoch_there_is_patience(tmp_path):
     assert not BestWeights(linear(), CheckpointStore(tmp_path, IDENTITY), history, 1).out_of_patience()
 
 
-def test_parts_are_told_in_the_order_that_they_rely_on(tmp_path):
+def test_callbacks_are_called_in_the_required_order(tmp_path):
     model, batches = linear(), Points()
     recorder = Recorder(
         state=model,

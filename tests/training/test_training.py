@@ -1,4 +1,4 @@
-"""Training that is stopped anywhere and goes on as if it had not been."""
+"""Resuming: training stopped anywhere ends with the same weights as an uninterrupted run."""
 
 import contextlib
 import csv
@@ -99,7 +99,7 @@ def train(config, stop_after=None, message="--resume"):
     return run, model
 
 
-def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
+def test_a_finished_run_is_extended_to_more_epochs(tmp_path):
     """It ends with the bits of a run of so many from the start, as the learning rate does not depend on the epochs."""
     _, whole = train(Config(out=tmp_path / "whole", epochs=4))
     train(Config(out=tmp_path / "run", epochs=2))
@@ -291,7 +291,7 @@ def disk(monkeypatch):
     return disk
 
 
-def test_a_full_disk_is_said_and_training_goes_on(tmp_path, disk, capsys):
+def test_a_full_disk_is_reported_and_training_continues(tmp_path, disk, capsys):
     _, actual = train(Config(out=tmp_path / "run", checkpoint_seconds=0))
     message = capsys.readouterr().err
     assert "WARNING: no checkpoint written (No space left on device); the earlier" in message
@@ -372,7 +372,7 @@ np.savez("there.npz", outputs=outputs, losses=losses, steps=steps)
 
 
 @pytest.mark.parametrize("optimizer", all_but_one_slow(["sgd", "adamw"], "adamw"))
-def test_weights_travel_and_training_goes_on(tmp_path, run_python, optimizer):
+def test_weights_load_on_other_backends_and_training_continues(tmp_path, run_python, optimizer):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
     shown = LabelledImages(pixels, np.arange(8) % 3)
     data = ImageData("noise", list("abc"), shown, shown, shown, [128.0], [74.0], False, "0")

@@ -1,1 +1,1 @@
-"""Images with boxes, by name or in folders, as arrays."""
+"""Detection data: images with boxes, by name or from folders, as arrays."""

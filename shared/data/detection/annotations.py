@@ -1,4 +1,4 @@
-"""A user's folder of images with boxes, and its pictures yet to be read, whatever their annotations were written as."""
+"""A user's folder of images with boxes, independent of the annotation format."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from shared.data.places import left_by_system
 
 
 class AnnotatedPicture(NamedTuple):
-    """A picture that is yet to be read, with its boxes."""
+    """A picture, not yet read, with its boxes."""
 
     path: Path
     boxes: LabelledBoxes
@@ -29,17 +29,17 @@ class AnnotatedPicture(NamedTuple):
 
 
 class AnnotatedPictures(NamedTuple):
-    """What a folder holds."""
+    """Classes and annotated pictures of a folder."""
 
     classes: list[str]
     parts: dict[str, list[AnnotatedPicture]]
     """By part: train, validation, test; a part may be missing."""
     used: set[Path]
-    """The files of annotations that they are from."""
+    """Their annotation files."""
 
 
 class NamedObject(NamedTuple):
-    """An object of a picture, in formats that write the names of classes rather than numbers."""
+    """An object of a picture, in formats with class names instead of numbers."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -49,28 +49,28 @@ class NamedObject(NamedTuple):
 
 
 class AnnotationFile(NamedTuple):
-    """What the annotations of one picture say."""
+    """The annotations of one picture."""
 
     picture: str
-    """The name of the picture, or its path; another suffix stands for any."""
+    """Name or path of the picture; its suffix may differ."""
     size: tuple[float, float] | None
     """Width and height of the picture in pixels; None where they are not given."""
     objects: list[NamedObject]
     part: str | None = None
-    """What the picture is for, where the annotations say so."""
+    """The part of the picture, if the annotations name it."""
 
 
 class BoxFolder:
-    """A user's folder: its pictures, its other files, and what is noticed while they are read.
+    """A user's folder: its pictures, its other files, and remarks collected while reading.
 
     Args:
-        place: the folder, or a file in it, which then is taken before others of its suffix.
+        place: the folder, or a file in it, which takes precedence over others of its suffix.
 
     Attributes:
         root: the folder.
         pictures: paths of its image files, sorted.
-        files: paths of all others, sorted, but for those that systems and tools leave.
-        hints: what is wrong with what is nearly an annotation, for the message where none is found.
+        files: paths of all others, sorted, without those left by systems and tools.
+        hints: problems of files that are nearly annotations, for the message if none are found.
         damaged: files that cannot be read.
     """
 
@@ -97,22 +97,22 @@ class BoxFolder:
         return left_by_system(path.relative_to(self.root))
 
     def files_of(self, suffixes: Iterable[str]) -> list[Path]:
-        """The files that end in one of some suffixes, such as ".json"; those nearest to the root first."""
+        """Files with one of the suffixes, such as ".json", nearest to the root first."""
         return sorted((path for path in self.files if has_suffix(path, suffixes)), key=lambda path: len(path.parts))
 
     def name(self, path: Path) -> str:
-        """A path as it is shown."""
+        """A path as shown in messages."""
         return path.relative_to(self.root).as_posix()
 
     def part(self, path: Path) -> str | None:
-        """The part that the folders of a file name."""
+        """The part named by the folders of a file."""
         return part_by_name(path.relative_to(self.root).parts[:-1])
 
     def inside(self, written: str, *bases: Path) -> Path | None:
-        """What a path that a file holds stands for in this folder; None if nothing.
+        """Resolves a path from an annotation file to one in this folder; None if there is none.
 
-        It may have been written on another computer, or relative to a folder above: what it begins with is left out
-        until the rest is here.
+        It may have been written on another computer, or relative to a parent folder: leading parts are dropped until
+        the rest exists here.
 
         Args:
             written: the path.
@@ -129,12 +129,12 @@ class BoxFolder:
         return None
 
     def find_pictures(self, written: str, near: Path, part: str | None = None) -> list[Path]:
-        """The pictures that a name in an annotation may stand for: one if it is clear.
+        """Pictures that a name in an annotation may mean: one if it is unambiguous.
 
         Args:
-            written: a path, or a name, perhaps with another suffix.
-            near: the file that holds it.
-            part: what that file is for, which decides between pictures of one name.
+            written: a path or name, perhaps with another suffix.
+            near: the annotation file.
+            part: the part of that file, which decides between pictures of the same name.
         """
         written = written.replace("\\", "/")
         path = self.inside(written, near.parent)
@@ -145,7 +145,7 @@ class BoxFolder:
         return [path for path in alike if part and self.part(path) == part] or alike
 
     def json_files(self) -> dict[Path, Any]:
-        """The contents of the json files, in any Unicode encoding; damaged ones are noted."""
+        """Contents of the JSON files, in any Unicode encoding; damaged ones are noted."""
         contents = {}
         for path in self.files_of([".json"]):
             try:
@@ -155,7 +155,7 @@ class BoxFolder:
         return contents
 
     def xml_files(self) -> dict[Path, ElementTree.Element]:
-        """The outermost elements of the xml files, in the encodings that they declare; damaged ones are noted."""
+        """Root elements of the XML files, in the encodings that they declare; damaged ones are noted."""
         contents = {}
         for path in self.files_of([".xml"]):
             try:
@@ -171,19 +171,19 @@ class BoxFolder:
 
 
 def only_folder(folder: Path) -> Path | None:
-    """The folder that is all that a folder holds, if it does not name a part."""
+    """The only entry of a folder, if that is a folder that does not name a part."""
     inside = [path for path in folder.iterdir() if not left_by_system(Path(path.name))]
     is_between = len(inside) == 1 and inside[0].is_dir() and not part_by_name([inside[0].name])
     return inside[0] if is_between else None
 
 
 def has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
-    """Whether a name ends in one of some suffixes, in any case."""
+    """Whether a file name has one of the suffixes, ignoring case."""
     return path.suffix.lower() in suffixes
 
 
 def stated_size(width: Any, height: Any) -> tuple[float, float] | None:
-    """The size of a picture as its annotations state it; None where it is missing, or 0, as some tools write it."""
+    """Size of a picture as stated by its annotations; None if it is missing, or 0, as some tools write."""
     try:
         size = float(width), float(height)
     except (TypeError, ValueError, OverflowError):
@@ -192,13 +192,13 @@ def stated_size(width: Any, height: Any) -> tuple[float, float] | None:
 
 
 def part_by_name(words: Iterable[str]) -> str | None:
-    """The part that the first of some words such as train2017 names."""
+    """The part named by the first matching word, such as train2017."""
     plain = [re.sub(r"\d+$", "", word.lower()) for word in words]
     return next((PART_NAMES[word] for word in plain if word in PART_NAMES), None)
 
 
 def paired(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
-    """For each picture the file of the same stem in the nearest folder, if that has no nearer picture.
+    """For each picture the file with the same stem in the nearest folder, unless that has a nearer picture.
 
     So labels/train/7.txt belongs to images/train/7.jpg, and not to images/val/7.jpg, even if that has no file.
     """
@@ -221,12 +221,12 @@ def paired(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
 
 
 def one_file_each(folder: BoxFolder, files: list[Path], read: Callable[[Path], AnnotationFile]) -> AnnotatedPictures:
-    """Pictures that have a file of annotations each, as in Pascal VOC.
+    """Pictures with one annotation file each, as in Pascal VOC.
 
     Args:
-        folder: where they are.
-        files: those of annotations.
-        read: what reads one.
+        folder: the folder.
+        files: the annotation files.
+        read: function that reads one.
     """
     pairs = {file: picture for picture, file in paired(folder.pictures, files).items()}
     return named_pictures(folder, ((file, read(file), pairs.get(file)) for file in files))
@@ -235,11 +235,11 @@ def one_file_each(folder: BoxFolder, files: list[Path], read: Callable[[Path], A
 def named_pictures(
     folder: BoxFolder, annotations: Iterable[tuple[Path, AnnotationFile, Path | None]]
 ) -> AnnotatedPictures:
-    """Finds the picture of each annotation, its part, and the classes, which are those of the training part by name.
+    """Finds the picture and part of each annotation, and the class names, which are those of the training part.
 
     Args:
-        folder: where the pictures are.
-        annotations: the file that each is in, what it says, and its picture, where that is known.
+        folder: the folder of the pictures.
+        annotations: for each, its file, its content, and its picture if known.
     """
     passed_over = folder.remarks.passed_over
     used = set()
@@ -280,7 +280,7 @@ def named_pictures(
 def readable_examples(
     pictures: list[AnnotatedPicture], folder: BoxFolder
 ) -> Iterator[tuple[Image.Image, LabelledBoxes]]:
-    """Each picture that can be read, with its boxes in its pixels; the others are noted."""
+    """Readable pictures, with their boxes in pixels; the others are noted."""
     from tqdm import tqdm
 
     remarks = folder.remarks

@@ -1,4 +1,4 @@
-"""Images with boxes around objects, all of one size.
+"""Images with bounding boxes, letterboxed to one size.
 
 A box is (left, top, right, bottom) in pixels: the edges of pixels, so that a whole image is (0, 0, width, height).
 """
@@ -12,7 +12,7 @@ from PIL import Image
 from shared.data.detection.remarks import Remarks
 
 LETTERBOX_GREY = 114
-"""What surrounds an image that is not square: the level of YOLOv5 and YOLOv8."""
+"""Grey level of letterbox padding, as in YOLOv5 and YOLOv8."""
 
 
 OBJECT = 0
@@ -27,14 +27,14 @@ Everingham et al. 2010, "The Pascal Visual Object Classes Challenge", and https:
 
 
 class BoxedImages(NamedTuple):
-    """Images with boxes, padded to the most boxes that any of them has."""
+    """Images with boxes, padded to the largest number of boxes."""
 
     images: np.ndarray
-    """(images, size, size, 3), uint8: scaled with their proportions kept, the rest grey."""
+    """(images, size, size, 3), uint8, letterboxed."""
     boxes: np.ndarray
-    """(images, most, 4), float32: left, top, right, bottom in pixels of `images`; zeros where there is no box."""
+    """(images, most, 4), float32: left, top, right, bottom in pixels of `images`; zeros for padding."""
     labels: np.ndarray
-    """(images, most), int64: index of the class of an object; -1 where there is no box, or one that is ignored."""
+    """(images, most), int64: class index of an object; -1 for padding and ignored boxes."""
     difficult: np.ndarray | None = None
     """The same of objects that are ignored because VOC marks them as difficult; None: no image has one."""
     crowds: np.ndarray | None = None
@@ -62,7 +62,7 @@ class BoxedImage(NamedTuple):
 
 
 class DetectionData(NamedTuple):
-    """A set of images with boxes, split for training, for choices, and for the one final measurement."""
+    """A detection data set, split into training, validation and test parts."""
 
     name: str
     classes: list[str]
@@ -70,13 +70,13 @@ class DetectionData(NamedTuple):
     validation: BoxedImages
     test: BoxedImages
     mirrored: bool
-    """Whether an object mirrored left to right still belongs to its class."""
+    """Whether a horizontal flip keeps the class of an object."""
     fingerprint: str
-    """Changes when the source of the data does."""
+    """Short hash of the source files."""
 
 
 class Letterboxed(NamedTuple):
-    """A picture in a square, and where in it: a point p of the picture is at p * scale + offset in the square."""
+    """A letterboxed picture: a point p of the picture is at p * scale + offset in the square."""
 
     pixels: np.ndarray
     """(size, size, 3), uint8."""
@@ -86,7 +86,7 @@ class Letterboxed(NamedTuple):
 
 
 def letterbox(picture: Image.Image, size: int) -> Letterboxed:
-    """Scales a picture to a square of `size` pixels with its proportions kept, in the middle, the rest grey.
+    """Letterbox: resizes a picture to a square of `size` pixels with its aspect ratio kept, centred on grey.
 
     Its shorter side is rounded to whole pixels, so that points are off by half a pixel at most.
     """
@@ -116,17 +116,17 @@ def clip_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """Areas (…) of boxes (…, 4) in square pixels; 0 of those turned inside out."""
+    """Areas (…) of boxes (…, 4) in square pixels; 0 for inverted boxes."""
     return np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
 
 
 class LabelledBoxes(NamedTuple):
-    """Boxes of a picture, as annotations give them."""
+    """Boxes of a picture, from its annotations."""
 
     boxes: np.ndarray
     """(boxes, 4), float64: left, top, right, bottom."""
     labels: np.ndarray
-    """(boxes,), int64: index of the class."""
+    """(boxes,), int64: class index."""
     kinds: np.ndarray
     """(boxes,), uint8: `OBJECT`, `DIFFICULT` or `CROWD`."""
 
@@ -137,7 +137,7 @@ class LabelledBoxes(NamedTuple):
         return cls(table[:, 1:5], table[:, 0].astype(np.int64), table[:, 5].astype(np.uint8))
 
     def where(self, chosen: np.ndarray) -> "LabelledBoxes":
-        """Some of the boxes, by a mask or by index."""
+        """Boxes selected by a mask or by index."""
         return LabelledBoxes(*(array[chosen] for array in self))
 
 
@@ -154,10 +154,9 @@ def padded_boxes(boxes: list[np.ndarray], labels: list[np.ndarray]) -> tuple[np.
 def boxed_images(
     examples: Iterable[tuple[Image.Image, LabelledBoxes]], most: int, size: int, remarks: Remarks
 ) -> BoxedImages:
-    """Puts pictures with boxes into arrays.
+    """Letterboxes pictures with boxes into arrays.
 
-    Boxes that reach outside their picture are clipped; those that have no area inside it, NaN included, are passed
-    over.
+    Boxes are clipped to their picture; those without area inside it, NaN included, are passed over.
 
     Args:
         examples: pictures with their boxes, in pixels of the picture.

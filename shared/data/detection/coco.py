@@ -1,6 +1,6 @@
 """COCO's json: the lists images, annotations and categories, in one file or several.
 
-https://cocodataset.org/#format-data. What a file is for is told by its name, as in instances_train2017.json, or by its
+https://cocodataset.org/#format-data. The part of a file is named by its name, as in instances_train2017.json, or by its
 folders.
 """
 

@@ -1,7 +1,7 @@
 """Tables of boxes in CSV, a row a box, as TensorFlow's Object Detection API and Roboflow have them.
 
 The columns filename, class, xmin, ymin, xmax and ymax, and perhaps width and height of the picture, in any order, named
-in the first row; all in pixels. What a file is for is told by its name, as in train_labels.csv, or by its folders.
+in the first row; all in pixels. The part of a file is named by its name, as in train_labels.csv, or by its folders.
 """
 
 import csv

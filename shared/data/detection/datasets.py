@@ -1,4 +1,4 @@
-"""Images with boxes: from TFDS, from a folder, or the embedded scenes of digits."""
+"""Detection data from TFDS, a user's folder, or the bundled scenes of digits."""
 
 import re
 import sys
@@ -30,42 +30,42 @@ from shared.errors import UsageError
 from shared.files import cache_directory
 
 DIGIT_SCENES = "digit_scenes"
-"""The set that needs neither download nor data directory; see `shared.data.detection.digit_scenes`."""
+"""The bundled data set, without download or data directory; see `shared.data.detection.digit_scenes`."""
 
 
 MOST_CLASSES = 12
-"""Classes whose boxes are counted one by one in what is said of a set."""
+"""Maximum number of classes with individual counts in the summary of a data set."""
 
 
 def load_detection(
     name: str, directory: Path | None, preferred: str, validation: float, size: int, limit: int | None = None
 ) -> DetectionData:
-    """Loads a set of images with boxes, scaled to squares.
+    """Loads a detection data set, letterboxed to squares, and prints a one-line summary to stderr.
 
-    Where it comes without a test part, its validation part is that, or else a fifth of the training images. Where it
-    comes without a validation part, a share of the training images is that. What is split off is always the same.
+    Without a test part, the validation part is used for it, or else a fifth of the training images. Without a
+    validation part, a fraction of the training images is held out. The splits do not depend on the seed.
 
-    What was found and how much of it is used is said in one line on stderr. Crowds and difficult objects are no targets
-    of training, as in YOLOv8, which learns the place of one as background; detections of them are not counted as false.
+    Crowds and difficult objects are not training targets, as in YOLOv8, which treats them as background; detections of
+    them do not count as false positives.
 
     Args:
-        name: a set prepared by TFDS in the data directory, "digit_scenes", a path to a folder, or to a file of
-            annotations in it (see `shared.data.detection.folders`), or "auto": `preferred` where it can be had, else
-            "digit_scenes", which is then said on stderr.
-        directory: the data directory, or None for the usual one.
-        preferred: what "auto" stands for.
-        validation: share of the training images that is kept apart for choices, unless the set has some for that.
-        size: height and width that images are scaled to, in pixels.
-        limit: use only so many images for training; None for all.
+        name: a data set prepared by TFDS in the data directory, "digit_scenes", a path to a folder, or to an annotation
+            file in it (see `shared.data.detection.folders`), or "auto": `preferred` if available, else "digit_scenes"
+            with a warning.
+        directory: the data directory, or None for the default.
+        preferred: the data set of "auto".
+        validation: fraction of the training images held out for validation, unless there is a validation part.
+        size: height and width that images are letterboxed to, in pixels.
+        limit: train on the first N images; None for all.
 
     Raises:
-        UsageError: the set is not there, or is not made of images with boxes.
+        UsageError: the data set is not there, or has no images with boxes.
     """
     if name == "auto":
         try:
             return load_detection(preferred, directory, preferred, validation=validation, size=size, limit=limit)
         except UsageError as error:
-            print(f"WARNING: no {preferred}, training on the embedded {DIGIT_SCENES} instead: {error}", file=sys.stderr)
+            print(f"WARNING: no {preferred}, training on the bundled {DIGIT_SCENES} instead: {error}", file=sys.stderr)
             name = DIGIT_SCENES
     known_as, fingerprint, decode = find_detection(name, data_directory(directory), size)
     decoded = cache_directory() / "decoded" / f"{known_as.replace('/', '-')}-boxes-{fingerprint}"
@@ -82,7 +82,7 @@ def load_detection(
 
 
 def origin(part: str, given: dict[str, BoxedImages]) -> str:
-    """Where the images of a part are from that a set does not have; see `all_parts`."""
+    """Origin of a part that the data set lacks; see `all_parts`."""
     if part == "test" and part not in given and "validation" in given:
         return " (its validation images)"
     has_own = part in given and not (part == "validation" and "test" not in given)
@@ -90,7 +90,7 @@ def origin(part: str, given: dict[str, BoxedImages]) -> str:
 
 
 def described(images: BoxedImages, classes: list[str]) -> str:
-    """How many images and boxes there are, of which classes, and how many boxes are ignored."""
+    """Number of images, of boxes by class, and of ignored boxes."""
     counts = Counter(images.labels[images.labels >= 0].tolist())
     named = [f"{classes[label]} {count:,}" for label, count in counts.most_common(MOST_CLASSES)]
     more = [f"{len(counts) - len(named)} more classes"] if len(counts) > len(named) else []
@@ -104,7 +104,7 @@ def described(images: BoxedImages, classes: list[str]) -> str:
 
 
 def find_detection(name: str, directory: Path, size: int) -> tuple[str, str, Callable]:
-    """Finds a set without reading its images: what to call it, its fingerprint, and the function that decodes it."""
+    """Finds a data set without reading its images: its name, its fingerprint, and the function that decodes it."""
     if name == DIGIT_SCENES:
         return name, scenes_fingerprint(size), lambda: (*make_scenes(size), Remarks())
     is_name = re.fullmatch(r"\w+(/[\w.-]+)?", name)
@@ -124,7 +124,7 @@ def find_detection(name: str, directory: Path, size: int) -> tuple[str, str, Cal
 
 
 def prepared_version(place: Path) -> Path | None:
-    """The newest version of a set that TFDS prepared, of its first configuration such as voc/2007; None without."""
+    """Newest version of a data set prepared by TFDS, in its first configuration such as voc/2007; None without."""
     versions = sorted(path.parent for path in place.rglob("features.json"))
     return max((path for path in versions if path.parent == versions[0].parent), default=None)
 
@@ -132,7 +132,7 @@ def prepared_version(place: Path) -> Path | None:
 def part_arrays(
     name: str, parts: dict[str, BoxedImages], classes: list[str], remarks: Remarks
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `cached_arrays` keeps of a set: arrays by part and field; the classes, parts that have boxes, and remarks.
+    """Contents of a cache: arrays by part and field; and facts: the classes, parts with boxes, and remarks.
 
     Raises:
         UsageError: no training image has a box.
@@ -157,7 +157,7 @@ def part_arrays(
 
 
 def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> dict[str, BoxedImages]:
-    """Completes the parts as `load_detection` says; the training images must lie in random order.
+    """Completes the parts as described in `load_detection`; the training images must be in random order.
 
     Raises:
         UsageError: there are too few images, or those of a part have no boxes.
@@ -165,9 +165,9 @@ def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> di
     train, rest = parts["train"], {part: images for part, images in parts.items() if part != "train"}
     if "test" not in rest and "validation" in rest:
         rest["test"] = rest.pop("validation")
-    for part, share in {"test": 1 / 5, "validation": validation}.items():
+    for part, fraction in {"test": 1 / 5, "validation": validation}.items():
         if part not in rest:
-            count = max(1, round(len(train.images) * share))
+            count = max(1, round(len(train.images) * fraction))
             rest[part], train = train.between(None, count), train.between(count, None)
     completed = {"train": train} | rest
     for part, images in completed.items():
@@ -179,7 +179,7 @@ def all_parts(name: str, parts: dict[str, BoxedImages], validation: float) -> di
 
 
 def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages], list[str], Remarks]:
-    """Decodes a set that TFDS prepared as array_record, without TensorFlow, each part in random order."""
+    """Decodes a data set prepared by TFDS as array_record, without TensorFlow, each part in random order."""
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
@@ -204,7 +204,7 @@ def decode_boxed_tfds(version: Path, size: int) -> tuple[dict[str, BoxedImages],
 
 
 def tfds_example(example: dict) -> tuple[Image.Image, LabelledBoxes]:
-    """The picture of an example as TFDS gives it, and its boxes in pixels."""
+    """Picture and boxes in pixels of a TFDS example."""
     picture, objects = Image.fromarray(example["image"].squeeze()), example["objects"]
     top, left, bottom, right = np.reshape(objects["bbox"], (-1, 4)).T
     boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(picture.size, 2)

@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits on photographs, with exact boxes: a detection set that needs no download."""
+"""Bundled detection data: synthetic scenes of handwritten digits on photographs, with exact boxes."""
 
 import importlib.resources
 from pathlib import Path
@@ -29,19 +29,19 @@ MOST_DIGITS = 12
 
 
 DIGIT_HEIGHTS = (0.06, 0.3)
-"""The least and the largest height of a digit, as shares of the scene's."""
+"""Minimum and maximum height of a digit, as fractions of the scene's."""
 
 
 LEAST_CONTRAST = 70
-"""Between the luminance of a digit and the mean of what is behind it, in 0..255."""
+"""Minimum contrast in luminance between a digit and its background, in 0..255."""
 
 
 MOST_HIDDEN = 1 / 3
-"""How much of a box later digits may cover."""
+"""Maximum fraction of a box that later digits may cover."""
 
 
 SCENES_VERSION = 2
-"""To be raised with each change of the scenes, so that they are made anew where they lie in a cache."""
+"""Version of the scenes; increase it when they change, to invalidate caches."""
 
 
 def scene_sources() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Images with boxes as people have them: folders in the formats of labelling tools.
+"""Folders of images with boxes, in the formats of labelling tools.
 
 A format is a module with a function that finds its annotations in a folder and one that reads them, and a line of
 `FORMATS`.
@@ -26,15 +26,15 @@ from shared.errors import UsageError
 
 
 class AnnotationFormat(NamedTuple):
-    """How boxes may be written."""
+    """An annotation format."""
 
     name: str
     suffixes: tuple[str, ...]
-    """Of the files that hold them, or decide how they are read."""
+    """Suffixes of the annotation files and of settings that affect their reading."""
     find: Callable[[BoxFolder], Any]
-    """What of a folder is in this format; nothing, or None, where it is not."""
+    """Function that finds annotations of this format in a folder; empty or None if there are none."""
     read: Callable[[BoxFolder, Any], AnnotatedPictures]
-    """The classes and pictures of a folder, given what `find` returned."""
+    """Function that reads classes and pictures of a folder, from the result of `find`."""
 
 
 FORMATS = (
@@ -49,11 +49,11 @@ FORMATS = (
 
 
 READING_VERSION = 2
-"""To be raised with each change of what is read from the same files, so that it is read anew."""
+"""Version of the decoding; increase it when the same files are decoded differently, to invalidate caches."""
 
 
 def annotation_suffixes() -> set[str]:
-    """The suffixes of files that hold annotations, or decide how they are read."""
+    """Suffixes of annotation files and of settings that affect their reading."""
     return {suffix for each in FORMATS for suffix in each.suffixes}
 
 
@@ -69,7 +69,7 @@ def folder_fingerprint(place: Path, size: int) -> str:
 
 
 def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages], list[str], Remarks]:
-    """Reads a folder's pictures and boxes, each part in random order; what is not used is noted.
+    """Decodes a folder's pictures and boxes, each part in random order; unused files are noted.
 
     Args:
         place: the folder, or a file of annotations in it.
@@ -84,7 +84,7 @@ def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages],
     if chosen is None and folder.hints:
         raise UsageError(folder.hints[0])
     if not folder.pictures:
-        raise UsageError(f"--data {place} holds no images to train on: add image files")
+        raise UsageError(f"--data {place} holds no images for training: add image files")
     if chosen is None:
         known = ", ".join(each.name for each in formats)
         others = [folder.name(path) for path in folder.files_of(suffixes - {".txt"})]
@@ -100,7 +100,7 @@ def decode_boxed_folder(place: Path, size: int) -> tuple[dict[str, BoxedImages],
             reason = "damaged files" if path in folder.damaged else "files that are not annotations of this kind"
             remarks.passed_over.add(reason, folder.name(path))
     if not parts.get("train"):
-        raise UsageError(f"--data {place} holds no images to train on that its annotations name ({remarks})")
+        raise UsageError(f"--data {place} holds no images for training that its annotations name ({remarks})")
     decoded = {}
     for part in PARTS:
         if pictures := parts.get(part):

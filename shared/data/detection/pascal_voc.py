@@ -1,8 +1,8 @@
 """Pascal VOC's xml files, one a picture, with the edges of each box in pixels, and whether it is difficult.
 
 Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Edges are taken as they stand, as TFDS and most tools
-have them; VOC itself counts pixels from 1. What pictures are for is told by ImageSets/Main/train.txt, val.txt and
-test.txt, as in VOC, or else by folders.
+have them; VOC itself counts pixels from 1. The parts are named by ImageSets/Main/train.txt, val.txt and test.txt,
+as in VOC, or else by folders.
 """
 
 from pathlib import Path

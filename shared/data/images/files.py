@@ -1,4 +1,4 @@
-"""Image files as people have them."""
+"""Reading of image files of any format."""
 
 import contextlib
 import importlib
@@ -11,14 +11,14 @@ from PIL import Image, ImageCms, ImageOps
 from shared.errors import UsageError
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
-"""What red, green and blue add to how light a pixel is (ITU-R BT.601)."""
+"""Luminance weights of red, green and blue (ITU-R BT.601)."""
 
 
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def is_heif(path: Path) -> bool:
-    """Whether a file is an image in HEIF (HEIC), as phones write them, by its first bytes."""
+    """Whether a file is HEIF (HEIC), the format of phones, by its first bytes."""
     try:
         with open(path, "rb") as file:
             start = file.read(12)
@@ -28,7 +28,7 @@ def is_heif(path: Path) -> bool:
 
 
 def reads_heif() -> bool:
-    """Lets Pillow read HEIF, which takes the package pillow-heif; False where that is not installed."""
+    """Enables HEIF in Pillow by the package pillow-heif; False if that is not installed."""
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
         return True
@@ -36,7 +36,7 @@ def reads_heif() -> bool:
 
 
 def looks_like_picture(path: Path) -> bool:
-    """Whether a file is an image by its suffix, or without a suffix of images by its first bytes."""
+    """Whether a file is an image by its suffix, or else by its first bytes."""
     if path.suffix.lower() in Image.registered_extensions() or is_heif(path):
         return True
     try:
@@ -47,12 +47,12 @@ def looks_like_picture(path: Path) -> bool:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Reads an image file of any kind as RGB: the first picture in it, turned as its EXIF data say.
+    """Reads an image file of any format as RGB: its first frame, with the EXIF orientation applied.
 
-    Transparent parts become white. Grey levels of more than 8 bits become those of 8: see `eight_bit_levels`.
+    Transparency becomes white. Grey levels of more than 8 bits are converted to 8: see `eight_bit_levels`.
 
     Raises:
-        ValueError: the file is no image, or damaged, or too large.
+        ValueError: the file is not an image, damaged, or too large.
     """
     try:
         if is_heif(path) and not reads_heif():
@@ -75,11 +75,10 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def eight_bit_levels(levels: np.ndarray) -> np.ndarray:
-    """Grey levels (height, width) of any type in uint8, so that those of two pictures compare.
+    """Grey levels (height, width) of any dtype in uint8, on the same scale for all images.
 
-    Integers of 16 bits range from 0 to 65,535. Those of more bits are taken to do so too, or up to 255 where none is
-    higher; floats to range from 0 to 1, or up to 255 where one is above 2. What lies outside is clipped; what is no
-    number becomes 0.
+    16-bit integers range from 0 to 65,535. Wider integers are assumed to do so too, or up to 255 if none is higher;
+    floats to range from 0 to 1, or up to 255 if one is above 2. Values outside are clipped; NaN becomes 0.
 
     Raises:
         ValueError: integers that need more than 16 bits.
@@ -95,14 +94,14 @@ def eight_bit_levels(levels: np.ndarray) -> np.ndarray:
 
 
 def squared(picture: Image.Image, size: int) -> np.ndarray:
-    """Pixels (size, size, 3) in uint8 of a picture, cut to a square around its middle."""
+    """Pixels (size, size, 3) in uint8 of a picture, cropped to a square around the middle."""
     return np.asarray(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
 
 
 def fitted_pixels(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """Pixels (height, width, channels) in uint8, of one channel or three, of a picture of any size in RGB.
+    """Pixels (height, width, channels) in uint8, with one channel or three, of an RGB picture of any size.
 
-    What does not fit in proportion is cut off around the middle.
+    It is resized and cropped around the middle.
     """
     height, width, channels = shape
     pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
@@ -110,10 +109,10 @@ def fitted_pixels(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarr
 
 
 def open_pictures(paths: tuple[Path, ...]) -> list[Image.Image]:
-    """Reads image files of any kind as RGB.
+    """Reads image files of any format as RGB.
 
     Raises:
-        UsageError: a file is no image, or damaged.
+        UsageError: a file is not an image, or damaged.
     """
     pictures = []
     for path in paths:

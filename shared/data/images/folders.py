@@ -1,4 +1,4 @@
-"""Pictures in folders as people have them: a folder a class, files of any size and kind."""
+"""Image folders of users: one folder per class, with files of any size and format."""
 
 import os
 import re
@@ -24,18 +24,18 @@ PART_NAMES = {
 
 
 FOLDERS_VERSION = 2
-"""To be raised with each change of what is read from the same files, so that it is read anew."""
+"""Version of the decoding; increase it when the same files are decoded differently, to invalidate caches."""
 
 
 class FoundPictures(NamedTuple):
-    """The pictures of a folder, yet to be read."""
+    """The pictures of a folder, not yet read."""
 
     folder: Path
     classes: list[str]
     parts: dict[str, list[tuple[Path, int]]]
     """By part (train, and validation and test where the folder has them): each file, and the index of its class."""
     passed_over: PassedOver
-    """Files that are no pictures or belong to no class, relative to the folder."""
+    """Files that are not pictures or belong to no class, relative to the folder."""
 
     def paths(self) -> list[Path]:
         """The files of all parts."""
@@ -43,7 +43,7 @@ class FoundPictures(NamedTuple):
 
 
 def user_files(folder: Path) -> list[Path]:
-    """The files in a folder and below it, sorted, but for those that systems and tools leave.
+    """The files in a folder and below it, sorted, without those left by systems and tools.
 
     Raises:
         OSError: a folder cannot be read.
@@ -67,27 +67,27 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly inside a folder, sorted by name, but for those that systems and tools leave."""
+    """The folders directly inside a folder, sorted by name, without those left by systems and tools."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not left_by_system(Path(path.name)))
 
 
 def part_of(name: str) -> str | None:
-    """The part that the name of a folder stands for, such as Training, test_set or val2017; None if for none."""
+    """The part that a folder's name means, such as Training, test_set or val2017; None for other names."""
     return PART_NAMES.get(re.sub(r"([\W_]?(set|images|data))?[\W_\d]*$", "", name.lower()))
 
 
 def plain_text_name(path: Path) -> str:
-    """The name of a folder in composed characters, which archives made on macOS take apart."""
+    """The name of a folder in composed Unicode (NFC), since archives made on macOS decompose it."""
     return unicodedata.normalize("NFC", path.name)
 
 
 def has_pictures(folder: Path) -> bool:
-    """Whether a folder holds images itself, not only in folders in it."""
+    """Whether a folder holds images directly."""
     return any(path.is_file() and looks_like_picture(path) for path in folder.iterdir())
 
 
 def without_extra_levels(folder: Path, part: str = "train") -> Path:
-    """A folder, or the one in it where that is all that it holds, and holds classes: cats in photos/photos/cats."""
+    """A folder, or the only folder in it if that holds the classes, such as cats in photos/photos/cats."""
     while len(inside := subfolders(folder)) == 1 and subfolders(inside[0]):
         if part_of(inside[0].name) not in (None, part) or has_pictures(folder) or has_pictures(inside[0]):
             break
@@ -96,10 +96,10 @@ def without_extra_levels(folder: Path, part: str = "train") -> Path:
 
 
 def part_folders(folder: Path) -> dict[str, Path]:
-    """The folder of each part; that of the training images alone, which is all, where no folder names a part.
+    """The folder of each part; only the training part if no folder names a part.
 
     Raises:
-        UsageError: two folders are for one part, or there is none to train on.
+        UsageError: two folders are for one part, or there is none for training.
     """
     named: dict[str, Path] = {}
     for path in subfolders(folder):
@@ -114,15 +114,15 @@ def part_folders(folder: Path) -> dict[str, Path]:
 
 
 def class_folders(train: Path, needs_classes: bool) -> list[str]:
-    """The classes of a folder of training images, by the folders in it; none where the images are in no classes.
+    """Class names of a folder of training images, from the folders in it; empty if the images have no classes.
 
     Raises:
-        UsageError: it holds something else than folders of images.
+        UsageError: it holds anything but folders of images.
     """
     inside = subfolders(train)
     if not inside or (has_pictures(train) and not any(map(picture_files, inside))):
         if needs_classes:
-            kind = "images" if has_pictures(train) else "nothing to learn from"
+            kind = "images" if has_pictures(train) else "no images"
             raise UsageError(
                 f"--data {train} holds {kind}, and no folder for each class: move the images of a class to a folder of "
                 f"its name, such as {train / 'CLASS'}"
@@ -139,24 +139,22 @@ def class_folders(train: Path, needs_classes: bool) -> list[str]:
         )
     classes = sorted({plain_text_name(path) for path in inside})
     if needs_classes and len(classes) < 2:
-        raise UsageError(f"--data {train} holds only the class {classes[0]}: it takes a folder for each of two or more")
+        raise UsageError(f"--data {train} holds only the class {classes[0]}: at least two class folders are needed")
     return classes
 
 
 def find_pictures(folder: Path, needs_classes: bool = True) -> FoundPictures:
     """Finds the classes of a folder, and the pictures of each part.
 
-    Where the folder holds folders named train, validation and test (or val, dev, testing, Train, …), those are the
-    parts, with a folder a class in each. Otherwise it holds a folder a class. A class's pictures may lie in folders
-    below its own.
+    Folders named train, validation and test (or val, dev, testing, Train, …) are the parts, with one folder per class
+    in each. Otherwise the folder itself holds one folder per class. Pictures of a class may be in deeper folders.
 
     Args:
-        folder: where they are.
-        needs_classes: refuse pictures that are in no folders of classes; if not, they are of one class, "images".
+        folder: the folder.
+        needs_classes: refuse pictures outside class folders; otherwise all get one class, "images".
 
     Raises:
-        UsageError: there are fewer classes than are needed, a class or a part without an image, or folders of another
-            meaning.
+        UsageError: there are too few classes, a class or part without an image, or ambiguous folders.
     """
     try:
         top = without_extra_levels(folder)
@@ -195,7 +193,7 @@ def find_pictures(folder: Path, needs_classes: bool = True) -> FoundPictures:
 
 
 def check_all_there(found: FoundPictures, parts: dict[str, Any]) -> None:
-    """Raises a UsageError where a part has no pictures, or a class none to train on.
+    """Raises a UsageError where a part has no pictures, or a class none for training.
 
     Args:
         found: the pictures of a folder.
@@ -208,8 +206,8 @@ def check_all_there(found: FoundPictures, parts: dict[str, Any]) -> None:
                 reasons = found.passed_over.where(lambda place, name=name: name in Path(place).parts)
                 why = f" ({reasons})" if len(reasons) else ""
                 raise UsageError(
-                    f"--data {found.folder} holds no image of the class {name} to train on{why}: add some, or move its "
-                    "folder away"
+                    f"--data {found.folder} holds no image of the class {name} for training{why}: add some, or move "
+                    "its folder away"
                 )
         if not labels:
             raise UsageError(
@@ -218,39 +216,39 @@ def check_all_there(found: FoundPictures, parts: dict[str, Any]) -> None:
             )
 
 
-def stratified_split(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Stratified split: indices of the examples held out, and of the others, both in random order, always the same.
+def stratified_split(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Stratified split: indices of the held-out examples and of the others, in random order with a fixed seed.
 
-    Of each class, `share` of the examples is held out, at least one, but never the last one.
+    Of each class, a fraction of the examples is held out, at least one, but never all.
 
     Args:
-        labels: (examples,), the class of each.
-        share: above 0 and below 1; 0 to hold out none.
+        labels: (examples,), class indices.
+        fraction: above 0 and below 1; 0 to hold out none.
     """
     rng = np.random.default_rng(0)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         places = rng.permutation(np.flatnonzero(labels == label))
-        held_out[places[: min(max(1, round(len(places) * share)), len(places) - 1)]] = share > 0
+        held_out[places[: min(max(1, round(len(places) * fraction)), len(places) - 1)]] = fraction > 0
     order = rng.permutation(len(labels))
     return order[held_out[order]], order[~held_out[order]]
 
 
 def decode_folder(found: FoundPictures, size: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads pictures into arrays, those of each part in random order; each that cannot be read is named on stderr.
+    """Decodes pictures into arrays, shuffled within each part; unreadable ones are named on stderr.
 
-    Where there is neither a part for validation nor one for the test, a fifth of each class becomes the test part.
+    Without a validation and a test part, a fifth of each class becomes the test part.
 
     Args:
-        found: them.
-        size: height and width that they are cut to, in pixels; None for their own size.
+        found: the pictures.
+        size: height and width that they are resized to, in pixels; None for their own size.
 
     Returns:
-        The arrays by part, such as "train_images" and "train_labels", and what else is known: the names of the
-        "classes", and what was "passed_over".
+        The arrays by part, such as "train_images" and "train_labels", and facts: "classes", the names, and
+        "passed_over", a summary.
 
     Raises:
-        UsageError: nothing of a part could be read, or nothing of a class to train on, or the images are not of one
+        UsageError: nothing of a part could be read, or nothing of a class for training, or the images are not of one
             size, where that is theirs.
     """
     from tqdm import tqdm

@@ -1,1 +1,1 @@
-"""Texts, sentence pairs and conversations, by name or in files."""
+"""Texts, sentence pairs and conversations, by name or from files."""

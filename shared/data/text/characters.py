@@ -1,4 +1,4 @@
-"""Texts as codes of characters: from TFDS, files of any size, or embedded in a package."""
+"""Texts as character codes, from TFDS, files of any size, or a bundled package."""
 
 import importlib.resources
 import os
@@ -18,12 +18,12 @@ from shared.data.text.conversations import read_chitchat
 from shared.errors import UsageError
 from shared.files import cache_directory
 
-EMBEDDED_TEXT = "chitchat"
-"""The text that needs neither download nor data directory: conversations in the package chitchat-dataset."""
+BUNDLED_TEXT = "chitchat"
+"""The bundled text: conversations in the package chitchat-dataset, without download or data directory."""
 
 
-EMBEDDED_CONVERSATIONS = 700
-"""So many of its 7,168 conversations are about as long as tiny Shakespeare."""
+BUNDLED_CONVERSATIONS = 700
+"""Number of its conversations used, for about the length of tiny Shakespeare."""
 
 
 # The address, size and hash that TFDS's own builder uses.
@@ -37,7 +37,7 @@ UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 LARGEST_ALPHABET = 4096
-"""Of a text with more characters, the most frequent are told apart."""
+"""Maximum alphabet size; rarer characters share code 0."""
 
 
 SHORTEST_TEXT = 1000
@@ -47,28 +47,28 @@ CODE_POINTS = 0x110000
 
 
 class TextData(NamedTuple):
-    """A text as codes of its characters (characters,) in uint16, split for training, choices and measuring."""
+    """A text as character codes (characters,) in uint16, split into training, validation and test parts."""
 
     name: str
     alphabet: str
-    """The character of each code; code 0 stands for every character that is not in it."""
+    """The character of each code; code 0 stands for all others."""
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
     fingerprint: str
-    """Changes when the text does."""
+    """Short hash of the text."""
     found: str
-    """One line: how many characters there are in which part, and what was passed over."""
+    """One-line summary: characters in each part, and what was passed over."""
 
 
 def load_text(name: str, directory: Path | None) -> TextData:
-    """Loads a text, split 90/5/5 in its order, as TFDS splits tiny Shakespeare; the codes are mapped, not read whole.
+    """Loads a text, split 90/5/5 in its order, as TFDS splits tiny Shakespeare; the codes are memory-mapped.
 
     Args:
-        name: "tiny_shakespeare" (Karpathy 2015), from TFDS in the data directory or downloaded; another text that TFDS
-            prepared there; "chitchat"; the path of a text file, or of a folder, whose text files are joined in order of
-            their names; or "auto": tiny_shakespeare where it can be had, else chitchat, which is then said on stderr.
-        directory: the data directory, or None for the usual one.
+        name: "tiny_shakespeare" (Karpathy 2015), from TFDS in the data directory or downloaded; another text prepared
+            there by TFDS; "chitchat"; the path of a text file, or of a folder, whose text files are joined by name; or
+            "auto": tiny_shakespeare if available, else chitchat with a warning.
+        directory: the data directory, or None for the default.
 
     Raises:
         UsageError: there is no such text, it is not in UTF-8, or it is shorter than 1,000 characters.
@@ -77,8 +77,8 @@ def load_text(name: str, directory: Path | None) -> TextData:
         try:
             return load_text("tiny_shakespeare", directory)
         except UsageError as error:
-            print(f"WARNING: no tiny_shakespeare, training on the embedded chitchat instead: {error}", file=sys.stderr)
-            name = EMBEDDED_TEXT
+            print(f"WARNING: no tiny_shakespeare, training on the bundled chitchat instead: {error}", file=sys.stderr)
+            name = BUNDLED_TEXT
     passed_over = PassedOver()
     fingerprint, blocks = find_text(name, data_directory(directory), passed_over)
     arrays, facts = cached_arrays(
@@ -91,17 +91,17 @@ def load_text(name: str, directory: Path | None) -> TextData:
     unknown = len(codes) - np.count_nonzero(codes)
     rare = f", {unknown:,} of them not among the {LARGEST_ALPHABET - 1:,} most frequent" if unknown else ""
     found = (
-        f"{len(codes):,} characters, {len(facts['alphabet']) - 1:,} different{rare}: {len(parts[0]):,} to train on, "
-        f"{len(parts[1]):,} to validate, {len(parts[2]):,} to test; {passed_over}"
+        f"{len(codes):,} characters, {len(facts['alphabet']) - 1:,} different{rare}: {len(parts[0]):,} for training, "
+        f"{len(parts[1]):,} for validation, {len(parts[2]):,} for testing; {passed_over}"
     )
     return TextData(Path(name).name, facts["alphabet"], *parts, fingerprint, found)
 
 
 def find_text(name: str, directory: Path, passed_over: PassedOver) -> tuple[str, Callable[[], Iterator[str]]]:
-    """Finds a text: its fingerprint, and the function that gives it in blocks."""
-    if name == EMBEDDED_TEXT:
+    """Finds a text: its fingerprint, and a function that reads it in blocks."""
+    if name == BUNDLED_TEXT:
         path = Path(str(importlib.resources.files("chitchat_dataset"))) / "dataset.json"
-        return fingerprint_of([path], path.parent, EMBEDDED_CONVERSATIONS), lambda: read_chitchat_text(path)
+        return fingerprint_of([path], path.parent, BUNDLED_CONVERSATIONS), lambda: read_chitchat_text(path)
     path, prepared = Path(os.path.expanduser(name)), directory / "tfds" / name
     infos = sorted(prepared.glob("[0-9]*/dataset_info.json")) if os.path.isdir(prepared) else []
     if infos:
@@ -114,7 +114,7 @@ def find_text(name: str, directory: Path, passed_over: PassedOver) -> tuple[str,
         return fingerprint_of(files, path), lambda: joined_texts(files)
     elif not os.path.exists(path):
         raise UsageError(
-            f"no text {name!r}: choose one of auto, tiny_shakespeare, {EMBEDDED_TEXT}, a text file or a folder of "
+            f"no text {name!r}: choose one of auto, tiny_shakespeare, {BUNDLED_TEXT}, a text file or a folder of "
             "them, or set --data-dir"
         )
     return fingerprint_of([path], path.parent), lambda: text_blocks(path)
@@ -139,7 +139,7 @@ def text_files(folder: Path, passed_over: PassedOver) -> list[Path]:
 
 
 def joined_texts(files: list[Path]) -> Iterator[str]:
-    """The text of several files, each of which ends with the end of a line."""
+    """The text of several files, each ending with a newline."""
     for path in files:
         end = "\n"
         for block in text_blocks(path):
@@ -150,13 +150,13 @@ def joined_texts(files: list[Path]) -> Iterator[str]:
 
 
 def read_chitchat_text(path: Path) -> Iterator[str]:
-    """Conversations, a turn a line, a blank line after each."""
-    for turns in read_chitchat(path)[:EMBEDDED_CONVERSATIONS]:
+    """Conversations with one turn per line, separated by blank lines."""
+    for turns in read_chitchat(path)[:BUNDLED_CONVERSATIONS]:
         yield "\n".join([*turns, "\n"])
 
 
 def read_tfds_text(version: Path) -> Iterator[str]:
-    """The texts of a set that TFDS prepared as array_record, one after the other, without TensorFlow."""
+    """The texts of a data set prepared by TFDS as array_record, in order, without TensorFlow."""
     import tensorflow_datasets as tfds
 
     name = f"{version.parent.name}:{version.name}"
@@ -173,10 +173,10 @@ def read_tfds_text(version: Path) -> Iterator[str]:
 
 
 def encoded_text(name: str, blocks: Callable[[], Iterator[str]]) -> tuple[dict[str, np.ndarray], dict]:
-    """A text as codes, which lie in a file, not in memory, and the alphabet; see `TextData`.
+    """A text as memory-mapped codes, and its alphabet; see `TextData`.
 
     Raises:
-        UsageError: it is too short, or no text.
+        UsageError: it is too short, or not text.
     """
     counts = np.zeros(CODE_POINTS, np.int64)
     for block in blocks():
@@ -203,7 +203,7 @@ def code_points(text: str) -> np.ndarray:
 
 
 def character_codes(text: str, alphabet: str) -> np.ndarray:
-    """The codes (characters,) in uint16 of a text; 0 for what is not in the alphabet."""
+    """The codes (characters,) in uint16 of a text; 0 for characters outside the alphabet."""
     table = np.zeros(CODE_POINTS, np.uint16)
     table[code_points(alphabet)] = np.arange(len(alphabet))
     return table[code_points(text)]

@@ -1,4 +1,4 @@
-"""Conversations: DailyDialog, the chitchat-dataset package or a file of one's own."""
+"""Conversations from DailyDialog, the bundled package chitchat-dataset or a user's file."""
 
 import ast
 import functools
@@ -28,45 +28,45 @@ from shared.data.text.records import (
 from shared.errors import UsageError
 
 LONGEST_ANSWER = 400
-"""In subwords; longer ones are left out, for one of a million would take all memory. DailyDialog has none."""
+"""Maximum answer length in subwords, which bounds memory."""
 
 
 class Conversations(NamedTuple):
-    """Conversations, each a list of turns of alternating speakers, split for training, choices and measuring."""
+    """Conversations, each a list of turns of alternating speakers, split into training, validation and test parts."""
 
     name: str
     train: list[list[str]]
     validation: list[list[str]]
     test: list[list[str]]
     fingerprint: str
-    """Changes when the source of the data does."""
+    """Short hash of the source files."""
     repeated: int
-    """How many held-out conversations were left out because they occur in the training part."""
+    """Number of held-out conversations removed because they occur in the training part."""
     found: str
-    """One line: how many conversations there are in which part, and what was passed over."""
+    """One-line summary: conversations in each part, and what was passed over."""
 
 
 def load_conversations(name: str, directory: Path | None, limit: int | None = None) -> Conversations:
-    """Loads conversations, split as a whole each, never by pair.
+    """Loads conversations, split by whole conversations.
 
-    Held-out conversations of which half of the exchanges occur in the training part are left out: of DailyDialog's
-    1,000 test conversations about a quarter, most of them word for word.
+    Held-out conversations are removed if half of their exchanges occur in the training part, which DailyDialog's own
+    split does not ensure.
 
     Args:
         name: "dailydialog" (Li et al. 2017, arXiv:1710.03957; its own split), "chitchat" (of the package
-            chitchat-dataset), the path of a file (see `read_conversations`), or "auto": dailydialog where it is in the
-            data directory, else chitchat, which is then said on stderr.
-        directory: the data directory, or None for the usual one.
-        limit: train on only so many conversations; None for all.
+            chitchat-dataset), the path of a file (see `read_conversations`), or "auto": dailydialog if it is in the
+            data directory, else chitchat with a warning.
+        directory: the data directory, or None for the default.
+        limit: train on the first N conversations; None for all.
 
     Raises:
-        UsageError: there is no such data, or the file is not in UTF-8, in no known form, or too short to be split.
+        UsageError: there is no such data, or the file is not UTF-8, in no known format, or too short to split.
     """
     if name == "auto":
         try:
             return load_conversations("dailydialog", directory, limit)
         except UsageError as error:
-            print(f"WARNING: no dailydialog, training on the embedded chitchat instead: {error}", file=sys.stderr)
+            print(f"WARNING: no dailydialog, training on the bundled chitchat instead: {error}", file=sys.stderr)
             name = "chitchat"
     path, kind, passed_over = Path(os.path.expanduser(name)), "", PassedOver()
     if name == "dailydialog":
@@ -86,18 +86,19 @@ def load_conversations(name: str, directory: Path | None, limit: int | None = No
     held_out = {part: without_repeated(parts[part], parts["train"]) for part in ("validation", "test")}
     repeated = sum(len(parts[part]) - len(held_out[part]) for part in held_out)
     if not all(held_out.values()):
-        raise UsageError(f"{path} repeats itself: no conversation is left to measure on that is not trained on too")
+        raise UsageError(f"{path} repeats itself: all held-out conversations occur in training too")
     train = parts["train"][:limit]
     used = f" (the first {limit:,} are used)" if len(train) < len(parts["train"]) else ""
     found = (
-        f"{kind}{len(parts['train']):,} conversations to train on{used}, {len(held_out['validation']):,} to validate, "
-        f"{len(held_out['test']):,} to test ({repeated:,} more are left out that occur in training); {passed_over}"
+        f"{kind}{len(parts['train']):,} conversations for training{used}, "
+        f"{len(held_out['validation']):,} for validation, {len(held_out['test']):,} for testing "
+        f"({repeated:,} more are left out that occur in training); {passed_over}"
     )
     return Conversations(name, train, **held_out, fingerprint=fingerprint, repeated=repeated, found=found)
 
 
 def read_blocks(content: str) -> list[TextRecord] | None:
-    """A turn in each line, and a blank line between conversations."""
+    """One turn per line, with a blank line between conversations."""
     blocks: list[TextRecord] = []
     last = None
     for number, line in numbered_lines(content):
@@ -120,18 +121,18 @@ CONVERSATION_FORMATS = (
 
 
 LIST_FIELDS = ("turns", "messages", "conversations", "conversation", "dialog", "dialogue", "utterances", "log")
-"""What an object calls its list of turns or messages."""
+"""Field names of a list of turns or messages."""
 
 
 TEXT_FIELDS = ("content", "value", "text", "utterance", "message")
-"""What a message calls its text."""
+"""Field names of a message's text."""
 
 
 ROLE_FIELDS = ("role", "from", "speaker", "sender")
 
 
 NOT_SPEAKERS = ("system", "developer", "tool", "function", "observation")
-"""Roles of messages that are no turns of the conversation."""
+"""Roles of messages that are not turns of the conversation."""
 
 
 PAIR_OF_TURNS = (
@@ -140,19 +141,19 @@ PAIR_OF_TURNS = (
     ("message", "reply"), ("text", "response"), ("user", "assistant"), ("user", "bot"), ("human", "assistant"),
     ("human", "bot"), ("source", "target"), ("q", "a"),
 )  # fmt: skip
-"""What an object calls a turn and the answer to it."""
+"""Field names of a turn and its answer."""
 
 
 CONVERSATION_IDS = ("conversation_id", "conv_id", "dialogue_id", "dialog_id", "conversation id", "dialogue id")
-"""What tells the conversation of a message, where each record is one."""
+"""Field names of a message's conversation id."""
 
 
 def read_conversations(path: Path, passed_over: PassedOver) -> tuple[str, list[Path], list[list[str]]]:
-    """The format of a file, one of `CONVERSATION_FORMATS`, what files were read, and the conversations in them.
+    """Format of a file, one of `CONVERSATION_FORMATS`, the files read, and their conversations.
 
     A record is a conversation: a list of turns or of messages with roles, an object that holds such a list, or one with
-    a turn and its answer. Or it is a message with the id of its conversation. Conversations of a single turn, and a few
-    lines in no such form, are passed over.
+    a turn and its answer. Or it is a message with a conversation id. Conversations of a single turn, and a few invalid
+    lines, are passed over.
 
     Raises:
         UsageError: it cannot be read, is in no known form, or most of its records are not conversations.
@@ -177,7 +178,7 @@ def read_conversations(path: Path, passed_over: PassedOver) -> tuple[str, list[P
 
 
 def is_message_with(id_field: str, records: list[TextRecord]) -> bool:
-    """Whether the first record that could be read is a message with the id of its conversation."""
+    """Whether the first readable record is a message with a conversation id."""
     first = next((record.value for record in records if not record.problem), None)
     return (
         isinstance(first, dict) and id_field in first and any(isinstance(first.get(each), str) for each in TEXT_FIELDS)
@@ -188,7 +189,7 @@ def turns_of(value: Any) -> list[str]:
     """The turns of a conversation; see `read_conversations`.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a conversation.
     """
     if isinstance(value, list):
         if all(isinstance(turn, str) for turn in value):
@@ -208,7 +209,7 @@ def turns_of(value: Any) -> list[str]:
 
 
 def turns_of_messages(messages: list[dict]) -> list[str]:
-    """The texts of messages with roles, what a speaker said in a row as one turn; a system's are left out."""
+    """Turns of messages with roles; consecutive messages of a speaker are joined, system messages dropped."""
     if not all(isinstance(message, dict) for message in messages):
         raise TypeError("expected a list of strings, or of messages")
     spoken = []
@@ -221,7 +222,7 @@ def turns_of_messages(messages: list[dict]) -> list[str]:
 
 
 def message_text(message: dict) -> str:
-    """The text of a message, which may be in parts."""
+    """The text of a message, which may consist of parts."""
     for field in TEXT_FIELDS:
         match message.get(field):
             case str(text):
@@ -260,19 +261,19 @@ def read_cornell(path: Path) -> tuple[list[Path], list[list[str]]]:
 
 
 def plain_spaces(text: str) -> str:
-    """The text with each run of white space and control characters as one space, and none around it."""
+    """The text with runs of whitespace and control characters as one space, stripped."""
     return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
 
 
 def split_conversations(conversations: list[list[str]], path: Path) -> dict[str, list[list[str]]]:
-    """Splits 90 / 5 / 5 %, drawn once and for all; conversations of a single turn are left out.
+    """Random 90 / 5 / 5 % split with a fixed seed; conversations of a single turn are dropped.
 
     Raises:
         UsageError: there are fewer than three.
     """
     answered = [turns for turns in conversations if len(turns) > 1]
     if len(answered) < 3:
-        raise UsageError(f"{path} holds {len(answered)} conversation(s) with an answer: to train and measure takes 3")
+        raise UsageError(f"{path} holds {len(answered)} conversation(s) with an answer: at least 3 are needed")
     order = np.random.default_rng(0).permutation(len(answered))
     held_out = max(1, len(answered) // 20)
     parts = {"test": order[:held_out], "validation": order[held_out : 2 * held_out], "train": order[2 * held_out :]}
@@ -280,17 +281,17 @@ def split_conversations(conversations: list[list[str]], path: Path) -> dict[str,
 
 
 def without_repeated(held_out: list[list[str]], train: list[list[str]]) -> list[list[str]]:
-    """The held-out conversations of which less than half of the exchanges occur in training.
+    """Held-out conversations with less than half of their exchanges in the training part.
 
-    An exchange is a turn and the one after it, compared without regard to case, spaces and punctuation.
+    An exchange is a turn and the next, compared without case, spaces and punctuation.
     """
 
     def exchanges(turns: list[str]) -> list[tuple[str, str]]:
         return list(itertools.pairwise(re.sub(r"[\W_]+", "", turn).lower() for turn in turns))
 
     known = {exchange for turns in train for exchange in exchanges(turns)}
-    shares = [np.mean([exchange in known for exchange in exchanges(turns)]) for turns in held_out]
-    return [turns for turns, share in zip(held_out, shares, strict=True) if share < 0.5]
+    repeated = [np.mean([exchange in known for exchange in exchanges(turns)]) for turns in held_out]
+    return [turns for turns, fraction in zip(held_out, repeated, strict=True) if fraction < 0.5]
 
 
 def read_dailydialog(directory: Path) -> tuple[list[Path], dict[str, list[list[str]]]]:
@@ -326,7 +327,7 @@ def natural_spelling(text: str) -> str:
 
 
 def read_chitchat(path: Path) -> list[list[str]]:
-    """The conversations of the package chitchat-dataset, the messages that a speaker sent in a row as one turn."""
+    """The conversations of the package chitchat-dataset; consecutive messages of a speaker are joined."""
     conversations = []
     for conversation in json.loads(path.read_text(encoding="utf-8")).values():
         messages = itertools.chain.from_iterable(conversation["messages"])

@@ -1,4 +1,4 @@
-"""Sentences in two languages, each the translation of the other: from TFDS, downloaded, in files, or embedded."""
+"""Parallel corpora: sentence pairs from TFDS, downloads, a bundled package or a user's files."""
 
 import datetime
 import hashlib
@@ -31,14 +31,14 @@ class SentencePairs(NamedTuple):
 
 
 class ParallelText(NamedTuple):
-    """Sentence pairs, split for training, for choices, and for the one final measurement."""
+    """Sentence pairs, split into training, validation and test parts."""
 
     name: str
     train: SentencePairs
     validation: SentencePairs
     test: SentencePairs
     found: str
-    """One line: how many pairs there are in which part, and what was passed over."""
+    """One-line summary: pairs in each part, and what was passed over."""
 
     @property
     def fingerprint(self) -> str:
@@ -74,8 +74,8 @@ MULTI30K = [
 """Elliott et al. 2016, arXiv:1605.00459: descriptions of photographs, training, validation, test_2016_flickr."""
 
 
-EMBEDDED_PAIRS = "cldr"
-"""The set that needs neither download nor data directory: German and English from the package babel."""
+BUNDLED_PAIRS = "cldr"
+"""The bundled data set: German and English from the package babel, without download or data directory."""
 
 
 TED = "ted_hrlr_translate"
@@ -88,32 +88,32 @@ PAIR_FIELDS = (
     ("source", "target"), ("src", "tgt"), ("src", "trg"), ("source_text", "target_text"), ("input", "output"),
     ("original", "translation"), ("sentence1", "sentence2"),
 )  # fmt: skip
-"""What the two sides of a pair are called where it is not by their languages."""
+"""Field names of source and target, beside the names of languages."""
 
 
 def load_parallel(name: str, directory: Path | None, limit: int | None = None) -> ParallelText:
     """Loads sentence pairs.
 
     Args:
-        name: "multi30k" (German to English), "cldr", "ted_hrlr_translate/pt_to_en" or another pair of that set which
-            TFDS has prepared in the data directory, two aligned text files "SOURCE,TARGET", a file of pairs (see
-            `read_pairs`), or "auto": multi30k where it can be had, else cldr, which is then said on stderr.
-        directory: the data directory, or None for the usual one.
-        limit: use only so many pairs for training; None for all.
+        name: "multi30k" (German to English), "cldr", "ted_hrlr_translate/pt_to_en" or another pair of that data set
+            prepared by TFDS in the data directory, two aligned text files "SOURCE,TARGET", a file of pairs (see
+            `read_pairs`), or "auto": multi30k if available, else cldr with a warning.
+        directory: the data directory, or None for the default.
+        limit: train on the first N pairs; None for all.
 
     Raises:
-        UsageError: the set is not there and cannot be fetched, or the files do not hold pairs of sentences.
+        UsageError: the data set is not there and cannot be downloaded, or the files do not hold sentence pairs.
     """
     if name == "auto":
         try:
             return load_parallel("multi30k", directory, limit)
         except UsageError as error:
-            print(f"WARNING: no multi30k, training on the embedded {EMBEDDED_PAIRS} instead: {error}", file=sys.stderr)
-            name = EMBEDDED_PAIRS
+            print(f"WARNING: no multi30k, training on the bundled {BUNDLED_PAIRS} instead: {error}", file=sys.stderr)
+            name = BUNDLED_PAIRS
     kind, passed_over = "", PassedOver()
     if name == "multi30k":
         parts = read_multi30k(data_directory(directory) / "raw" / name)
-    elif name == EMBEDDED_PAIRS:
+    elif name == BUNDLED_PAIRS:
         parts = split_pairs(name, list(cldr_pairs()), passed_over)
     elif name.partition("/")[0] == TED:
         parts = read_ted(name, data_directory(directory))
@@ -129,14 +129,14 @@ def load_parallel(name: str, directory: Path | None, limit: int | None = None) -
         name = "files"
     else:
         raise UsageError(
-            f"no data set {name!r}: choose one of auto, multi30k, {EMBEDDED_PAIRS}, {TED}/pt_to_en, a file of pairs "
+            f"no data set {name!r}: choose one of auto, multi30k, {BUNDLED_PAIRS}, {TED}/pt_to_en, a file of pairs "
             "(tab-separated, CSV or JSON), or two files of aligned lines, SOURCE,TARGET"
         )
     train, validation, test = parts
     used = "" if limit is None or limit >= len(train.sources) else f" (the first {limit:,} are used)"
     found = (
-        f"{kind}{len(train.sources):,} sentence pairs to train on{used}, {len(validation.sources):,} to validate, "
-        f"{len(test.sources):,} to test; {passed_over}"
+        f"{kind}{len(train.sources):,} sentence pairs for training{used}, {len(validation.sources):,} for validation, "
+        f"{len(test.sources):,} for testing; {passed_over}"
     )
     return ParallelText(name, train=train.first(limit), validation=validation, test=test, found=found)
 
@@ -149,7 +149,7 @@ def read_multi30k(directory: Path) -> list[SentencePairs]:
 
 
 def text_sentences(path: Path) -> list[str]:
-    """The lines of a text file, without blanks around them and blank lines after the last; what is packed is unpacked.
+    """Stripped lines of a text file, which may be gzip, without trailing blank lines.
 
     Raises:
         UsageError: it cannot be read, is empty, or not UTF-8.
@@ -164,16 +164,16 @@ def text_sentences(path: Path) -> list[str]:
 
 
 def two_paths(name: str) -> tuple[Path, Path]:
-    """The paths in "SOURCE,TARGET", which may hold commas themselves: split where files are found on both sides."""
+    """The paths in "SOURCE,TARGET", split at the comma with existing files on both sides."""
     commas = [index for index, character in enumerate(name) if character == ","]
     splits = [tuple(Path(side.strip()).expanduser() for side in (name[:at], name[at + 1 :])) for at in commas]
     return max(splits, key=lambda paths: sum(map(os.path.exists, paths)))
 
 
 def read_aligned(source: Path, target: Path, passed_over: PassedOver) -> list[tuple[str, str]]:
-    """The pairs of two files of which line n of one translates line n of the other; what gzip has packed is unpacked.
+    """Pairs of two aligned files, in which line n of one translates line n of the other; they may be gzip.
 
-    Pairs of which one side is empty are passed over.
+    Pairs with an empty side are passed over.
 
     Raises:
         UsageError: a file cannot be read, is empty, is not UTF-8, or has more lines than the other.
@@ -192,7 +192,7 @@ def read_aligned(source: Path, target: Path, passed_over: PassedOver) -> list[tu
 
 
 def both_sides(pairs: list[tuple[str, str]], path: Path, passed_over: PassedOver) -> list[tuple[str, str]]:
-    """The pairs without blanks around the sentences; those of which one side is empty are passed over."""
+    """The pairs with stripped sentences; those with an empty side are passed over."""
     stripped = [tuple(" ".join(side.split()) if "\n" in side else side.strip() for side in pair) for pair in pairs]
     for number, pair in enumerate(stripped, 1):
         if any(pair) and not all(pair):
@@ -201,7 +201,7 @@ def both_sides(pairs: list[tuple[str, str]], path: Path, passed_over: PassedOver
 
 
 def read_pairs(path: Path, passed_over: PassedOver) -> tuple[str, list[tuple[str, str]]]:
-    """What a file is, and its pairs: tab-separated, CSV, JSON or JSON lines, as `RECORD_FORMATS` has them.
+    """Format and pairs of a file: tab-separated, CSV, JSON or JSON lines, see `RECORD_FORMATS`.
 
     A record is a list, of which the first two are taken (in Tatoeba's with ids, what follows each id), or has the
     fields of `PAIR_FIELDS` or two named by their languages, in their order, which may lie in a field "translation".
@@ -217,7 +217,7 @@ def read_pairs(path: Path, passed_over: PassedOver) -> tuple[str, list[tuple[str
 
 
 def pair_fields(value: Any) -> tuple[str, str] | None:
-    """The names of the fields of a record that hold source and target; None where it has none."""
+    """Field names of source and target in a record; None if it has none."""
     value = translation_in(value)
     if not isinstance(value, dict):
         return None
@@ -239,11 +239,11 @@ def translation_in(value: Any) -> Any:
 
 
 def pair_reader(fields: tuple[str, str] | None, records: list[TextRecord]) -> Callable[[Any], tuple[str, str]]:
-    """Makes of a record its source and target.
+    """Function from a record to its source and target.
 
     Args:
-        fields: what objects call them.
-        records: those of the file, of which lists may have other columns before the source.
+        fields: field names of source and target in objects.
+        records: the records of the file; lists may have other columns before the source.
     """
     rows = [record.value for record in records if isinstance(record.value, list) and len(record.value) > 1]
     columns = sentence_columns([row for row in rows if all(isinstance(cell, str) for cell in row)])
@@ -266,7 +266,7 @@ def pair_reader(fields: tuple[str, str] | None, records: list[TextRecord]) -> Ca
 
 
 def sentence_columns(rows: list[list[str]]) -> tuple[int, int]:
-    """Which columns hold sentence and translation: the first two, unless ids stand before both or rows are numbered."""
+    """Columns of sentence and translation: the first two, unless ids precede both or rows are numbered."""
 
     def all_numbers(column: int) -> bool:
         return all(len(row) > column and row[column].isdecimal() for row in rows)
@@ -280,15 +280,15 @@ def sentence_columns(rows: list[list[str]]) -> tuple[int, int]:
 
 
 def split_pairs(name: str, pairs: list[tuple[str, str]], passed_over: PassedOver) -> list[SentencePairs]:
-    """Draws the parts of a set once and for all: what is the same in source or target is all in one part.
+    """Random split with a fixed seed; pairs with equal source or target are in the same part, repeated ones once.
 
-    So nothing of the test was seen in training, on neither side. Of pairs that are there more than once, one is taken.
+    So no test sentence occurs in training, on either side.
 
     Returns:
-        Pairs to train on, to validate and to test.
+        Training, validation and test pairs.
 
     Raises:
-        UsageError: too few pairs differ.
+        UsageError: there are too few different pairs.
     """
     known: dict[tuple[str, str], None] = {}
     for pair in pairs:
@@ -353,9 +353,9 @@ def read_ted(name: str, directory: Path) -> list[SentencePairs]:
 
 
 def cldr_pairs(seed: int = 0) -> Iterator[tuple[str, str]]:
-    """German and English for the same dates, times, numbers, amounts, countries and languages.
+    """German and English dates, times, numbers, amounts, countries and languages.
 
-    As the Unicode Common Locale Data Repository writes them (https://cldr.unicode.org), in the package babel.
+    From the Unicode Common Locale Data Repository (https://cldr.unicode.org), in the package babel.
     """
     from babel import Locale
     from babel.dates import format_date, format_time

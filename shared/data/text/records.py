@@ -1,4 +1,4 @@
-"""Records in text files as people have them: JSON, CSV, tab-separated values …, recognized by what is in the file."""
+"""Records in text files (JSON, CSV, tab-separated values, …), with the format detected from the content."""
 
 import csv
 import functools
@@ -14,7 +14,7 @@ from shared.data.places import PassedOver
 from shared.errors import UsageError
 
 MOST_UNREADABLE = 0.1
-"""Of the records of a file, what may be passed over; with more of them, it is rather in another format."""
+"""Maximum fraction of invalid records in a file; with more, another format is assumed."""
 
 
 FIELD_NAMES = """
@@ -22,16 +22,16 @@ source src target tgt trg sentence text original translation translated question
 completion instruction input output context user assistant bot human turn message utterance id line conversation conv
 dialogue dialog speaker
 """
-"""What columns of texts are called, the names of languages aside."""
+"""Usual column names of texts, beside the names of languages."""
 
 
 class TextRecord(NamedTuple):
-    """A value of JSON, a list of cells, or cells by the name of their column, and the line that it begins in."""
+    """A JSON value, a list of cells, or cells by column name, and its first line number."""
 
     line: int
     value: Any
     problem: str = ""
-    """Why there is no value, where the line could not be read."""
+    """Error message if the line could not be read."""
 
 
 class RecordFormat(NamedTuple):
@@ -39,18 +39,18 @@ class RecordFormat(NamedTuple):
 
     name: str
     read: Callable[[str], list[TextRecord] | None]
-    """Gives the records of a text, with at least one that can be read; None where it is in another format."""
+    """Function from a text to its records, at least one of them readable; None if it is in another format."""
 
 
 class RecordFile(NamedTuple):
-    """What a text file holds."""
+    """Format and records of a text file."""
 
     format: str
     records: list[TextRecord]
 
 
 def read_json(content: str) -> list[TextRecord] | None:
-    """One value of JSON: the records are the items of a list, or of the longest list, or the values, of an object."""
+    """One JSON value: its records are the items of a list, or of an object's longest list, or an object's values."""
     try:
         whole = json.loads(content)
     except (ValueError, RecursionError):
@@ -72,7 +72,7 @@ def holds_records(value: Any) -> bool:
 
 
 def read_json_lines(content: str) -> list[TextRecord] | None:
-    """A value of JSON in each line."""
+    """JSON lines: one JSON value per line."""
     records, found = [], 0
     for number, line in numbered_lines(content):
         try:
@@ -91,7 +91,7 @@ def numbered_lines(content: str) -> list[tuple[int, str]]:
 
 
 def read_separated(content: str, separator: str) -> list[TextRecord] | None:
-    """Cells with a separator between them, a record in each line; quotation marks are text, unless all are quoted."""
+    """Separated cells, one record per line; quotation marks are text unless all cells are quoted."""
     lines = numbered_lines(content)
     if not lines or 2 * sum(separator in line for _, line in lines) < len(lines):
         return None
@@ -108,7 +108,7 @@ def read_separated(content: str, separator: str) -> list[TextRecord] | None:
 
 
 def read_csv(content: str) -> list[TextRecord] | None:
-    """Comma-separated values (RFC 4180), with semicolons too, where there is a header or nearly all rows are alike."""
+    """CSV (RFC 4180), with commas or semicolons, if there is a header or nearly all rows have the same length."""
     for separator in (",", ";"):
         records = read_quoted(content, separator)
         widths = [len(record.value) for record in records if not record.problem]
@@ -120,7 +120,7 @@ def read_csv(content: str) -> list[TextRecord] | None:
 
 
 def read_quoted(content: str, separator: str) -> list[TextRecord]:
-    """The rows of a file whose cells may stand in quotation marks; where those do not match, each line by itself."""
+    """Rows of a file whose cells may be quoted; line by line if quotation marks do not match."""
     limit = csv.field_size_limit(max(1, len(content)))
     try:
         rows, line = [], 1
@@ -142,9 +142,9 @@ def read_quoted(content: str, separator: str) -> list[TextRecord]:
 
 
 def with_header(records: list[TextRecord]) -> list[TextRecord]:
-    """Rows of cells as cells by the name of their column, if the first row holds names; else as they are.
+    """Rows with cells by column name if the first row is a header; else unchanged.
 
-    Where the next rows could be names as well, all are texts of single words, such as "no" and "hi".
+    If the next rows could be headers too, all are texts of single words, such as "no" and "hi".
     """
     first = [not record.problem and is_header(record.value) for record in records[:20]]
     if len(first) < 4 or not first[0] or any(first[1:]):
@@ -157,21 +157,21 @@ def with_header(records: list[TextRecord]) -> list[TextRecord]:
 
 
 def is_header(cells: list[str]) -> bool:
-    """Whether cells are names of columns: two at least as they are usual for texts, and the others without a stop."""
+    """Whether cells are a header: at least two usual names of text columns, the others without a full stop."""
     names = [name.strip().lower() for name in cells]
     plain = all(re.fullmatch(r"[\w ()/:#-]{1,40}", name) for name in names)
     return plain and len(set(names)) == len(names) and sum(map(is_field_name, names)) >= 2
 
 
 def is_field_name(name: str) -> bool:
-    """Whether a name is a usual one for a field of texts, or a language's."""
+    """Whether a name is usual for a field of text, or the name of a language."""
     words = re.findall(r"[^\W\d_]+", name)
     usual = bool(words) and all(word in FIELD_NAMES.split() or is_language(word) for word in words)
     return usual or is_language(name)
 
 
 def is_language(name: str) -> bool:
-    """Whether a name is a language's: its code, such as "de", "deu" or "de_AT", or its name in English or in itself."""
+    """Whether a name is a language's code, such as "de", "deu" or "de_AT", or its name in English or in itself."""
     code = re.fullmatch(r"([a-z]{2,3})[-_][a-z]{2,4}", name.lower())
     return (code[1] if code else name.lower()) in language_names()
 
@@ -201,12 +201,12 @@ RECORD_FORMATS = (
 
 
 def read_records_of(path: Path, formats: tuple[RecordFormat, ...], otherwise: str) -> RecordFile:
-    """The records of a text file, in the first format that fits.
+    """Records of a text file, in the first format that fits.
 
     Args:
         path: the file.
-        formats: those to be tried, such as `RECORD_FORMATS`.
-        otherwise: what to suggest where none fits.
+        formats: formats to try, such as `RECORD_FORMATS`.
+        otherwise: suggestion if none fits.
 
     Raises:
         UsageError: it cannot be read or is empty, or none fits.
@@ -226,7 +226,7 @@ def read_records_of(path: Path, formats: tuple[RecordFormat, ...], otherwise: st
 
 
 def json_problem(content: str) -> str:
-    """Where a text stops being JSON, or JSON lines, and why."""
+    """Position and message of the JSON error in a text."""
     problem = "there are no lists or objects in it"
     for text, first in [(content, 1), *((line, number) for number, line in numbered_lines(content))]:
         try:
@@ -241,16 +241,16 @@ def json_problem(content: str) -> str:
 
 
 def usable_values(file: RecordFile, path: Path, value_of: Callable[[Any], Any], passed_over: PassedOver) -> list[Any]:
-    """What `value_of` makes of each record; those of which it can make nothing are passed over if they are few.
+    """Values of all records by `value_of`; a few invalid records are passed over.
 
     Args:
         file: the records.
-        path: what they were read from.
-        value_of: raises ValueError, KeyError or TypeError where a record does not hold what it takes.
-        passed_over: is told of the others.
+        path: their file.
+        value_of: function from a record to its value; raises ValueError, KeyError or TypeError for an invalid one.
+        passed_over: gets the invalid records.
 
     Raises:
-        UsageError: more than a tenth cannot be used; the first is named.
+        UsageError: more than a tenth is invalid; the first is named.
     """
     values, problems = [], []
     for line, value, problem in file.records:

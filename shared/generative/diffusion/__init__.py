@@ -1,1 +1,1 @@
-"""Images out of noise: how noise is added, and how it is taken away again."""
+"""Diffusion models: noise schedule, training batches, U-Net layers and samplers."""

@@ -1,4 +1,4 @@
-"""Noisy images to learn from, drawn on the host: the same on every backend, in every process and after a resume."""
+"""Batches of noisy images, drawn on the host: the same on every backend, in every process and after a resume."""
 
 import numpy as np
 
@@ -12,21 +12,21 @@ from shared.training.batches import SeededBatches
 def noisy_examples(
     data: LabelledImages, prediction: Prediction, rng: np.random.Generator, no_label: int, label_dropout: float = 0.0
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Adds noise to images.
+    """Training examples of a diffusion model: images with noise added, and prediction targets.
 
-    The times lie evenly in 0 to 1, with a common random offset, so that the loss of a batch varies less than with
+    The times are evenly spaced in 0 to 1 with a common random offset, so that the loss of a batch varies less than with
     independent times (Kingma et al. 2021, arXiv:2107.00630, appendix I.1).
 
     Args:
         data: the images, in random order.
-        prediction: what the network is to predict.
-        rng: draws times, noise and which labels are left out.
-        no_label: the label that stands for none.
-        label_dropout: share of the labels that is left out.
+        prediction: prediction target.
+        rng: of times, noise and label dropout.
+        no_label: the null label of classifier-free guidance.
+        label_dropout: label dropout rate.
 
     Returns:
         Inputs "image" (examples, height, width, channels), "time" (examples,) and "label" (examples,), and targets
-        (examples, height, width, channels); labels in int32, all else in float32, images -1 to 1 before noise is added.
+        (examples, height, width, channels); labels in int32, all else in float32. Images are -1 to 1 before noise.
     """
     image = scaled_pixels(data.images)
     time = (rng.random() + np.arange(len(image)) / len(image)) % 1
@@ -41,17 +41,16 @@ def noisy_examples(
 
 
 class NoisyImageBatches(SeededBatches):
-    """Shuffled images with noise; the last, smaller batch of an epoch is left out. For what it yields see
-    `noisy_examples`.
+    """Batches of `noisy_examples`, shuffled; the last, smaller batch of an epoch is dropped.
 
     Args:
         data: the images.
-        prediction: what the network is to predict.
-        classes: number of classes, which is the label that stands for none.
-        batch_size: examples a batch; at most the number of images.
-        seed: of all that is drawn.
-        label_dropout: share of the labels that is left out.
-        flip: mirror half of the images.
+        prediction: prediction target.
+        classes: number of classes, which is also the null label.
+        batch_size: examples per batch; at most the number of images.
+        seed: of the order, noise and augmentation.
+        label_dropout: label dropout rate.
+        flip: random horizontal flip.
     """
 
     def __init__(

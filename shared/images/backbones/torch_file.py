@@ -1,4 +1,4 @@
-"""Reads weights from files that PyTorch wrote, without PyTorch and without running what a pickle may ask for."""
+"""PyTorch weight files (.pth), read without PyTorch and without executing code from the pickle."""
 
 import collections
 import pickle
@@ -16,7 +16,7 @@ DTYPES = {"FloatStorage": np.float32, "LongStorage": np.int64}
 
 
 class StoredTensor(NamedTuple):
-    """Where the numbers of a tensor lie."""
+    """A tensor as offset and strides into a storage."""
 
     storage: tuple
     offset: int
@@ -30,7 +30,7 @@ def rebuild_tensor(storage: tuple, offset: int, shape: tuple, strides: tuple, *_
 
 
 class WeightsUnpickler(pickle.Unpickler):
-    """An unpickler that knows tensors and dictionaries and refuses everything else."""
+    """A restricted unpickler: tensors and dictionaries, nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -47,10 +47,10 @@ class WeightsUnpickler(pickle.Unpickler):
 
 
 def read_torch_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dictionary in PyTorch's format before version 1.6, by name.
+    """Tensors of a state dictionary in PyTorch's format before version 1.6, by name.
 
     Raises:
-        UsageError: the file is damaged, in another format, or holds other things than tensors.
+        UsageError: the file is damaged, in another format, or holds anything but tensors.
     """
 
     def refuse(reason: object) -> NoReturn:

@@ -379,7 +379,7 @@ def test_parts_of_scenes_share_neither_digits_nor_photographs(monkeypatch):
     assert not validation & test
 
 
-def test_embedded_scenes_are_loaded_and_kept(cache, monkeypatch, capsys):
+def test_bundled_scenes_are_loaded_and_kept(cache, monkeypatch, capsys):
     counts = {"train": 6, "validation": 2, "test": 3}
     monkeypatch.setattr(shared.data.detection.digit_scenes, "SCENE_COUNTS", counts)
     data = load_detection("digit_scenes", None, "bccd", 0.1, 48)
@@ -397,7 +397,7 @@ def test_without_the_preferred_set_scenes_are_taken_and_that_is_said(cache, offl
     data = load_detection("auto", None, "bccd", 0.1, 48)
     assert data.name == "digit_scenes"
     said = capsys.readouterr().err
-    assert said.startswith("WARNING: no bccd, training on the embedded digit_scenes instead: no data set 'bccd' in ")
+    assert said.startswith("WARNING: no bccd, training on the bundled digit_scenes instead: no data set 'bccd' in ")
     with pytest.raises(UsageError, match="choose one of auto, digit_scenes, the path of a folder, or set --data-dir"):
         load_detection("bccd", None, "bccd", 0.1, 48)
 

@@ -262,15 +262,15 @@ def test_digits_as_names_do_not_hide_numbers(folder):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "holds no images to train on"),
+        (lambda folder: None, "holds no images for training"),
         (lambda folder: paint(folder / "0.png"), "holds 1 images but no annotations in a known format"),
-        (lambda folder: write(folder / "classes.txt", "a\nb"), "holds no images to train on"),
+        (lambda folder: write(folder / "classes.txt", "a\nb"), "holds no images for training"),
         (lambda folder: write(folder / "classes.txt", "\n"), "names no classes"),
         (lambda folder: write(folder / "data.yaml", "names: {a: 1}"), "names must list the classes"),
         (lambda folder: write(folder / "data.yaml", "names: [a"), "cannot be read as yaml"),
         (lambda folder: write(folder / "boxes.json", "{"), "cannot be read as json"),
-        (lambda folder: write(folder / "boxes.json", {"images": []}), "holds no images to train on"),
-        (lambda folder: write(folder / "boxes.json", coco(["a"])), "holds no images to train on"),
+        (lambda folder: write(folder / "boxes.json", {"images": []}), "holds no images for training"),
+        (lambda folder: write(folder / "boxes.json", coco(["a"])), "holds no images for training"),
         (
             lambda folder: [paint(folder / "0.png"), write(folder / "val.json", coco(["a"]))],
             "no json file for training names a class",

@@ -71,8 +71,8 @@ def test_all_sorts_of_pictures(photos, capsys):
     assert data.train.images.shape[1:] == (48, 48, 3)
     assert data.train.images.dtype == np.uint8
     said = (
-        f"{photos}: 20 images (cats: 10, dogs: 10), used: 12 to train on (cats: 6, dogs: 6), 4 for validation "
-        "(cats: 2, dogs: 2), 4 to measure on (cats: 2, dogs: 2); passed over 1: 1 that are no images (cats/notes.txt)"
+        f"{photos}: 20 images (cats: 10, dogs: 10), used: 12 for training (cats: 6, dogs: 6), 4 for validation "
+        "(cats: 2, dogs: 2), 4 for testing (cats: 2, dogs: 2); passed over 1: 1 that are no images (cats/notes.txt)"
     )
     assert capsys.readouterr().err.splitlines()[-1] == said
     again = load(photos, 48)
@@ -83,10 +83,10 @@ def test_all_sorts_of_pictures(photos, capsys):
 
 def test_what_is_used_is_said(photos, capsys):
     load(photos, limit=3, test_limit=1)
-    assert "20 images (cats: 10, dogs: 10), used: 3 to train on (" in capsys.readouterr().err
+    assert "20 images (cats: 10, dogs: 10), used: 3 for training (" in capsys.readouterr().err
     data = load(photos, validation=0.1, per_class=5)
     assert sizes(data) == [8, 2, 4]
-    assert "used: 8 to train on (cats: 4, dogs: 4), 2 for validation (" in capsys.readouterr().err
+    assert "used: 8 for training (cats: 4, dogs: 4), 2 for validation (" in capsys.readouterr().err
 
 
 def test_broken_files_are_named_and_left_out(photos, capsys):
@@ -176,7 +176,7 @@ def test_parts_that_the_folder_gives(tmp_path, capsys, names, expected):
     assert sizes(data) == expected
     said = capsys.readouterr().err
     if names[1] and not names[2]:
-        assert "the validation images also to measure on, as there is no test part" in said
+        assert "the validation images also for testing, as there is no test part" in said
         np.testing.assert_array_equal(data.test.images, data.validation.images)
 
 
@@ -237,7 +237,7 @@ def test_heic_beside_others_is_passed_over_with_a_way_to_read_it(tmp_path, capsy
     assert "passed over 2: 2 in HEIC, to be read after  pip install pillow-heif" in capsys.readouterr().err
     for path in (tmp_path / "cat").glob("*.png"):
         path.unlink()
-    with refused_in_one_line("no image of the class cat to train on (passed over 1: 1 in HEIC, to be read after"):
+    with refused_in_one_line("no image of the class cat for training (passed over 1: 1 in HEIC, to be read after"):
         load(tmp_path)
 
 
@@ -263,10 +263,10 @@ def test_generative_recipes_take_images_without_classes(tmp_path, recipe):
     config = recipe.for_preset("smoke", data=str(tmp_path / "flat"), image_size=16, batch_size=8)
     assert config.load().train.images.shape[1:] == (16, 16, 3)
     fill(tmp_path / "few", 12)
-    with refused_in_one_line("to train on, and 2 to measure on: it takes 20 and 10"):
+    with refused_in_one_line("training and 2 test images: at least 20 and 10 are needed"):
         recipe.for_preset("smoke", data=str(tmp_path / "few"), batch_size=8).load()
     fill(tmp_path / "small", 60, size=(7, 9))
-    with refused_in_one_line("7×9 pixels: it takes 8 each way, so try --image-size 32"):
+    with refused_in_one_line("7×9 pixels: at least 8×8 are needed, so try --image-size 32"):
         recipe.for_preset("smoke", data=str(tmp_path / "small"), batch_size=8).load()
 
 
@@ -292,10 +292,10 @@ def test_images_of_several_sizes_need_image_size(photos):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        ({}, "holds nothing to learn from, and no folder for each class"),
+        ({}, "holds no images, and no folder for each class"),
         ({"cats": 3}, "holds only the class cats"),
-        ({"cats": 0, "dogs": 0}, "holds no image of the class cats to train on: add some"),
-        ({"cats": 3, "dogs": 3, "cows": 0}, "holds no image of the class cows to train on: add some"),
+        ({"cats": 0, "dogs": 0}, "holds no image of the class cats for training: add some"),
+        ({"cats": 3, "dogs": 3, "cows": 0}, "holds no image of the class cows for training: add some"),
         ({"train/cats": 3, "train/dogs": 3, "test/cows": 3}, "cows is of a class that "),
         ({"train/cats": 3, "train/dogs": 3, "test": 3}, "holds no image for the test part (passed over 3: 3 outside"),
         ({"train/cats": 3, "train/dogs": 3, "val": 0}, "holds no image for the validation part"),
@@ -333,7 +333,7 @@ def test_a_folder_of_numbers_is_no_set_of_tfds(tmp_path):
 def test_a_class_without_a_readable_image(photos):
     for path in (photos / "dogs").iterdir():
         path.write_bytes(b"torn")
-    with refused_in_one_line("no image of the class dogs to train on (passed over 10: 10 that cannot be read"):
+    with refused_in_one_line("no image of the class dogs for training (passed over 10: 10 that cannot be read"):
         load(photos)
 
 

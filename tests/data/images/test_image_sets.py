@@ -114,7 +114,7 @@ def test_the_order_and_the_batches_are_independent():
     assert len({tuple(each) for each in drawn}) == len(drawn)
 
 
-def test_no_two_purposes_or_places_share_random_numbers():
+def test_random_streams_of_purposes_and_positions_differ():
     places = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
     streams = list(itertools.product((0, 1, 2**32 - 1), RANDOM_PURPOSES, places))
     first = {int(random_stream(seed, purpose, *place).integers(2**63)) for seed, purpose, place in streams}
@@ -208,7 +208,7 @@ def test_a_type_that_files_do_not_keep_is_refused(tmp_path, dtype):
     assert halves["numbers"].dtype == np.float16
 
 
-def test_embedded_digits(cache):
+def test_bundled_digits(cache):
     data = load_images("mnist5k", None, "cifar10", validation=0.25)
     assert data.train.images.shape == (3000, 28, 28, 1)
     assert len(data.validation.labels) == len(data.test.labels) == 1000
@@ -229,7 +229,7 @@ def test_splits_do_not_overlap_and_do_not_change(cache):
     assert not rows[0] & rows[2]
 
 
-def test_auto_without_data_says_so_and_takes_the_embedded_set(cache, offline, capsys):
+def test_auto_without_data_says_so_and_takes_the_bundled_set(cache, offline, capsys):
     assert load_images("auto", None, "cifar10", validation=0.1).name == "mnist5k"
     message = capsys.readouterr().err
     assert "WARNING: no cifar10" in message

@@ -18,7 +18,7 @@ from shared.data.text.conversations import (
     without_repeated,
 )
 from shared.errors import UsageError
-from shared.text.dialogue import answer_pairs, answers_used, encode_context, evenly_spread, pairs_of, spoken_context
+from shared.text.dialogue import answer_counts, answer_pairs, encode_context, evenly_spread, pairs_of, readable_context
 from shared.text.pairs import SequencePairs
 from shared.text.subwords import END, Subwords, train_subwords
 
@@ -97,7 +97,7 @@ def test_real_dailydialog():
 
 def test_auto_without_data_takes_chitchat_and_says_so(tmp_path, capsys):
     data = load_conversations("auto", tmp_path)
-    assert "WARNING: no dailydialog, training on the embedded chitchat instead" in capsys.readouterr().err
+    assert "WARNING: no dailydialog, training on the bundled chitchat instead" in capsys.readouterr().err
     assert data.name == "chitchat"
     assert [len(getattr(data, part)) for part in ALL] == [3617, 200, 200]
     assert data.repeated == 0
@@ -134,7 +134,7 @@ def test_files(tmp_path):
     [
         ("a.tsv", b"", "a.tsv is empty"),
         ("a.jsonl", b" \n\n", "a.jsonl is empty"),
-        ("a.tsv", b"hi\tho\n", "holds 1 conversation(s) with an answer: to train and measure takes 3"),
+        ("a.tsv", b"hi\tho\n", "holds 1 conversation(s) with an answer: at least 3 are needed"),
         ("a.tsv", b"hi\t\na\tb\n \tb\n", "holds 1 conversation(s) with an answer"),
         ("a.tsv", "ich\tmöchte\n".encode("latin-1"), "a.tsv, line 1: byte 0xf6 is not UTF-8"),
         ("a.txt", "hi\tho\n".encode("utf-16-le"), "a.txt, line 1: a null byte"),
@@ -256,8 +256,8 @@ def test_a_file_of_conversations_is_known_by_what_is_in_it(tmp_path, kind):
     data = load_conversations(str(path), None)
     assert sorted(all_turns(data)) == sorted(conversations)
     assert data.name == path.name
-    held_out = "3 to validate, 3 to test (0 more are left out that occur in training)"
-    assert data.found == f"{form}: 54 conversations to train on, {held_out}; nothing passed over"
+    held_out = "3 for validation, 3 for testing (0 more are left out that occur in training)"
+    assert data.found == f"{form}: 54 conversations for training, {held_out}; nothing passed over"
 
 
 def test_what_is_passed_over_and_what_is_used_is_said(tmp_path, subwords):
@@ -265,15 +265,16 @@ def test_what_is_passed_over_and_what_is_used_is_said(tmp_path, subwords):
     path.write_text(in_lines(TALKS, "\t".join) + "just a note\n" + "hello\t\n" + "yes?\tno\n")
     data = load_conversations(str(path), None, limit=10)
     assert data.found == (
-        "tab-separated values: 55 conversations to train on (the first 10 are used), 3 to validate, 3 to test (0 more "
-        "are left out that occur in training); passed over 2: 1 that cannot be read (talks.tsv, line 61); "
-        "1 without an answer (talks.tsv, conversation 61)"
+        "tab-separated values: 55 conversations for training (the first 10 are used), 3 for validation, "
+        "3 for testing (0 more are left out that occur in training); passed over 2: "
+        "1 that cannot be read (talks.tsv, line 61); 1 without an answer (talks.tsv, conversation 61)"
     )
     longest = max(len(subwords.encode(turn)) for turns in data.train for turn in turns[1:])
     parts = answer_pairs(data, subwords, turns=2, context=30, answer=longest - 1)
     learned = len(parts["train"].targets)
-    assert answers_used(data, parts) == (
-        f"{learned} answers to train on ({30 - learned} longer than --answer left out), 9 to validate, 9 to test"
+    assert answer_counts(data, parts) == (
+        f"{learned} answers for training ({30 - learned} longer than --answer left out), 9 for validation, "
+        "9 for testing"
     )
 
 
@@ -384,7 +385,7 @@ def test_each_turn_answers_those_before(subwords):
     pairs = pairs_of([["turn 1", "answer 2", "turn 3", "answer 4"], ["turn 3", "turn 1"]], subwords, 2, 50)
     assert pairs.targets == [two, three, four, one]
     assert pairs.sources == [one, [*one, END, *two], [*two, END, *three], three]
-    assert [spoken_context(source, subwords) for source in pairs.sources][1:3] == [
+    assert [readable_context(source, subwords) for source in pairs.sources][1:3] == [
         "turn 1 / answer 2",
         "answer 2 / turn 3",
     ]

@@ -76,10 +76,10 @@ def test_without_network(offline, capsys):
         load_parallel("multi30k", None)
     text = load_parallel("auto", None)
     assert text.name == "cldr"
-    assert "WARNING: no multi30k, training on the embedded cldr instead" in capsys.readouterr().err
+    assert "WARNING: no multi30k, training on the bundled cldr instead" in capsys.readouterr().err
 
 
-def test_the_embedded_pairs():
+def test_the_bundled_pairs():
     text = load_parallel("cldr", None)
     assert len(text.train.sources) > 6000
     assert min(len(text.validation.sources), len(text.test.sources)) > 300
@@ -167,16 +167,16 @@ def test_a_file_of_pairs_is_known_by_what_is_in_it(tmp_path, kind):
     text = load_parallel(str(path), None)
     assert everything(text) == sorted(PAIRS)
     assert text.name == path.name
-    assert text.found == f"{form}: 54 sentence pairs to train on, 3 to validate, 3 to test; nothing passed over"
+    assert text.found == f"{form}: 54 sentence pairs for training, 3 for validation, 3 for testing; nothing passed over"
 
 
 def test_what_is_passed_over_and_what_is_used_is_said(tmp_path):
     path = tmp_path / "pairs.txt"
     path.write_text(in_lines("{}\t{}".format) + "a note\n" + in_lines("{}\t".format, PAIRS[:2]) + "\t".join(PAIRS[0]))
     assert load_parallel(str(path), None, limit=10).found == (
-        "tab-separated values: 54 sentence pairs to train on (the first 10 are used), 3 to validate, 3 to test; passed "
-        f"over 4: 1 that cannot be read (pairs.txt, line 61); 2 with an empty side (pairs.txt, pair 61, …); 1 repeated "
-        f"({' / '.join(PAIRS[0])[:80]})"
+        "tab-separated values: 54 sentence pairs for training (the first 10 are used), 3 for validation, "
+        f"3 for testing; passed over 4: 1 that cannot be read (pairs.txt, line 61); "
+        f"2 with an empty side (pairs.txt, pair 61, …); 1 repeated ({' / '.join(PAIRS[0])[:80]})"
     )
 
 

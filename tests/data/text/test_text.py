@@ -1,4 +1,4 @@
-"""Texts: files of any kind, tiny Shakespeare, the embedded one, and the windows cut out of them."""
+"""Texts: files of any kind, tiny Shakespeare, the bundled one, and the windows cut out of them."""
 
 import codecs
 import gzip
@@ -155,7 +155,7 @@ def test_a_folder_of_texts_is_joined_in_order_of_names(tmp_path):
     assert text == "first\nsecond\nthird\nfourth\n" + "last\n" * 300
     assert data.name == "texts"
     assert data.found == (
-        "1,526 characters, 15 different: 1,373 to train on, 76 to validate, 77 to test; "
+        "1,526 characters, 15 different: 1,373 for training, 76 for validation, 77 for testing; "
         "passed over 3: 3 that are no text (book.pdf, …)"
     )
     (folder / "0.txt").write_bytes(b"caf\xe9\n")
@@ -217,10 +217,10 @@ def test_tiny_shakespeare():
     assert text_of(data.train[:14], data.alphabet) == "First Citizen:"
 
 
-def test_offline_there_is_the_embedded_text(offline, capsys):
+def test_offline_there_is_the_bundled_text(offline, capsys):
     data = load_text("auto", None)
     assert data.name == "chitchat"
-    assert "WARNING: no tiny_shakespeare, training on the embedded chitchat instead" in capsys.readouterr().err
+    assert "WARNING: no tiny_shakespeare, training on the bundled chitchat instead" in capsys.readouterr().err
     assert len(data.train) > 1_000_000
     assert " the " in text_of(data.validation[:5000], data.alphabet)
     with pytest.raises(UsageError, match="tiny_shakespeare is not in the data directory and cannot be downloaded"):
@@ -242,14 +242,14 @@ def test_windows_and_what_follows_them():
     np.testing.assert_array_equal(targets, inputs + 1)
 
 
-def test_an_epoch_reads_each_place_at_most_once_and_almost_all():
+def test_an_epoch_reads_each_position_at_most_once_and_almost_all():
     batches = batches_of()
     seen = np.concatenate([batches[index][0].ravel() for index in range(len(batches))])
     assert len(np.unique(seen)) == len(seen) == len(batches) * 4 * 16
     assert len(seen) > 1000 - 16 * 5
 
 
-def test_epochs_differ_and_a_batch_depends_on_its_place_alone():
+def test_epochs_differ_and_a_batch_depends_on_its_index_alone():
     batches = batches_of()
     first = batches[2]
     batches.epoch = 1
