@@ -188,7 +188,14 @@ def nearest(queries: np.ndarray, examples: np.ndarray, count: int) -> Neighbours
         start += len(part)
     indices, found = np.concatenate(indices, axis=1), np.concatenate(found, axis=1)
     order = np.argsort(found, axis=1, kind="stable")[:, :count]
-    return Neighbours(*(np.take_along_axis(each, order, axis=1) for each in (indices, found)))
+    indices = np.take_along_axis(indices, order, axis=1)
+    # Anew, from differences: what `euclidean_distances` finds between equal examples need not be 0.
+    dtype = np.result_type(queries.dtype, np.float32)
+    distances = [
+        np.linalg.norm((query.astype(dtype) - examples[rows]).reshape(count, -1), axis=1)
+        for query, rows in zip(queries, indices, strict=True)
+    ]
+    return Neighbours(indices, np.stack(distances))
 
 
 def parts_of(examples: np.ndarray) -> list[np.ndarray]:
