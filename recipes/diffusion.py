@@ -35,7 +35,6 @@ import numpy as np
 from keras import layers
 
 from shared.backends.initializers import RandomNormal
-from shared.backends.optimizers import grouped_updates
 from shared.backends.runtime import copied_weights
 from shared.data.images.datasets import ImageData
 from shared.generative.diffusion.batches import NoisyImageBatches, noisy_examples
@@ -213,7 +212,7 @@ def main(run: Run) -> dict[str, float]:
 
     rate = WarmupCosine(config.learning_rate, config.epochs * len(batches), config.warmup)
     averaging = {"use_ema": config.ema > 0, "ema_momentum": config.ema or 0.99}
-    model.compile(grouped_updates(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging)), "mse")
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0, **averaging), "mse")
     model.summary()
     network = evaluation_network(config, data)
     validation = noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes)

@@ -31,7 +31,6 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.backends.optimizers import grouped_updates
 from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
 from shared.detection.batches import DetectionBatches, detection_targets
@@ -166,7 +165,7 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
         global_clipnorm=10.0,
     )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return grouped_updates(optimizer)
+    return optimizer
 
 
 def build_detector(model: keras.Model, overlap: float, confidence: float = 0.001) -> keras.Model:

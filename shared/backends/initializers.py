@@ -33,7 +33,9 @@ class DrawnOnHost:
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         values = self.draw(np.random.default_rng(getattr(self, "seed", 0)), tuple(shape))
-        return keras.ops.convert_to_tensor(values.astype("float32"), dtype=dtype or keras.config.floatx())
+        # In the order of the axes, also where they were transposed: PyTorch keeps the order that it is given in memory,
+        # and its quick optimizer wants this one.
+        return keras.ops.convert_to_tensor(values.astype("float32", order="C"), dtype=dtype or keras.config.floatx())
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """The values, of the shape."""

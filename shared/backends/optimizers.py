@@ -12,10 +12,10 @@ from shared.backends.gradients import dense_gradients
 def prepare_optimizer(model: keras.Model) -> None:
     """Makes the variables of a compiled model's optimizer before the first step of `fit`.
 
-    On TensorFlow the optimizer is from then on given the gradients of embeddings as tensors, as on the other backends:
-    see `dense_gradients`.
+    From then on the optimizer works on all variables together on PyTorch, see `grouped_updates`; on TensorFlow it is
+    given the gradients of embeddings as tensors, as on the other backends, see `dense_gradients`.
     """
-    optimizer = model.optimizer
+    optimizer = grouped_updates(model.optimizer)
     optimizer.build(model.trainable_variables)
     if keras.config.backend() == "tensorflow":
         optimizer.apply = functools.partial(apply_dense, optimizer)
@@ -46,7 +46,8 @@ def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
     if isinstance(optimizer, keras.optimizers.Adam):
         replacements["_parallel_update_step"] = update_adam_together
     for name, replacement in replacements.items():
-        setattr(optimizer, name, functools.partial(replacement, optimizer, getattr(optimizer, name)))
+        if name not in vars(optimizer):  # else it has been replaced, for an earlier `fit`
+            setattr(optimizer, name, functools.partial(replacement, optimizer, getattr(optimizer, name)))
     return optimizer
 
 

@@ -89,7 +89,7 @@ def masked_recurrence(
 
     steps, count = inputs.shape[1], mask.sum(dim=1)
     front = torch.argsort((~mask).int(), dim=1, stable=True)
-    inputs = inputs.gather(1, front.unsqueeze(-1).expand_as(inputs))
+    inputs = taken_steps(inputs, front)
     # PyTorch wants at least one step of each sequence; what comes of it is put right below.
     packed = pack_padded_sequence(inputs, count.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
     outputs, finals = run(packed.data, packed.batch_sizes, states=[state[packed.sorted_indices] for state in states])
@@ -99,6 +99,14 @@ def masked_recurrence(
     ]
     outputs, _ = pad_packed_sequence(PackedSequence(outputs, *packed[1:]), batch_first=True, total_length=steps)
     place = mask.cumsum(dim=1)
-    outputs = outputs.gather(1, (place - 1).clamp(min=0).unsqueeze(-1).expand(-1, -1, outputs.shape[-1]))
+    outputs = taken_steps(outputs, (place - 1).clamp(min=0))
     shown = mask if zero_output_for_mask else place > 0
     return outputs * shown.unsqueeze(-1), finals
+
+
+def taken_steps(x: Any, steps: Any) -> Any:
+    """Of each sequence of x (batch, steps, size) the steps at indices (batch, count): whole rows, both ways."""
+    import torch
+
+    rows = steps + torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+    return torch.nn.functional.embedding(rows, x.flatten(0, 1))

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from shared.backends.softmax import common_log_softmax
 from shared.text.subwords import PAD
 
 
@@ -19,10 +20,12 @@ def token_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
     Returns:
         (…), float32.
     """
-    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"))
+    log_probabilities = common_log_softmax(logits)
     losses = -ops.take_along_axis(log_probabilities, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
     if label_smoothing:
-        losses = (1 - label_smoothing) * losses - label_smoothing * ops.mean(log_probabilities, axis=-1)
+        # Not the mean, whose gradient PyTorch would divide at every entry.
+        uniform = label_smoothing / log_probabilities.shape[-1]
+        losses = (1 - label_smoothing) * losses - uniform * ops.sum(log_probabilities, axis=-1)
     return losses
 
 
