@@ -2,4 +2,4 @@
 # Builds the site from README.md, docs/ and results/ to build/site, without a network. Needs the extra docs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/site
+exec python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees -c docs . build/site

@@ -32,7 +32,7 @@ def front_page(text: str) -> str:
     """The README with a card for each recipe and the sidebar."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.search(text)[1].splitlines()]
     names = [re.match(r"\[(\w+)\]", row[1])[1] for row in rows]
-    cards = [card(name, field, task, data, result) for name, (field, _, task, data, result, _) in zip(names, rows)]
+    cards = [card(name, *row) for name, row in zip(names, rows, strict=True)]
     grid = "\n\n".join([":::::{grid} 1 2 2 3\n:gutter: 3", *cards, ":::::"])
     linked = re.findall(r"\((docs/[\w-]+)\.md", text)
     others = sorted(f"docs/{path.stem}" for path in (ROOT / "docs").glob("*.md"))
@@ -42,8 +42,8 @@ def front_page(text: str) -> str:
     return "\n\n".join([text, sidebar("Guide", guide), sidebar("Recipes", recipes)])
 
 
-def card(name: str, field: str, task: str, data: str, result: str) -> str:
-    """A card of the front page, with a figure of the recipe where one is kept."""
+def card(name: str, field: str, page: str, task: str, data: str, result: str, source: str) -> str:
+    """A card of the front page, of a row of the table, with a figure of the recipe where one is kept."""
     figures = sorted((ROOT / "results" / name).glob("*.png"))
     picture = f":img-top: results/{name}/{figures[-1].name}\n" if figures else ""
     link = f":link: results/{name}/README\n:link-type: doc\n"
@@ -69,7 +69,7 @@ def annotated_source(recipe: Path) -> str:
     sections = ["## Annotated source"]
     definitions = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     starts = [min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1 for node in definitions]
-    for start, end, node in zip([0, *starts], [*starts, len(lines)], [None, *definitions]):
+    for start, end, node in zip([0, *starts], [*starts, len(lines)], [None, *definitions], strict=True):
         name = "Imports" if node is None else f"`{node.name}`"
         doc = "" if node is None else ast.get_docstring(node) or ""
         code = "\n".join(lines[start:end]).strip("\n")

@@ -2,9 +2,9 @@
 
     python docs/sheet.py RUN RUN …      directories of runs, or names of recipes with figures in results/
 
-Each panel shows the first figure of FIGURES that the run left, cropped at the bottom, or else the first text of TEXTS. Below
-it stand the recipe, its preset with the options beside it, backend, data and result; for a recipe, of which one of the
-recorded runs left the figure, the range of the results of all.
+Each panel shows the first figure of FIGURES that the run left, cropped at the bottom, or else the first text of TEXTS.
+Below it stand the recipe, its preset with the options beside it, backend, data and result; for a recipe, of whose
+recorded runs one left the figure, the range of their results.
 """
 
 import io

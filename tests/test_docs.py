@@ -1,7 +1,10 @@
 """The pages for readers: their links lead somewhere, their commands run, and nothing is said twice."""
 
+import dataclasses
+import importlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+
+from shared.tools.project import recipe_paths
 
 pytestmark = pytest.mark.once
 
@@ -108,3 +113,39 @@ def test_marked_commands_are_those_that_newcomers_type():
     names = " ".join(runnable_commands())
     for command in ("recipes list", "recipes doctor", "recipes copy", "--preset test"):
         assert command in names
+
+
+@pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
+def test_the_site_shows_the_whole_source_of_a_recipe(recipe):
+    text = runpy.run_path(str(PROJECT / "docs/conf.py"))["annotated_source"](recipe)
+    shown = re.findall(
+        r"^```\{code-block\} python\n:lineno-start: (\d+)\n\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL
+    )
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    covered = set()
+    for start, code in shown:
+        for number, line in enumerate(code.splitlines(), int(start)):
+            assert lines[number - 1] == line
+            covered.add(number)
+    assert all(number in covered or not line for number, line in enumerate(lines, 1))
+    for module, name in re.findall(r"^from (shared\.\S+) import (\w+)$", "\n".join(lines), re.MULTILINE):
+        if name in "\n".join(lines[30:]):
+            assert f"* [`{name}`](../../{module.replace('.', '/')}.py): " in text
+
+
+def test_the_front_page_of_the_site_has_a_card_for_each_recipe():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    text = runpy.run_path(str(PROJECT / "docs/conf.py"))["front_page"](readme)
+    for path in recipe_paths():
+        assert f"{{grid-item-card}} {path.stem}\n:link: results/{path.stem}/README\n" in text
+        assert f"\n{path.stem} <results/{path.stem}/README>\n" in text
+    for page in (PROJECT / "docs").glob("*.md"):
+        assert f"\ndocs/{page.stem}\n" in text
+
+
+def test_options_of_the_learning_path_are_options_of_recipes():
+    configs = [importlib.import_module(f"recipes.{path.stem}").Config for path in recipe_paths()]
+    fields = {field.name.replace("_", "-") for config in configs for field in dataclasses.fields(config)}
+    text = (PROJECT / "docs/learning-path.md").read_text(encoding="utf-8")
+    options = {option.removeprefix("no-") for option in re.findall(r"--([a-z][a-z0-9-]+)", text)}
+    assert options - fields == {"native"}  # of recipes compare
