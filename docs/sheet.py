@@ -46,8 +46,8 @@ def read_run(word: str) -> tuple[Path, str, str]:
 
 def draw_panel(axes: Axes, width: float, folder: Path, recipe: str, caption: str) -> None:
     """Draws what a run left, so many inches wide."""
-    title = textwrap.shorten(task_of(recipe_path(recipe)).partition(",")[0], 52, placeholder=" …")
-    axes.set_title(title, fontsize=12, loc="left", weight="bold")
+    title = textwrap.shorten(task_of(recipe_path(recipe)).partition(",")[0], 58, placeholder=" …")
+    axes.set_title(title, fontsize=10.5, loc="left", weight="bold")
     axes.text(0, -0.02, caption, transform=axes.transAxes, va="top", fontsize=8, color="dimgray")
     axes.axis("off")
     for name in FIGURES:
@@ -58,9 +58,10 @@ def draw_panel(axes: Axes, width: float, folder: Path, recipe: str, caption: str
             axes.set_anchor("NW")
             return
     text = next(folder / name for name in TEXTS if (folder / name).exists())
-    lines = [line for line in text.read_text(encoding="utf-8").strip().splitlines() if line]
+    written = text.read_text(encoding="utf-8").splitlines()
+    lines = [part for line in written for part in textwrap.wrap(line, 50, subsequent_indent="  ")]
     for column in range(round(width / PANEL_SIZE[0])):
-        shown = "\n".join(line[:54] for line in lines[column * LINES : (column + 1) * LINES])
+        shown = "\n".join(lines[column * LINES : (column + 1) * LINES])
         place = column * PANEL_SIZE[0] / width
         axes.text(place, 0.97, shown, transform=axes.transAxes, va="top", fontsize=10.5, family="monospace")
 
