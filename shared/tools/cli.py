@@ -20,15 +20,9 @@ from shared.tools.compare.report import report_html
 from shared.tools.compare.summary import failed, report_text
 from shared.tools.copying import check_copy, copied_notebook, copied_source
 from shared.tools.doctor import report_backends, report_data, report_disk
-from shared.tools.project import PROJECT, recipe_path, recipe_paths, task_of
-from shared.tools.records import (
-    headline_records,
-    recipes_table,
-    record_comparison,
-    record_run,
-    result_and_time,
-    with_tables,
-)
+from shared.tools.pages import all_pages, recipes_table
+from shared.tools.project import recipe_path, recipe_paths, task_of
+from shared.tools.records import headline_records, record_comparison, record_run, result_and_time
 from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
 
 
@@ -55,15 +49,16 @@ class Doctor:
     """Reports backends, data and disk space, and suggests fixes."""
 
     data_dir: Path | None = None
-    """Data directory."""
+    """Where data are looked for."""
+    backends: bool = False
+    """Also compute on each backend, which takes seconds, and name its device."""
 
     def run(self) -> int:
         print(f"backends in {sys.executable} (chosen by KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')})")
-        works = report_backends()
-        if works:
-            report_data(self.data_dir)
-            print("disk")
-            report_disk({"data": data_directory(self.data_dir), "cache": cache_directory(), "runs": Path("runs")})
+        works = report_backends(tried=self.backends)
+        report_data(self.data_dir)
+        print("disk")
+        report_disk({"data": data_directory(self.data_dir), "cache": cache_directory(), "runs": Path("runs")})
         return 0 if works else 1
 
 
@@ -100,18 +95,19 @@ class Record:
 
 @dataclass
 class Tables:
-    """Generates the tables of the README from results/."""
+    """Makes the tables of README.md and docs/, and the page of each recipe, from results/."""
 
     write: bool = False
-    """Write them to README.md instead of printing the table of recipes."""
+    """Write them instead of printing the table of recipes."""
 
     def run(self) -> int:
         if not self.write:
             print(recipes_table())
             return 0
-        readme = PROJECT / "README.md"
-        with replacing(readme) as path:
-            path.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+        for page, text in all_pages().items():
+            page.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(page) as path:
+                path.write_text(text, encoding="utf-8")
         return 0
 
 

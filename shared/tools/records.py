@@ -1,4 +1,4 @@
-"""Recorded results, and the tables of the README generated from them."""
+"""Recorded results, and the tables that are made of them."""
 
 import hashlib
 import json
@@ -11,8 +11,7 @@ from typing import Any
 from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
 from shared.files import replacing
-from shared.tools.compare.summary import comparison_markdown
-from shared.tools.project import PROJECT, recipe_paths, task_of
+from shared.tools.project import PROJECT
 
 
 def read_records(recipe: str) -> list[dict[str, Any]]:
@@ -135,18 +134,6 @@ def record_name(result: dict[str, Any]) -> str:
     return name if len(name) <= 120 else f"{name[:103]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def recipes_table() -> str:
-    """The table of recipes, in Markdown."""
-    rows = ["| recipe | task | data | parameters | result | time |", "|---|---|---|---|---|---|"]
-    for path in recipe_paths():
-        records = headline_records(path.stem)
-        cells = ["", "", "not yet measured", ""]
-        if records:
-            cells = [records[0]["data"], f"{records[0]['parameters']:,}", *result_and_time(records)]
-        rows.append(f"| [{path.stem}](recipes/{path.name}) | {task_of(path)} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
 def results_table(recipe: str) -> str:
     """The recorded results of one recipe, in Markdown, with the command of each."""
     records = read_records(recipe)
@@ -251,29 +238,3 @@ def public_path(word: str) -> str:
         return word
     path = Path(word)
     return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
-
-
-def with_tables(text: str) -> str:
-    """A Markdown text with the tables between `<!-- KIND NAME -->` and `<!-- end -->` regenerated.
-
-    KIND is "table", of a recipe's results or of all recipes, "bounds" or "comparison", of a recipe, or "steps".
-    """
-
-    def table(match: re.Match) -> str:
-        kind, name = match.groups()
-        if kind == "comparison":
-            path = PROJECT / "results" / "comparisons" / f"{name}.json"
-            body = (
-                comparison_markdown(json.loads(path.read_text(encoding="utf-8")))
-                if path.exists()
-                else "Not yet measured."
-            )
-        elif kind == "steps":
-            body = steps_table()
-        elif kind == "bounds":
-            body = bounds_table(name)
-        else:
-            body = recipes_table() if name == "recipes" else results_table(name)
-        return f"<!-- {kind} {name} -->\n{body}\n<!-- end -->"
-
-    return re.sub(r"<!-- (table|bounds|steps|comparison) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

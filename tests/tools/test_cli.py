@@ -1,18 +1,22 @@
 """The command `recipes`."""
 
+import importlib
+import inspect
 import json
 
 import keras
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, processor_seconds
 
 from shared.backends.choice import installed_backends
+from shared.data.catalogue import DATA_SETS, find_data_set
 from shared.data.places import file_hash
 from shared.errors import UsageError
 from shared.tools import records
 from shared.tools.doctor import report_data
-from shared.tools.project import recipe_paths
-from shared.tools.records import public_command, read_records, record_run, with_tables
+from shared.tools.pages import all_pages, docstring_parts, with_tables
+from shared.tools.project import data_sets_of, field_of, recipe_paths
+from shared.tools.records import public_command, read_records, record_run
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -29,14 +33,62 @@ def test_list_names_every_recipe(run_python):
 
 
 @pytest.mark.once
-def test_doctor_finds_the_backends(run_python, offline):
-    text = recipes(run_python, "doctor", check=0).stdout
+def test_doctor_tries_the_backends(run_python):
+    text = recipes(run_python, "doctor", "--backends", check=0).stdout
     found = {line.split()[0]: line for line in text.splitlines() if f"Keras {keras.__version__}" in line}
     assert set(found) == set(installed_backends())
     for name, line in found.items():
         assert "on cpu" in line or name in line
-    assert "cifar10          missing     fix: run a recipe with --data cifar10, which downloads 170 MB" in text
     assert "GB free" in text
+
+
+@pytest.mark.once
+def test_doctor_names_each_data_set_of_each_recipe_and_how_to_get_it(run_python, offline):
+    start = processor_seconds()
+    lines = recipes(run_python, "doctor", check=0).stdout.splitlines()
+    assert processor_seconds() - start < 3
+    for path in recipe_paths():
+        for data_set in data_sets_of(path):
+            (number,) = [number for number, line in enumerate(lines) if line.split()[:1] == [data_set.name]]
+            assert path.stem in lines[number]
+            assert ("bundled in " in lines[number]) == bool(data_set.packages)
+            if not data_set.packages:
+                assert "missing" in lines[number]
+                assert lines[number + 1].strip().startswith("fix: ")
+                assert " MB" in lines[number + 1]
+    assert "fix: run a recipe with --data cifar10, which downloads 170.1 MB" in "\n".join(lines)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("path", recipe_paths(), ids=lambda path: path.stem)
+def test_data_sets_of_a_recipe_are_known_without_keras(path):
+    sets = {data_set.name: data_set for data_set in data_sets_of(path)}
+    assert any(data_set.packages for data_set in sets.values()), "none is bundled"
+    assert {record["data"] for record in read_records(path.stem)} <= set(sets)
+    for preset in importlib.import_module(f"recipes.{path.stem}").Config.presets.values():
+        assert preset.get("data", next(iter(sets))) in sets
+    assert (PROJECT / "shared" / field_of(path)).is_dir()
+
+
+@pytest.mark.once
+def test_a_data_set_is_found_whole_in_part_or_not_at_all(tmp_path):
+    sets = {data_set.name: data_set for data_set in DATA_SETS}
+    raw = tmp_path / "raw/dailydialog"
+    raw.mkdir(parents=True)
+    (raw / "train.zip").write_bytes(bytes(2_000_000))
+    partly = find_data_set(sets["dailydialog"], tmp_path)
+    assert (partly.place, partly.remark) == (None, "incomplete: no validation.zip, test.zip")
+    assert partly.fix.startswith("put validation.zip, test.zip (")
+    for name in ("validation.zip", "test.zip"):
+        (raw / name).write_bytes(bytes(500_000))
+    assert find_data_set(sets["dailydialog"], tmp_path) == (raw, "3.0 MB", "")
+    assert "tfds.builder(" in find_data_set(sets["bccd"], tmp_path).fix
+    prepared = tmp_path / "tfds/bccd/1.0.0"
+    prepared.mkdir(parents=True)
+    (prepared / "dataset_info.json").write_bytes(bytes(200_000))
+    assert find_data_set(sets["bccd"], tmp_path) == (tmp_path / "tfds/bccd", "0.2 MB", "")
+    absent = sets["cldr"]._replace(packages=("no-such-package",))
+    assert find_data_set(absent, tmp_path) == (None, "missing", "pip install no-such-package")
 
 
 @pytest.mark.once
@@ -53,7 +105,8 @@ def test_the_command_needs_no_particular_backend(run_python, hiding, tmp_path):
 @pytest.mark.once
 def test_doctor_finds_prepared_data(capsys, real_data):
     report_data(None)
-    assert f"cifar10          {real_data / 'tfds' / 'cifar10'}" in capsys.readouterr().out
+    place = real_data / "tfds" / "cifar10"
+    assert f"{place}\n" in capsys.readouterr().out
 
 
 @pytest.mark.once
@@ -141,14 +194,36 @@ def test_data_and_the_data_directory_are_distinguished():
 
 
 @pytest.mark.once
-def test_the_tables_of_the_readme_are_those_of_the_records():
-    readme = (PROJECT / "README.md").read_text()
-    assert with_tables(readme) == readme, "run  recipes tables --write"
+def test_pages_are_those_of_the_records():
+    for page, text in all_pages().items():
+        assert page.read_text(encoding="utf-8") == text, f"{page}: run  recipes tables --write"
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     for path in recipe_paths():
-        assert f"<!-- table {path.stem} -->" in readme
+        page = (PROJECT / "results" / path.stem / "README.md").read_text(encoding="utf-8")
+        assert f"(results/{path.stem}/README.md)" in readme
         for record in read_records(path.stem):
-            assert f"{record['metric']} {record['value']:.4f}" in readme
-            assert public_command(record["command"]) in readme
+            assert f"{record['metric']} {record['value']:.4f}" in page
+            assert public_command(record["command"]) in page
+        for figure in (PROJECT / "results" / path.stem).glob("*.png"):
+            assert f"]({figure.name})" in page, f"{figure} is shown nowhere"
+
+
+@pytest.mark.once
+def test_a_docstring_becomes_prose_and_commands():
+    docstring = """A task.
+
+    What it does, after X (https://x.org/1), in
+    two lines.
+
+        python a.py --preset full    for a GPU
+        python a.py
+
+    Last. The recorded runs are under
+    results/a."""
+    assert docstring_parts(inspect.cleandoc(docstring)) == (
+        ["What it does, after X (<https://x.org/1>), in\ntwo lines.", "Last."],
+        "python a.py --preset full  # for a GPU\npython a.py",
+    )
 
 
 @pytest.mark.once
@@ -199,10 +274,9 @@ def test_records_are_of_committed_code_and_say_how_they_were_made():
 @pytest.mark.once
 @pytest.mark.parametrize("recipe", ["gan_fashion", "diffusion"])
 def test_recorded_images_are_judged_by_the_classifier_that_is_kept(recipe):
+    page = (PROJECT / "results/gan_fashion/README.md").read_text(encoding="utf-8")
     for record in read_records(recipe):
-        classifier = PROJECT / "results/judges" / f"{record['data']}.keras"
-        assert record["judge_sha256"] == file_hash(classifier), (
-            "another evaluation classifier: records are not comparable"
-        )
-        accuracy = json.loads(classifier.with_suffix(".json").read_text())["value"]
-        assert f"top-1 accuracy of {accuracy:.4f}" in " ".join((PROJECT / "README.md").read_text().split())
+        judge = PROJECT / "results/judges" / f"{record['data']}.keras"
+        assert record["judge_sha256"] == file_hash(judge), "another judge: no two records compare"
+        accuracy = json.loads(judge.with_suffix(".json").read_text())["value"]
+        assert f"top-1 accuracy of {accuracy:.4f}" in " ".join(page.split())
