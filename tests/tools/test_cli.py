@@ -276,7 +276,7 @@ def test_records_are_of_committed_code_and_say_how_they_were_made():
 def test_recorded_images_are_judged_by_the_classifier_that_is_kept(recipe):
     page = (PROJECT / "results/gan_fashion/README.md").read_text(encoding="utf-8")
     for record in read_records(recipe):
-        judge = PROJECT / "results/judges" / f"{record['data']}.keras"
-        assert record["judge_sha256"] == file_hash(judge), "another judge: no two records compare"
-        accuracy = json.loads(judge.with_suffix(".json").read_text())["value"]
+        classifier = PROJECT / "results/judges" / f"{record['data']}.keras"
+        assert record["judge_sha256"] == file_hash(classifier), "another classifier: records are not comparable"
+        accuracy = json.loads(classifier.with_suffix(".json").read_text())["value"]
         assert f"top-1 accuracy of {accuracy:.4f}" in " ".join(page.split())
