@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from shared.backends.attention import dot_product_attention
+from shared.backends.attention import dot_product_attention, with_entry
 from shared.layers.dense import SequenceDense
 from shared.layers.positions import rotate_by_place
 
@@ -68,17 +68,16 @@ class MultiHeadAttention(layers.Layer):
 
         Args:
             inputs: (batch, 1, channels).
-            cache: keys and values (batch, length, heads, depth) of the tokens before it, as an earlier step gave them.
+            cache: keys and values (batch, length, heads, depth) of the tokens before it, as an earlier step gave them;
+                not to be used again.
             index: the place of the token.
 
         Returns:
             (batch, 1, channels), and the cache with this token in it.
         """
-        places = ops.arange(cache[0].shape[1])
-        here = (places == index)[None, :, None, None]
-        new = self.keys_values(inputs, index)
-        cache = tuple(ops.where(here, one, old) for one, old in zip(new, cache, strict=True))
-        return self.attend(inputs, *cache, (places <= index)[None], start=index), cache
+        entries = self.keys_values(inputs, index)
+        cache = tuple(with_entry(old, entry, index) for old, entry in zip(cache, entries, strict=True))
+        return self.attend(inputs, *cache, (ops.arange(cache[0].shape[1]) <= index)[None], start=index), cache
 
     def weights_of(self, queries, memory, key_mask=None):
         """How much each query attends to each place of a memory, (batch, heads, n, m), for people to look at."""
