@@ -93,7 +93,6 @@ def recorded_inference(function: Callable, leaves: list[Any], structure: Any) ->
     Returns:
         A function of such leaves; where the operations depend on values, one that runs the function as it is.
     """
-    import torch
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.utils._pytree import tree_flatten, tree_unflatten
 

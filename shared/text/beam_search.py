@@ -116,7 +116,7 @@ class BeamSearch:
         return Beams(ids, first, ids, none, ids[:, :, 0])
 
     def extend(
-        self, beams: Beams, logits: Any, banned: Any, state: Any, index: Any, uniform: Any
+        self, beams: Beams, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Beams, Any, Any]:
         """Every sequence goes on with its likeliest tokens, and the best stay.
 
@@ -128,8 +128,8 @@ class BeamSearch:
         batch, count, length = beams.ids.shape
         vocabulary = logits.shape[-1]
         scores = ops.log_softmax(logits, axis=-1)
-        banned = banned | ((index == length - 2) & (ops.arange(vocabulary) != END))
-        scores = ops.reshape(ops.where(banned, IMPOSSIBLE, scores), (batch, count, vocabulary))
+        penalties = penalties + ops.where((index == length - 2) & (ops.arange(vocabulary) != END), IMPOSSIBLE, 0.0)
+        scores = ops.reshape(scores + penalties, (batch, count, vocabulary))
         scores = ops.reshape(scores + beams.scores[..., None], (batch, count * vocabulary))
 
         scores, places = largest_entries(scores, 2 * count)
@@ -187,11 +187,11 @@ class GreedySearch:
         return Sequences(ids, ids[:, 0], np.zeros(len(ids), bool))
 
     def extend(
-        self, sequences: Sequences, logits: Any, banned: Any, state: Any, index: Any, uniform: Any
+        self, sequences: Sequences, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Sequences, Any, Any]:
         """Every sequence goes on with its likeliest token; what has not ended by the last place ends there."""
         places = ops.arange(sequences.ids.shape[1])
-        tokens = ops.cast(ops.argmax(ops.where(banned, IMPOSSIBLE, logits), axis=-1), "int32")
+        tokens = ops.cast(ops.argmax(logits + penalties, axis=-1), "int32")
         tokens = ops.where(index == places.shape[0] - 2, END, tokens)
         tokens = ops.where(sequences.ended, PAD, tokens)
         ended = sequences.ended | (tokens == END)

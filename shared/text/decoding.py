@@ -16,7 +16,7 @@ from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
-from shared.text.beam_search import BeamSearch, GreedySearch, likeliest_sequence, repeating_tokens
+from shared.text.beam_search import IMPOSSIBLE, BeamSearch, GreedySearch, likeliest_sequence, repeating_tokens
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START
@@ -78,7 +78,9 @@ def decoding_step(step: Callable, method: Method) -> Callable:
             ids = ops.reshape(sequences.ids, (-1, sequences.ids.shape[-1]))
             repeating = repeating_tokens(ids, index + 1, method.no_repeat, logits.shape[-1])
             banned = banned | (repeating & (tokens != END))
-        return method.extend(sequences, ops.cast(logits, "float32"), banned, state, index, uniform)
+        # To add is quicker than to select, and of numbers of this size nothing but the size is left.
+        penalties = ops.where(banned, IMPOSSIBLE, 0.0)
+        return method.extend(sequences, ops.cast(logits, "float32"), penalties, state, index, uniform)
 
     return advance
 

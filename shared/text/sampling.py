@@ -107,11 +107,11 @@ class Sampling:
         return Draws(ids, ids[:, 0])
 
     def extend(
-        self, draws: Draws, logits: Any, banned: Any, state: Any, index: Any, uniform: Any
+        self, draws: Draws, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Draws, Any, Any]:
         """Each sequence goes on with its prompt, then with random tokens; see `shared.text.decoding.decoding_step`."""
         ids = draws.ids
-        tokens = sample_tokens(ops.where(banned, -1e30, logits), uniform, self.temperature, self.top_k, self.top_p)
+        tokens = sample_tokens(logits + penalties, uniform, self.temperature, self.top_k, self.top_p)
         here = ops.arange(ids.shape[1]) == index + 1
         given = ops.max(ops.where(here, ids, PAD), axis=1)
         tokens, done = ops.where(given == PAD, tokens, given), False
