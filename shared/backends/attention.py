@@ -35,16 +35,11 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, key_mask: Any = 
 def with_entry(cache: Any, entry: Any, place: Any) -> Any:
     """A cache (batch, length, …) with the entry (batch, 1, …) at a place of the second axis.
 
-    On PyTorch it is written into the cache itself; on JAX a compiled program does that with a cache that it may
-    overwrite. So the cache that was given is not to be used again.
+    On PyTorch it is written into the cache itself, so the cache that was given is not to be used again.
     """
-    match keras.config.backend():
-        case "torch":
-            place = keras.ops.reshape(keras.ops.convert_to_tensor(place, "int64"), (1,))
-            return cache.index_copy_(1, place, entry)
-        case "jax":
-            import jax
-
-            return jax.lax.dynamic_update_slice_in_dim(cache, entry, place, axis=1)
+    if keras.config.backend() == "torch":
+        place = keras.ops.reshape(keras.ops.convert_to_tensor(place, "int64"), (1,))
+        return cache.index_copy_(1, place, entry)
+    # On JAX quicker than dynamic_update_slice, which copies the cache first and is not fused with what reads it.
     here = keras.ops.arange(cache.shape[1]) == place
     return keras.ops.where(keras.ops.reshape(here, (-1, *[1] * (len(cache.shape) - 2))), entry, cache)
