@@ -30,3 +30,15 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, key_mask: Any = 
     heads_first = (each.transpose(1, 2) for each in (queries, keys, values))
     outputs = torch.nn.functional.scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=causal)
     return outputs.transpose(1, 2)
+
+
+def with_entry(cache: Any, entry: Any, index: Any) -> Any:
+    """A cache (batch, length, …) with an entry (batch, 1, …) at an index of its second axis.
+
+    On PyTorch it is written into the cache itself, so the cache that was given is not to be used again.
+    """
+    if keras.config.backend() == "torch":
+        index = keras.ops.reshape(keras.ops.convert_to_tensor(index, "int64"), (1,))
+        return cache.index_copy_(1, index, entry)
+    here = keras.ops.arange(cache.shape[1]) == index
+    return keras.ops.where(keras.ops.reshape(here, (-1, *[1] * (len(cache.shape) - 2))), entry, cache)

@@ -10,8 +10,10 @@ import numpy as np
 def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
     """Compiles a function that uses models, for what `predict` cannot do: search, sampling, steps with a state.
 
-    JAX and TensorFlow compile a program for each combination of shapes and dtypes, which inside the function are
-    known: keep these few. PyTorch runs the function as it is.
+    A program is made for each combination of shapes and dtypes, which inside the function are known: keep these few.
+    PyTorch runs the function as it is when it first meets such a combination, records the operations when it meets it
+    again, and from then on repeats these alone, without Keras. Where they depend on the values of tensors, as loops and
+    Keras's random numbers do there, it always runs the function as it is.
 
     Args:
         function: from tensors to tensors, both in any nested structure, None included. It runs the models with
@@ -37,18 +39,76 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
 
             return lambda *arguments: program([variable.value for variable in variables], as_tensors(arguments))
         case "torch":
-            import torch
-
-            def run(*arguments):
-                with torch.no_grad():
-                    return keras.tree.map_structure(own_tensor, function(*as_tensors(arguments)))
-
-            return run
+            return TorchInference(function)
         case "tensorflow":
             import tensorflow as tf
 
             program = tf.function(function)
             return lambda *arguments: program(*as_tensors(arguments))
+
+
+class TorchInference:
+    """A function on PyTorch, recorded for each combination of shapes that is met twice.
+
+    Args:
+        function: as for `compiled_inference`.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.programs: dict[Any, Callable | None] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        import torch
+
+        leaves, structure = torch.utils._pytree.tree_flatten(arguments)
+        # Tensors pass as they are: in a loop, all but a few of the arguments are what the call before gave.
+        leaves = [each if type(each) is torch.Tensor else as_tensors(each) for each in leaves]
+        layout = [None if each is None else (each.shape, each.stride(), each.dtype, each.device) for each in leaves]
+        shapes = structure, *layout
+        with torch.no_grad():
+            if shapes not in self.programs:
+                self.programs[shapes] = None
+                return self.run(*torch.utils._pytree.tree_unflatten(leaves, structure))
+            if self.programs[shapes] is None:
+                self.programs[shapes] = recorded_inference(self.run, leaves, structure)
+            return self.programs[shapes](*leaves)
+
+    def run(self, *arguments: Any) -> Any:
+        """Runs the function as it is."""
+        return keras.tree.map_structure(own_tensor, self.function(*arguments))
+
+
+def recorded_inference(function: Callable, leaves: list[Any], structure: Any) -> Callable:
+    """The operations on tensors that a function on PyTorch consists of, as a function.
+
+    It is traced with tensors that have shapes and no values, so whatever asks for a value fails while it is traced and
+    does not become a constant. Variables are looked at anew at each call.
+
+    Args:
+        function: to record.
+        leaves: of its arguments, each a tensor or None, of the shapes to record it for.
+        structure: of the arguments, by `torch.utils._pytree`.
+
+    Returns:
+        A function of such leaves; where the operations depend on values, one that runs the function as it is.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.utils._pytree import tree_flatten, tree_unflatten
+
+    found = []
+
+    def flat(*leaves: Any) -> list[Any]:
+        results, results_structure = tree_flatten(function(*tree_unflatten(leaves, structure)))
+        found.append(results_structure)
+        return results
+
+    try:
+        program = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+    except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
+        return lambda *leaves: function(*tree_unflatten(leaves, structure))
+    forward, (results_structure,) = program.forward, found
+    return lambda *leaves: tree_unflatten(forward(*leaves), results_structure)
 
 
 def as_tensors(structure: Any) -> Any:

@@ -39,8 +39,6 @@ def fused_recurrence(
     """
     if not on_torch_uncompiled():
         return None
-    if mask is None and inputs.shape[1] == 1:  # as when a text is written
-        return None  # to lay out the weights anew takes longer than the step
     import torch
 
     if inputs.device.type == "meta" or torch.jit.is_tracing():

@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from shared.backends.attention import dot_product_attention
+from shared.backends.attention import dot_product_attention, with_entry
 from shared.layers.dense import SequenceDense
 from shared.layers.positions import apply_rotary_embedding
 
@@ -67,17 +67,15 @@ class MultiHeadAttention(layers.Layer):
 
         Args:
             inputs: (batch, 1, channels).
-            cache: keys and values (batch, length, heads, depth) of the earlier tokens.
+            cache: keys and values (batch, length, heads, depth) of the earlier tokens; not to be used again.
             index: position of the token.
 
         Returns:
             (batch, 1, channels), and the cache with this token added.
         """
-        positions = ops.arange(cache[0].shape[1])
-        here = (positions == index)[None, :, None, None]
-        new = self.keys_values(inputs, index)
-        cache = tuple(ops.where(here, one, old) for one, old in zip(new, cache, strict=True))
-        return self.attend(inputs, *cache, (positions <= index)[None], start=index), cache
+        entries = self.keys_values(inputs, index)
+        cache = tuple(with_entry(old, entry, index) for old, entry in zip(cache, entries, strict=True))
+        return self.attend(inputs, *cache, (ops.arange(cache[0].shape[1]) <= index)[None], start=index), cache
 
     def attention_weights(self, queries, memory, key_mask=None):
         """Attention weights (batch, heads, n, m) of each query over a memory, for figures."""

@@ -7,11 +7,14 @@ from shared.backends.recurrent import fused_recurrence
 
 
 def fused_inner_loop(layer, sequences, initial_state, mask, training):
-    """Result of `layer.inner_loop` by one fused operation; None where only Keras's own loop can do it."""
+    """Result of `layer.inner_loop` without a loop in Python or in the graph; None where only Keras's own can do it."""
     noisy = training and (layer.dropout or layer.recurrent_dropout)
     plain = layer.activation == keras.activations.tanh and layer.recurrent_activation == keras.activations.sigmoid
     if noisy or not plain or layer.unroll or layer.use_cudnn is False or not getattr(layer, "reset_after", True):
         return None
+    if mask is None and sequences.shape[1] == 1:  # as when a text is written: one step needs no loop
+        output, states = layer.cell(sequences[:, 0], initial_state)
+        return output, output[:, None], states
     fused = fused_recurrence(
         sequences,
         list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state],

@@ -25,6 +25,8 @@ class Beams(NamedTuple):
     """(batch, beams, length): START, tokens, END, then PAD."""
     ended_scores: Any
     """(batch, beams), after the length penalty; `IMPOSSIBLE` where there is none yet."""
+    last: Any
+    """(batch, beams), the last tokens of `ids`."""
 
     @property
     def best(self) -> Any:
@@ -95,7 +97,7 @@ def best_of(scores: Any, ids: Any, count: int) -> tuple[Any, Any, Any]:
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Beam search, for the likeliest sequence; with one beam, greedy search. See `shared.text.decoding`."""
+    """Beam search, for the likeliest sequence. See `shared.text.decoding`."""
 
     beams: int = 1
     """Sequences kept for each item."""
@@ -111,10 +113,10 @@ class BeamSearch:
         none = np.full(ids.shape[:2], IMPOSSIBLE, np.float32)
         first = none.copy()
         first[:, 0] = 0  # at first all are alike: let one go on
-        return Beams(ids, first, ids, none)
+        return Beams(ids, first, ids, none, ids[:, :, 0])
 
     def extend(
-        self, beams: Beams, logits: Any, banned: Any, state: Any, index: Any, uniform: Any
+        self, beams: Beams, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Beams, Any, Any]:
         """Every sequence goes on with its likeliest tokens, and the best stay.
 
@@ -126,8 +128,8 @@ class BeamSearch:
         batch, count, length = beams.ids.shape
         vocabulary = logits.shape[-1]
         scores = ops.log_softmax(logits, axis=-1)
-        banned = banned | ((index == length - 2) & (ops.arange(vocabulary) != END))
-        scores = ops.reshape(ops.where(banned, IMPOSSIBLE, scores), (batch, count, vocabulary))
+        penalties = penalties + ops.where((index == length - 2) & (ops.arange(vocabulary) != END), IMPOSSIBLE, 0.0)
+        scores = ops.reshape(scores + penalties, (batch, count, vocabulary))
         scores = ops.reshape(scores + beams.scores[..., None], (batch, count * vocabulary))
 
         scores, places = largest_entries(scores, 2 * count)
@@ -145,7 +147,58 @@ class BeamSearch:
             count,
         )
         scores, ids, kept = best_of(ops.where(ends, IMPOSSIBLE, scores), ids, count)
-        grown_from = ops.take_along_axis(origins, ops.cast(kept, "int32"), axis=1) + ops.arange(batch)[:, None] * count
-        rows = ops.reshape(grown_from, (-1,))
+        kept = ops.cast(kept, "int32")
+        rows = ops.reshape(ops.take_along_axis(origins, kept, axis=1) + ops.arange(batch)[:, None] * count, (-1,))
         state = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), state)
-        return Beams(ids, scores, ended_ids, ended_scores), state, ops.all(ended_scores > IMPOSSIBLE / 2)
+        beams = Beams(ids, scores, ended_ids, ended_scores, ops.take_along_axis(chosen, kept, axis=1))
+        return beams, state, ops.all(ended_scores > IMPOSSIBLE / 2)
+
+
+class Sequences(NamedTuple):
+    """Where a greedy search stands: one sequence for each item."""
+
+    ids: Any
+    """(batch, length): START, tokens, END where it has ended, then PAD."""
+    last: Any
+    """(batch,), the last tokens."""
+    ended: Any
+    """(batch,), True where a sequence has ended."""
+
+    @property
+    def best(self) -> Any:
+        """(batch, length), the only ones that there are."""
+        return self.ids
+
+
+@dataclass(frozen=True)
+class GreedySearch:
+    """Greedy search: the likeliest token again and again. The same sequences as by beam search with one beam, quicker.
+
+    See `shared.text.decoding`.
+    """
+
+    no_repeat: int = 0
+    """No run of so many tokens may occur twice; 0: any may."""
+    end = END
+    beams = 1
+
+    def start(self, ids: np.ndarray) -> Sequences:
+        """Where the search stands with ids (batch, length): START, then PAD."""
+        return Sequences(ids, ids[:, 0], np.zeros(len(ids), bool))
+
+    def extend(
+        self, sequences: Sequences, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
+    ) -> tuple[Sequences, Any, Any]:
+        """Every sequence goes on with its likeliest token; what has not ended by the last place ends there."""
+        places = ops.arange(sequences.ids.shape[1])
+        tokens = ops.cast(ops.argmax(logits + penalties, axis=-1), "int32")
+        tokens = ops.where(index == places.shape[0] - 2, END, tokens)
+        tokens = ops.where(sequences.ended, PAD, tokens)
+        ended = sequences.ended | (tokens == END)
+        ids = ops.where(places == index + 1, tokens[:, None], sequences.ids)
+        return Sequences(ids, tokens, ended), state, ops.all(ended)
+
+
+def likeliest_sequence(beams: int, length_penalty: float = 0.0, no_repeat: int = 0) -> BeamSearch | GreedySearch:
+    """The search with so many beams."""
+    return BeamSearch(beams, length_penalty, no_repeat) if beams > 1 else GreedySearch(no_repeat)

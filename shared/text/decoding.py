@@ -1,7 +1,7 @@
 """Decoding: text written token by token, by one loop for every model and every method.
 
 A model is a step function, from the last tokens and a state to the logits of the next ones and the state then; a
-method, `BeamSearch` or `Sampling`, chooses among the logits. `generate` is the loop.
+method, `GreedySearch`, `BeamSearch` or `Sampling`, chooses among the logits. `generate` is the loop.
 """
 
 import time
@@ -16,12 +16,14 @@ from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
-from shared.text.beam_search import BeamSearch, repeating_tokens
+from shared.text.beam_search import IMPOSSIBLE, BeamSearch, GreedySearch, likeliest_sequence, repeating_tokens
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START
 from shared.training.options import Options
 from shared.training.ranges import Count, NonNegative, Whole, ranged
+
+Method = GreedySearch | BeamSearch | Sampling
 
 
 @dataclass(kw_only=True)
@@ -45,14 +47,14 @@ class WritingOptions(Options):
     top_p: ranged(float, above=0, most=1) = 0.9
     """Top-p (nucleus) sampling: among the likeliest tokens that together have this probability."""
 
-    def method(self) -> BeamSearch | Sampling:
+    def method(self) -> Method:
         """How tokens are chosen."""
         if self.temperature > 0:
             return Sampling(self.temperature, self.top_k, self.top_p, self.no_repeat)
-        return BeamSearch(self.beams, self.length_penalty, self.no_repeat)
+        return likeliest_sequence(self.beams, self.length_penalty, self.no_repeat)
 
 
-def decoding_step(step: Callable, method: BeamSearch | Sampling) -> Callable:
+def decoding_step(step: Callable, method: Method) -> Callable:
     """One token more for each sequence, as one function from tensors to tensors, to be compiled once.
 
     Args:
@@ -69,14 +71,16 @@ def decoding_step(step: Callable, method: BeamSearch | Sampling) -> Callable:
     """
 
     def advance(sequences, index, state, context, uniform):
-        ids = ops.reshape(sequences.ids, (-1, sequences.ids.shape[-1]))
-        logits, state = step(ops.take(ids, ops.reshape(index, (1,)), axis=1)[:, 0], index, state, context)
+        logits, state = step(ops.reshape(sequences.last, (-1,)), index, state, context)
         tokens = ops.arange(logits.shape[-1])
         banned = tokens < (PAD + 1 if method.end is None else END)  # UNKNOWN and START too, where there are such
         if method.no_repeat:
+            ids = ops.reshape(sequences.ids, (-1, sequences.ids.shape[-1]))
             repeating = repeating_tokens(ids, index + 1, method.no_repeat, logits.shape[-1])
             banned = banned | (repeating & (tokens != END))
-        return method.extend(sequences, ops.cast(logits, "float32"), banned, state, index, uniform)
+        # To add is quicker than to select, and of numbers of this size nothing but the size is left.
+        penalties = ops.where(banned, IMPOSSIBLE, 0.0)
+        return method.extend(sequences, ops.cast(logits, "float32"), penalties, state, index, uniform)
 
     return advance
 
@@ -116,7 +120,7 @@ class SequenceWriter:
         encode: Callable,
         step: Callable,
         models: Sequence[keras.layers.Layer],
-        method: BeamSearch | Sampling,
+        method: Method,
         seed: int = 0,
     ):
         def encode_for_each_beam(sources):

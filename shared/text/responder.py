@@ -20,7 +20,7 @@ def never_empty(step: Callable) -> Callable:
     def wordy_step(tokens, index, state, context):
         logits, state = step(tokens, index, state, context)
         ends = (index == 0) & (ops.arange(logits.shape[-1]) == END)
-        return ops.where(ends, IMPOSSIBLE, ops.cast(logits, "float32")), state
+        return ops.cast(logits, "float32") + ops.where(ends, IMPOSSIBLE, 0.0), state
 
     return wordy_step
 

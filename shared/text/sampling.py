@@ -80,6 +80,8 @@ class Draws(NamedTuple):
 
     ids: Any
     """(batch, length): tokens, then PAD."""
+    last: Any
+    """(batch,), the last tokens."""
 
     @property
     def best(self) -> Any:
@@ -102,18 +104,19 @@ class Sampling:
 
     def start(self, ids: np.ndarray) -> Draws:
         """Where it stands with ids (batch, length): a prompt, which is kept, then PAD."""
-        return Draws(ids)
+        return Draws(ids, ids[:, 0])
 
     def extend(
-        self, draws: Draws, logits: Any, banned: Any, state: Any, index: Any, uniform: Any
+        self, draws: Draws, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Draws, Any, Any]:
         """Each sequence goes on with its prompt, then with random tokens; see `shared.text.decoding.decoding_step`."""
         ids = draws.ids
-        tokens = sample_tokens(ops.where(banned, -1e30, logits), uniform, self.temperature, self.top_k, self.top_p)
-        given = ops.take(ids, ops.reshape(index + 1, (1,)), axis=1)[:, 0]
+        tokens = sample_tokens(logits + penalties, uniform, self.temperature, self.top_k, self.top_p)
+        here = ops.arange(ids.shape[1]) == index + 1
+        given = ops.max(ops.where(here, ids, PAD), axis=1)
         tokens, done = ops.where(given == PAD, tokens, given), False
         if self.end is not None:
             ended = ops.any(ids == self.end, axis=1)
             tokens = ops.where(ended, PAD, tokens)
             done = ops.all(ended | (tokens == self.end))
-        return Draws(ops.where(ops.arange(ids.shape[1]) == index + 1, tokens[:, None], ids)), state, done
+        return Draws(ops.where(here, tokens[:, None], ids), tokens), state, done

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from shared.layers.positions import SinusoidalPositions
-from shared.text.beam_search import BeamSearch
+from shared.text.beam_search import likeliest_sequence
 from shared.text.decoding import SequenceWriter
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.subwords import PAD, START, Subwords
@@ -32,7 +32,7 @@ class Translator(SequenceWriter):
         parts = ("embedding", "encoder", "decoder")
         self.embedding, self.encoder, self.decoder = (model.get_layer(name) for name in parts)
         self.places = [layer for layer in model.layers if isinstance(layer, SinusoidalPositions)]
-        super().__init__(self.encoded, self.step, [model], BeamSearch(beams, length_penalty))
+        super().__init__(self.encoded, self.step, [model], likeliest_sequence(beams, length_penalty))
 
     def embedded(self, ids: Any, start: Any = 0) -> Any:
         """Ids (batch, length) as vectors (batch, length, width); the first has the place `start`."""

@@ -10,7 +10,14 @@ from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
-from shared.text.beam_search import IMPOSSIBLE, BeamSearch, largest_entries, length_penalty, repeating_tokens
+from shared.text.beam_search import (
+    IMPOSSIBLE,
+    BeamSearch,
+    GreedySearch,
+    largest_entries,
+    length_penalty,
+    repeating_tokens,
+)
 from shared.text.decoding import decoding_step, generate
 from shared.text.pairs import padded
 from shared.text.subwords import END, PAD, START
@@ -100,6 +107,20 @@ def test_one_beam_is_greedy():
             if before == END:
                 break
         assert [token for token in found.ids[item, 0] if token != PAD] == expected
+
+
+@pytest.mark.parametrize("no_repeat", [0, 2])
+def test_greedy_search_finds_what_one_beam_finds(no_repeat):
+    logs = tables(5, 12, seed=1)
+    state = {"sum": np.zeros((5, 1), np.float32)}
+    expected = search(logs, beams=1, no_repeat=no_repeat)
+    advance = compiled_inference(decoding_step(step, GreedySearch(no_repeat)))
+    start = GreedySearch().start(padded([[START]] * 5, 13))
+    found = [
+        ops.convert_to_numpy(each.best) for each in generate(advance, start, state, logs, random_stream(0, "tokens"))
+    ]
+    assert len(found) == expected.steps
+    np.testing.assert_array_equal(found[-1][:, 1:], expected.ids[:, 0])
 
 
 def test_a_search_does_not_depend_on_what_stands_beside():
