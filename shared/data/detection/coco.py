@@ -1,4 +1,4 @@
-"""COCO's json: the lists images, annotations and categories, in one file or several.
+"""COCO annotations: JSON with the lists images, annotations and categories, in one file or several.
 
 https://cocodataset.org/#format-data. The part of a file is named by its name, as in instances_train2017.json, or by its
 folders.
@@ -22,19 +22,19 @@ COCO_LISTS = ("categories", "images", "annotations")
 
 
 class CocoFile(NamedTuple):
-    """A json file of COCO's."""
+    """A COCO annotation file."""
 
     path: Path
     part: str
-    """What its pictures are for: train, validation or test."""
+    """Part of the data: train, validation or test."""
     names: dict[str, str]
-    """The name of each class by its number, which files write as 1 or as "1", in the order of the numbers."""
+    """Class name by category id, which files write as 1 or as "1", in the order of the ids."""
     images: list[dict]
     annotations: list[dict]
 
 
 def find_coco(folder: BoxFolder) -> list[CocoFile]:
-    """The json files that are COCO's annotations of objects, those for training first.
+    """COCO annotation files of objects, those for training first.
 
     Where some are named instances…, as COCO's own, only those count: others hold the same boxes again.
     """
@@ -59,10 +59,10 @@ def find_coco(folder: BoxFolder) -> list[CocoFile]:
 
 
 def read_coco(folder: BoxFolder, files: list[CocoFile]) -> AnnotatedPictures:
-    """The classes of the training part, in the order of their numbers, and the pictures of each part.
+    """Class names of the training part, in the order of their ids, and annotated images by part.
 
-    Several files may annotate a picture, if they are for one part. A picture is beside its json file, or anywhere in
-    the folder if no other has its name.
+    Several files of one part may annotate the same image. An image lies beside its JSON file, or anywhere in the folder
+    if no other has its name.
 
     Raises:
         UsageError: there are no classes, or an annotation is of one that does not exist.
@@ -91,7 +91,7 @@ def read_coco(folder: BoxFolder, files: list[CocoFile]) -> AnnotatedPictures:
 
 
 def rows_by_image(folder: BoxFolder, file: CocoFile, classes: list[str]) -> dict[str, list[tuple]]:
-    """For each image number the rows class index, left, top, right, bottom, kind.
+    """Rows (class index, left, top, right, bottom, kind) by image id.
 
     Raises:
         UsageError: a class is not among `classes`.
@@ -127,7 +127,7 @@ def rows_by_image(folder: BoxFolder, file: CocoFile, classes: list[str]) -> dict
 
 
 def bounding_box(annotation: dict) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the bbox of an annotation, or of its outline where that is all it has.
+    """Left, top, right and bottom of an annotation's bbox, or of its polygons where it has no bbox.
 
     Raises:
         KeyError, TypeError, ValueError, OverflowError, AttributeError: it has neither.
@@ -140,7 +140,7 @@ def bounding_box(annotation: dict) -> tuple[float, float, float, float]:
 
 
 def pictures_of(folder: BoxFolder, file: CocoFile) -> Iterator[tuple[str, Path, tuple[float, float] | None]]:
-    """Number, path and size (width, height) of each image that is there; None where the file does not give the size."""
+    """Id, path and size (width, height) of each image found; None for a size that the file does not give."""
     passed_over = folder.remarks.passed_over
     for index, image in enumerate(file.images):
         place = f"images[{index}] of {folder.name(file.path)}"

@@ -1,6 +1,6 @@
-"""Tables of boxes in CSV, a row a box, as TensorFlow's Object Detection API and Roboflow have them.
+"""CSV annotations: one row per box, as TensorFlow's Object Detection API and Roboflow write them.
 
-The columns filename, class, xmin, ymin, xmax and ymax, and perhaps width and height of the picture, in any order, named
+The columns filename, class, xmin, ymin, xmax and ymax, and perhaps width and height of the image, in any order, named
 in the first row; all in pixels. The part of a file is named by its name, as in train_labels.csv, or by its folders.
 """
 
@@ -32,11 +32,11 @@ COLUMNS = {
     "width": ("width", "imagewidth"),
     "height": ("height", "imageheight"),
 }
-"""What a column may be called, without regard to case, blanks and underscores."""
+"""Column names, compared without case, blanks and underscores."""
 
 
 def find_csv(folder: BoxFolder) -> dict[Path, list[dict[str, str]]]:
-    """The CSV files that have the columns of boxes, with their rows."""
+    """Rows by CSV file, of the files with the columns of boxes."""
     files = {}
     for path in folder.files_of([".csv"]):
         lines = read_text(path).splitlines()
@@ -54,7 +54,7 @@ def find_csv(folder: BoxFolder) -> dict[Path, list[dict[str, str]]]:
 
 
 def read_box_csv(folder: BoxFolder, files: dict[Path, list[dict[str, str]]]) -> AnnotatedPictures:
-    """The classes by name, and the pictures of each part."""
+    """Class names in alphabetical order, and annotated images by part."""
 
     def annotations() -> Iterator[tuple[Path, AnnotationFile, None]]:
         for path, rows in files.items():

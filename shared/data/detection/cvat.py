@@ -1,6 +1,6 @@
-"""CVAT's own xml, "CVAT for images 1.1": all pictures of a task in one file, with the edges of each box in pixels.
+"""CVAT annotations, "CVAT for images 1.1": one XML file per task, with the edges of each box in pixels.
 
-https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/. Of polygons and masks the boxes around them are taken.
+https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/. Polygons and masks become their bounding boxes.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from shared.data.detection.boxed_images import OBJECT
 
 
 def find_cvat(folder: BoxFolder) -> dict[Path, ElementTree.Element]:
-    """The xml files that are CVAT's, with their contents."""
+    """Contents by XML file, of CVAT's files."""
     files = folder.xml_files()
     return {
         path: content
@@ -30,7 +30,7 @@ def find_cvat(folder: BoxFolder) -> dict[Path, ElementTree.Element]:
 
 
 def read_cvat(folder: BoxFolder, files: dict[Path, ElementTree.Element]) -> AnnotatedPictures:
-    """The classes by name, and the pictures of each part."""
+    """Class names in alphabetical order, and annotated images by part."""
 
     def annotations() -> Iterator[tuple[Path, AnnotationFile, None]]:
         for path, content in files.items():
@@ -41,7 +41,7 @@ def read_cvat(folder: BoxFolder, files: dict[Path, ElementTree.Element]) -> Anno
 
 
 def read_cvat_image(folder: BoxFolder, path: Path, image: ElementTree.Element) -> AnnotationFile:
-    """What an element "image" says; shapes without an area are noted."""
+    """Annotations of an element "image"; shapes without an area are noted."""
     objects = []
     for shape in image:
         try:

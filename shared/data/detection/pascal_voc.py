@@ -1,4 +1,4 @@
-"""Pascal VOC's xml files, one a picture, with the edges of each box in pixels, and whether it is difficult.
+"""Pascal VOC annotations: one XML file per image, with the edges of each box in pixels and a difficult flag.
 
 Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. Edges are taken as they stand, as TFDS and most tools
 have them; VOC itself counts pixels from 1. The parts are named by ImageSets/Main/train.txt, val.txt and test.txt,
@@ -24,12 +24,12 @@ BOX_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find_voc(folder: BoxFolder) -> dict[Path, ElementTree.Element]:
-    """The xml files that are VOC's, with their contents."""
+    """Contents by XML file, of VOC's files."""
     return {path: content for path, content in folder.xml_files().items() if content.tag == "annotation"}
 
 
 def read_voc(folder: BoxFolder, files: dict[Path, ElementTree.Element]) -> AnnotatedPictures:
-    """The classes by name, and the pictures of each part."""
+    """Class names in alphabetical order, and annotated images by part."""
 
     def read(path: Path) -> AnnotationFile:
         content, objects = files[path], []

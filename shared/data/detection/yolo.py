@@ -1,9 +1,9 @@
-"""YOLO's text files: one a picture, with a line "class x y width height" a box.
+"""YOLO annotations: a text file per image, with one line "class x y width height" per box.
 
-A text file has the name of its picture, and lies beside it, or in a folder such as labels where the pictures are in
-images. The class is a number; x and y are the middle of the box, and all four are fractions of the picture's width and
-height. More numbers are the outline of an object, or keypoints where data.yaml has kpt_shape. The classes are named in
-data.yaml (https://docs.ultralytics.com/datasets/detect/), or, one a line, in classes.txt or in Darknet's obj.names.
+A text file has the name of its image, and lies beside it, or in a folder such as labels where the images are in images.
+The class is an index; x and y are the centre of the box, and all four are fractions of the image's width and height.
+More numbers are a polygon, or keypoints where data.yaml has kpt_shape. The classes are named in data.yaml
+(https://docs.ultralytics.com/datasets/detect/) or, one per line, in classes.txt or in Darknet's obj.names.
 """
 
 import re
@@ -29,15 +29,15 @@ PIXELS = 2
 
 
 class YoloFolder(NamedTuple):
-    """The classes of YOLO's text files, where they are named, and what else is said there."""
+    """Class names and settings of a folder of YOLO annotations."""
 
     numbers: dict[int, str]
-    """The name of each class by its number in the text files."""
+    """Class name by its index in the text files."""
     path: Path
     settings: dict[str, Any]
     """The entries of data.yaml or obj.data, all of them strings, or lists and dictionaries of them."""
     texts: dict[Path, Path]
-    """The text file of each picture."""
+    """The text file of each image."""
 
     @property
     def classes(self) -> list[str]:
@@ -45,7 +45,7 @@ class YoloFolder(NamedTuple):
 
     @property
     def keypoint_numbers(self) -> int | None:
-        """How many numbers follow the box in a row of keypoints; None where there are none.
+        """Numbers per row of keypoints, after the box; None without keypoints.
 
         Raises:
             UsageError: kpt_shape is no pair of numbers.
@@ -61,7 +61,7 @@ class YoloFolder(NamedTuple):
 
 
 def find_yolo(folder: BoxFolder) -> YoloFolder | None:
-    """The names of the classes and the text files of pictures; None if one of them is not there."""
+    """Class names and text files; None where either is missing."""
     named = find_class_names(folder)
     files = [path for path in folder.files_of([".txt"]) if path.name.lower() not in NAME_LISTS]
     texts = label_texts(folder.pictures, files)
@@ -81,7 +81,7 @@ def find_yolo(folder: BoxFolder) -> YoloFolder | None:
 
 
 def find_class_names(folder: BoxFolder) -> tuple[dict[int, str], Path, dict[str, Any]] | None:
-    """The names of the classes by number, the file that they are in, and its settings; files that fail are noted."""
+    """Class names by index, the file that names them, and its settings; unreadable files are noted."""
     yaml_files = sorted(folder.files_of([".yaml", ".yml"]), key=lambda path: (len(path.parts), path.stem != "data"))
     for path in yaml_files:
         settings = read_yaml(folder, path)
@@ -101,7 +101,7 @@ def find_class_names(folder: BoxFolder) -> tuple[dict[int, str], Path, dict[str,
 
 
 def read_yaml(folder: BoxFolder, path: Path) -> Any:
-    """The contents of a yaml file, all scalars as strings, so that a class may be called no; None if damaged."""
+    """The contents of a YAML file, all scalars as strings, so that a class may be called no; None if damaged."""
     import yaml
 
     try:
@@ -112,7 +112,7 @@ def read_yaml(folder: BoxFolder, path: Path) -> Any:
 
 
 def numbered(names: Any) -> dict[int, str]:
-    """The entry names of data.yaml, a list or a dictionary by number, in the order of the numbers; else nothing."""
+    """Class names by index from the entry names of data.yaml, a list or a dictionary; empty if it is neither."""
     if isinstance(names, list):
         names = {str(number): name for number, name in enumerate(names)}
     if not isinstance(names, dict) or not all(re.fullmatch("[0-9]{1,9}", number) for number in names):
@@ -127,7 +127,7 @@ def darknet_settings(path: Path) -> dict[str, str]:
 
 
 def label_texts(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
-    """The text file of each picture that has one: in labels for images, else the nearest of its stem."""
+    """The text file of each annotated image: in labels for images, else the nearest of its stem."""
     known = set(files)
     exact = {}
     for picture in pictures:
@@ -142,7 +142,7 @@ def label_texts(pictures: list[Path], files: list[Path]) -> dict[Path, Path]:
 
 
 def read_yolo(folder: BoxFolder, found: YoloFolder) -> AnnotatedPictures:
-    """The pictures of each part, with their boxes.
+    """Annotated images by part.
 
     Raises:
         UsageError: a class does not exist.
@@ -169,10 +169,10 @@ def read_yolo(folder: BoxFolder, found: YoloFolder) -> AnnotatedPictures:
 
 
 def declared_parts(folder: BoxFolder, found: YoloFolder) -> dict[Path, str]:
-    """The part of each picture by the entries train, val and test; none where that of train is not there.
+    """The part of each image by the entries train, val and test; empty without an entry train.
 
-    An entry is a folder, a picture, a text file that lists pictures, or a list of such. A picture that is in
-    several parts counts for the first of train, test and val.
+    An entry is a folder, an image, a text file that lists images, or a list of such. An image in several parts counts
+    for the first of train, test and val.
     """
     entries: dict[str, list[str]] = {"train": [], "test": [], "validation": []}
     for key, value in found.settings.items():
@@ -201,7 +201,7 @@ def declared_parts(folder: BoxFolder, found: YoloFolder) -> dict[Path, str]:
 
 
 class YoloReader:
-    """Reads text files of YOLO's, notes what cannot be used, and which classes are named.
+    """Reader of YOLO text files, which notes unusable lines and the classes that occur.
 
     Args:
         folder: where they are.
@@ -216,12 +216,12 @@ class YoloReader:
         self.indices = {name: index for index, name in enumerate(found.classes)}
         self.keypoint_numbers = found.keypoint_numbers
         self.used: set[int] = set()
-        """The numbers of classes that were used."""
+        """The class indices that occur."""
         self.unknown: list[tuple[str, str]] = []
-        """Place and class of each line of a class that does not exist."""
+        """File, line and class of each line of an unknown class."""
 
     def boxes_of(self, path: Path) -> LabelledBoxes:
-        """The boxes of a text file, as fractions of the picture's sides."""
+        """The boxes of a text file, as fractions of the image's width and height."""
         rows = []
         for number, line in enumerate(read_text(path).splitlines(), 1):
             if not (words := line.split()):
@@ -283,7 +283,7 @@ class YoloReader:
         return self.indices.get(label)
 
     def check_classes(self) -> None:
-        """Raises a UsageError if a line was of a class that does not exist."""
+        """Raises a UsageError if a line has an unknown class."""
         if not self.unknown:
             return
         place, label = self.unknown[0]
