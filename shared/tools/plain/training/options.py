@@ -1,0 +1,47 @@
+"""The options of a run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from shared.errors import UsageError
+from shared.training.ranges import Count, Positive, Whole
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """The options of every run. `presets` holds what each preset changes in the defaults, which are those of "small"."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    preset: Literal["smoke", "small", "full"] = "small"
+    """Size of the experiment: a minute on two cores, minutes on a laptop, or the reference for one GPU."""
+    data: str = "auto"
+    """Data set by name, or the path of your own; auto takes that which the presets are made for."""
+    data_dir: Path | None = None
+    """Where data sets are kept (default: ~/.keras)."""
+    epochs: Count
+    """Passes over the training data."""
+    batch_size: Count
+    """Examples per step."""
+    learning_rate: Positive
+    """The highest learning rate."""
+    seed: Whole = 0
+    """Seed of initial weights, shuffling, augmentation and dropout."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Type that layers compute in; weights are always float32."""
+    out: Path | None = None
+    """Directory of the run (default: runs/TIME); one that was interrupted goes on where its last epoch ended."""
+    initial_weights: Path | None = None
+    """Start from the weights in this .weights.h5 or .keras file."""
+
+    def require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UsageError(f"--{name.replace('_', '-')} {rule}, not {getattr(self, name)}")
+
+    @classmethod
+    def for_preset(cls, preset: str, **changes: Any) -> Self:
+        return cls(**{"preset": preset, **cls.presets.get(preset, {}), **changes})
+
+    def is_of_preset(self, name: str) -> bool:
+        return getattr(self, name) == getattr(self.for_preset(self.preset), name)

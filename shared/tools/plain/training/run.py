@@ -1,0 +1,140 @@
+"""A run: its directory, training with Keras's callbacks, its result."""
+
+import argparse
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from shared.training.batches import SeededBatches
+from shared.training.options import Options
+
+
+class Recorder(NamedTuple):
+    """The results of each epoch, a line each in a CSV file."""
+
+    path: Path
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        table = np.atleast_1d(np.genfromtxt(self.path, delimiter=",", names=True))
+        return [dict(zip(table.dtype.names, row, strict=True)) for row in table]
+
+
+class Run:
+    """A directory for all that a training leaves: checkpoints, history.csv, figures, the model and its result."""
+
+    def __init__(self, config: Options, recipe: str | None = None):
+        self.config = config
+        self.directory = config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.recorders: dict[str, Recorder] = {}
+        keras.utils.set_random_seed(config.seed)
+        keras.config.set_dtype_policy(config.precision)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return self.recorders[""].history
+
+    def prepare(self, model: keras.Model, data: str, phase: str) -> Path:
+        """Starts a phase of the training, the main one unless it has a name; returns the file for its history."""
+        print(f"training on {data}, in {self.directory}")
+        if self.config.initial_weights and not phase:
+            model.load_weights(self.config.initial_weights)
+        path = self.directory / (f"history-{phase}.csv" if phase else "history.csv")
+        self.recorders[phase] = Recorder(path)
+        return path
+
+    def fit(
+        self,
+        model: keras.Model,
+        batches: SeededBatches,
+        data: str,
+        phase: str = "",
+        epochs: int | None = None,
+        patience: int | None = None,
+        **arguments: Any,
+    ) -> None:
+        """`model.fit` with a backup after each epoch, and with early stopping where there is a patience."""
+        history, backup = self.prepare(model, data, phase), self.directory / f"backup{phase}"
+        callbacks = [
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch)),
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.CSVLogger(history, append=backup.exists()),
+            keras.callbacks.BackupAndRestore(backup),
+        ]
+        if model.optimizer.use_ema:
+            callbacks.append(keras.callbacks.SwapEMAWeights())  # the averages are validated, and kept at the end
+        if patience:
+            callbacks.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
+        callbacks += arguments.pop("callbacks", [])
+        model.fit(batches, epochs=epochs or self.config.epochs, shuffle=False, callbacks=callbacks, **arguments)
+
+    def train(
+        self,
+        step: Callable[..., dict[str, Any]],
+        batches: SeededBatches,
+        state: dict[str, Any],
+        data: str,
+        phase: str = "",
+        epochs: int | None = None,
+        after_epoch: Callable[[int], dict[str, float] | None] | None = None,
+    ) -> None:
+        """Calls a training step on every batch, and saves the weights of the models after each epoch."""
+        models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
+        metrics = [part for part in state.values() if isinstance(part, keras.metrics.Metric)]
+        history, rows = self.prepare(next(iter(models.values())), data, phase), []
+        epochs = epochs or self.config.epochs
+        for epoch in range(epochs):
+            print(f"Epoch {epoch + 1}/{epochs}")
+            bar, batches.epoch = keras.utils.Progbar(len(batches)), epoch
+            for metric in metrics:
+                metric.reset_state()
+            for index in range(len(batches)):
+                results = step(*batches[index])
+                bar.update(index + 1)
+            row = {"epoch": epoch} | {name: float(value) for name, value in results.items()}
+            row |= (after_epoch and after_epoch(epoch + 1)) or {}
+            rows.append(row)
+            with open(history, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, row)
+                writer.writeheader()
+                writer.writerows(rows)
+            for name, model in models.items():
+                model.save_weights(self.directory / f"{name}.weights.h5")
+
+    def save_figure(self, name: str, figure: Figure) -> None:
+        figure.savefig(self.directory / name, dpi=120, bbox_inches="tight")
+
+    def finish(
+        self,
+        model: keras.Model,
+        data: str,
+        metric: str,
+        metrics: dict[str, float],
+        higher_is_better: bool = True,
+        **facts: Any,
+    ) -> dict[str, float]:
+        """Saves the model and its result, and returns the metrics."""
+        model.save(self.directory / "model.keras")
+        result = {"data": data, "metrics": metrics, "options": dataclasses.asdict(self.config), **facts}
+        text = json.dumps(result, indent=1, default=str)
+        (self.directory / "result.json").write_text(text + "\n", encoding="utf-8")
+        print(f"{metric} {metrics[metric]:.4g}, the {'higher' if higher_is_better else 'lower'} the better")
+        return metrics
+
+
+def launch(main: Callable[[Run], Any], config_class: type[Options]) -> None:
+    """Runs `main` with the options of the command line; those that it leaves out are the preset's."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--preset", default="small")
+    preset = parser.parse_known_args()[0].preset
+    main(Run(tyro.cli(config_class, default=config_class.for_preset(preset))))

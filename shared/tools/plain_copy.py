@@ -1,0 +1,343 @@
+"""The plain copy of a recipe: one file in plain Keras that reads downwards, the recipe first."""
+
+import ast
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from shared.tools.collecting import PLAIN, Collection, SourceFile, is_main_guard, names_bound, names_used
+from shared.tools.project import PROJECT
+
+SECTIONS = {
+    "The layers and losses": ("layers", "losses"),
+    "Metrics and figures": ("metrics", "evaluation", "evaluation_networks", "plots", "grad_cam"),
+    "Using the model": (
+        "prediction", "predictors", "decoding", "sampling", "samplers", "beam_search", "language_model", "responder",
+        "translator", "gan_sampling",
+    ),
+    "The data": (
+        "data", "batches", "gan_batches", "augment", "pairs", "subwords", "dialogue", "pixels",
+    ),
+    "The loop": ("training", "backends", "errors", "files"),
+}  # fmt: skip
+"""The parts of a plain copy below the recipe: what is in files or else folders of these names. All else is in the
+first."""
+
+
+HOOKS = frozenset(
+    """
+    build call compute_output_shape compute_output_spec get_config from_config update_state result reset_state
+    on_epoch_begin on_epoch_end on_train_begin on_train_end on_train_batch_begin on_train_batch_end on_test_begin
+    on_test_end num_batches find_class persistent_load computeIoU get_current_value add_update
+    """.split()
+)
+"""Methods that Keras, Python and other packages call."""
+
+
+DONE_BY_KERAS = ("grouped_updates", "used_rows")
+"""Functions that only make their argument quicker, in whose place a plain copy has the argument."""
+
+
+IDIOMS = (
+    (r'f"\{data\.name\} \{data\.fingerprint\}"', "data.name"),
+    (r"cached_arrays\(.*, (\w+)\)", r"\1()"),
+    (r"\n *super\(\).__post_init__\(\)(?=\n)", ""),
+    (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
+)
+"""What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""
+
+
+class Piece(NamedTuple):
+    """A definition, or another statement of a recipe."""
+
+    file: str
+    name: str
+    source: str
+
+
+def edited(text: str, find: Callable[[ast.Module], Iterator[tuple[ast.AST, str]]]) -> str:
+    """A text with other text in place of some nodes of its syntax tree, which do not overlap.
+
+    Args:
+        text: Python.
+        find: gives the nodes, and what shall stand there; "" to leave a statement out with its decorators, and the
+            comments and docstring of a field.
+    """
+    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
+    whole = b"".join(lines)
+    places = []
+    for node, new in find(ast.parse(text)):
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
+        if new == "":
+            first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+            start, end = starts[first - 1], starts[node.end_lineno] if node.end_lineno < len(lines) else len(whole)
+        places.append((start, end, new))
+    for start, end, new in sorted(places, reverse=True):
+        whole = whole[:start] + new.encode() + whole[end:]
+    return whole.decode()
+
+
+def without_sections(docstring: str) -> str:
+    """A docstring as it stands in the source, without what it says of arguments, results and errors one by one."""
+    kept, skipped = [], None
+    for line in docstring.split("\n"):
+        depth = len(line) - len(line.lstrip())
+        if skipped is None and re.fullmatch(r" +(Args|Attributes|Raises|Returns):", line):
+            skipped = depth
+        elif skipped is not None and line.strip() and depth <= skipped and not re.fullmatch(
+            r" +(Args|Attributes|Raises|Returns):", line
+        ):
+            skipped = None
+        if skipped is None:
+            kept.append(line)
+    text = re.sub(r"\n\s*\n(\s*\"\"\")$", r"\n\1", re.sub(r"\n(\s*\n){2,}", "\n\n", "\n".join(kept)))
+    return re.sub(r'\A(.*)\n\s*"""\Z', r'\1"""', text)
+
+
+def docstrings(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            yield node.body[0], without_sections(ast.get_source_segment(text, node.body[0]))
+
+
+def other_backends(text: str, tree: ast.Module, backends: tuple[str, ...]) -> Iterator[tuple[ast.AST, str]]:
+    """The cases of other backends; where one case is left, it takes the place of the `match`."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Match) or ast.unparse(node.subject) != "keras.config.backend()":
+            continue
+        named = {case.pattern.value.value for case in node.cases if isinstance(case.pattern, ast.MatchValue)
+                 and not case.guard}  # fmt: skip
+        kept = [
+            case
+            for case in node.cases
+            if (case.pattern.value.value in backends if isinstance(case.pattern, ast.MatchValue)
+                else not named.issuperset(backends))
+        ]  # fmt: skip
+        lines = text.splitlines()
+        bodies = ["\n".join(lines[case.pattern.lineno - 1 : case.body[-1].end_lineno]) for case in kept]
+        indent = " " * node.col_offset
+        if len(kept) == 1 and not kept[0].guard:
+            body = textwrap.indent(textwrap.dedent(bodies[0].partition("\n")[2]), indent)
+            yield node, body.removeprefix(indent)
+        else:
+            yield node, "\n".join([f"match {ast.unparse(node.subject)}:", *bodies])
+
+
+def unwrapped(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DONE_BY_KERAS:
+            yield node, ast.get_source_segment(text, node.args[0])
+
+
+def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The preset "test", on data that are bundled with the project."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "presets":
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if key.value == "test":
+                    key.end_lineno = value.end_lineno
+                    yield key, ""
+
+
+class Uses(NamedTuple):
+    """The names of attributes that some code looks up."""
+
+    read: set[str]
+    called: set[str]
+    """Those that it calls, or looks up in its own object."""
+
+
+def uses_in(sources: list[str]) -> Uses:
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    read = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = [node for node in read if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")]
+    called = [node for node in (*calls, *own) if isinstance(node, ast.Attribute)]
+    return Uses({node.attr for node in read}, {node.attr for node in called})
+
+
+def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
+    """Methods that nothing calls, and class variables that nothing reads."""
+    for node in ast.walk(tree):
+        for member in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(member, ast.FunctionDef):
+                is_property = any(ast.unparse(each) == "property" for each in member.decorator_list)
+                name, used = member.name, uses.read if is_property else uses.called
+            elif isinstance(member, ast.AnnAssign) and "ClassVar" in ast.unparse(member.annotation):
+                name, used = ast.unparse(member.target), uses.read
+            else:
+                continue
+            if not name.startswith("__") and name not in used | HOOKS:
+                yield member, ""
+                after = node.body[node.body.index(member) + 1 :]
+                if isinstance(member, ast.AnnAssign) and after and isinstance(after[0], ast.Expr):
+                    yield after[0], ""
+
+
+def plain_text(text: str, backends: tuple[str, ...], uses: Uses) -> str:
+    """A file as it is taken into a plain copy."""
+    for pattern, new in IDIOMS:
+        text = re.sub(pattern, new, text)
+    text = edited(text, lambda tree: unused_members(tree, uses))
+    text = edited(text, bundled_presets)
+    text = edited(text, lambda tree: docstrings(text, tree))
+    text = edited(text, lambda tree: other_backends(text, tree, backends))
+    text = edited(text, lambda tree: unwrapped(text, tree))
+    return re.sub(r"\n *(\w+) = \1(?=\n)", "", text)
+
+
+def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
+    """What a plain copy consists of."""
+    uses = Uses(set(), set())
+    texts: dict[str, str] = {}
+
+    def edit(text: str) -> str:
+        if text not in texts:
+            texts[text] = plain_text(text, backends, uses)
+        return texts[text]
+
+    while True:
+        collection = Collection(recipe, plain=True, edit=edit)
+        found = uses_in([source for _, _, source in collection.blocks()])
+        if found.read <= uses.read and found.called <= uses.called:
+            return collection
+        uses = Uses(uses.read | found.read, uses.called | found.called)
+        texts.clear()
+
+
+def needed_at_import(source: str) -> set[str]:
+    """The names that a statement looks up when it is run, not later when what it defines is called."""
+
+    def expressions(node: ast.stmt) -> Iterator[ast.AST]:
+        match node:
+            case ast.FunctionDef():
+                yield from (*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults))
+            case ast.ClassDef():
+                yield from (*node.decorator_list, *node.bases, *(each.value for each in node.keywords))
+                for member in node.body:
+                    yield from expressions(member)
+            case ast.AnnAssign():
+                yield from filter(None, [node.value])
+            case _:
+                yield node
+
+    found = {each for statement in ast.parse(source).body for each in expressions(statement)}
+    return {name.id for each in found for name in ast.walk(each) if isinstance(name, ast.Name)}
+
+
+def section_of(file: str) -> str:
+    """The part of a plain copy that a file belongs to."""
+    stem, *folders = Path(file.replace(PLAIN, "shared", 1)).with_suffix("").parts[::-1]
+    for name in (stem, *folders):
+        for title, names in SECTIONS.items():
+            if name in names and not (name == stem and folders[0] in ("training", "backends")):
+                return title
+    return next(iter(SECTIONS))
+
+
+def ordered_pieces(collection: Collection) -> tuple[list[Piece], dict[str, list[Piece]], list[Piece]]:
+    """The recipe, after what it needs before it; the other pieces by section; and what ends the file."""
+    pieces = [Piece(*block) for block in collection.blocks() if block[1] != "recipe"]
+    homes = {bound: piece for piece in pieces for bound in bound_by(piece.source)}
+    pieces = list(dict.fromkeys(homes[piece.name] for piece in pieces))
+    file = collection.recipe.path.relative_to(PROJECT).as_posix()
+    recipe = [Piece(file, (bound_by(source) or ["launch"])[0], source) for source in collection.recipe.statements]
+    homes |= {bound: piece for piece in recipe for bound in bound_by(piece.source)}
+    reached: dict[Piece, None] = {}
+
+    def reach(piece: Piece) -> None:
+        if piece not in reached:
+            reached[piece] = None
+            for name in names_in_order(piece.source):
+                if name in homes:
+                    reach(homes[name])
+
+    for piece in recipe:
+        reach(piece)
+    ranks: dict[str, int] = {}
+    for number, piece in enumerate(reached):
+        ranks.setdefault(piece.file, number)
+    places = {piece: place for place, piece in enumerate(pieces)}
+    done: dict[Piece, None] = {}
+
+    def emit(piece: Piece, into: list[Piece]) -> None:
+        if piece in done:
+            return
+        for name in names_in_order(piece.source):
+            if name in needed_at_import(piece.source) and name in homes:
+                emit(homes[name], into)
+        done[piece] = None
+        into.append(piece)
+
+    top: list[Piece] = []
+    late = [piece for piece in recipe if is_constant(piece.source) and needed_at_import(piece.source) & {
+        bound for each in pieces for bound in bound_by(each.source)}]  # fmt: skip
+    for piece in recipe:
+        if piece not in late and piece.name != "launch":
+            emit(piece, top)
+    sections: dict[str, list[Piece]] = {title: [] for title in SECTIONS}
+    for title, into in sections.items():
+        members = [piece for piece in pieces if section_of(piece.file) == title]
+        for piece in sorted(members, key=lambda each: (ranks[each.file], places[each])):
+            emit(piece, into)
+    for piece in late:
+        needed = homes[next(name for name in names_in_order(piece.source) if name in homes and homes[name] in pieces)]
+        emit(piece, next(into for into in sections.values() if needed in into))
+    return top, sections, [piece for piece in recipe if piece.name == "launch"]
+
+
+def bound_by(source: str) -> list[str]:
+    """The names that a statement binds."""
+    return [name for node in ast.parse(source).body for name in names_bound(node)]
+
+
+def is_constant(source: str) -> bool:
+    """Whether a statement is an assignment."""
+    return isinstance(ast.parse(source).body[0], ast.Assign | ast.AnnAssign)
+
+
+def names_in_order(source: str) -> list[str]:
+    """The names that a statement uses, as they come."""
+    used = names_used(source)
+    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    names.sort(key=lambda node: (node.lineno, node.col_offset))
+    return list(dict.fromkeys(node.id for node in names if node.id in used))
+
+
+def plain_docstring(docstring: str, name: str, backend: str) -> str:
+    """The docstring of a recipe without what a copy does not have: predictions by command, and recorded runs."""
+    text = docstring.replace(f"recipes/{name}.py", f"{name}.py").replace("KERAS_BACKEND=jax", f"KERAS_BACKEND={backend}")
+    text = re.sub(r"\n.*(recipes predict|--resume).*", "", text)
+    text = re.sub(r", see docs/\S+", "", text).strip('"').strip()
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        if "results/" in paragraph:
+            sentences = re.split(r'(?<=[.!?"]) (?=[A-Z])', " ".join(paragraph.split()))
+            paragraph = textwrap.fill(" ".join(each for each in sentences if "results/" not in each), 120)
+        paragraphs.append(paragraph)
+    return '"""' + "\n\n".join(filter(None, paragraphs)) + '\n"""'
+
+
+def filled(text: str) -> str:
+    """A formatted text with what stands in brackets, an entry a line, put together in lines as long as they may be."""
+    lines, found = text.split("\n"), []
+    for line in lines:
+        found.append(line)
+        depth = len(line) - len(line.lstrip())
+        if not re.match(r"[)\]}]", line.lstrip()):
+            continue
+        start = next(i for i in range(len(found) - 2, -1, -1) if len(found[i]) - len(found[i].lstrip()) <= depth and found[i])
+        entries = found[start + 1 : -1]
+        entry = re.compile(rf" {{{depth + 4}}}\S.*,$")
+        if re.search(r"[(\[{]$", found[start]) and entries and all(entry.match(each) and "  # " not in each for each in entries):
+            indent = " " * (depth + 4)
+            together = textwrap.fill(
+                " ".join(each.strip().replace(" ", "\0") for each in entries), 120, initial_indent=indent,
+                subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+            found[start + 1 : -1] = together.replace("\0", " ").split("\n")
+    return "\n".join(found)
