@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.tools.collecting import PLAIN, Collection, SourceFile, is_main_guard, names_bound, names_used
+from shared.tools.collecting import PLAIN, Collection, names_bound, names_used
 from shared.tools.project import PROJECT
 
 SECTIONS = {
@@ -27,11 +27,7 @@ first."""
 
 
 HOOKS = frozenset(
-    """
-    build call compute_output_shape compute_output_spec get_config from_config update_state result reset_state
-    on_epoch_begin on_epoch_end on_train_begin on_train_end on_train_batch_begin on_train_batch_end on_test_begin
-    on_test_end num_batches find_class persistent_load computeIoU get_current_value add_update
-    """.split()
+    ["build", "call", "compute_output_shape", "compute_output_spec", "get_config", "from_config", "update_state", "result", "reset_state", "on_epoch_begin", "on_epoch_end", "on_train_begin", "on_train_end", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "num_batches", "find_class", "persistent_load", "computeIoU", "get_current_value", "add_update"]
 )
 """Methods that Keras, Python and other packages call."""
 
@@ -44,9 +40,32 @@ IDIOMS = (
     (r'f"\{data\.name\} \{data\.fingerprint\}"', "data.name"),
     (r"cached_arrays\(.*, (\w+)\)", r"\1()"),
     (r"\n *super\(\).__post_init__\(\)(?=\n)", ""),
+    (r"; a UsageError where these options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""
+
+
+TYPES = {
+    "UsageError": "SystemExit", "Count": "int", "Limit": "int | None", "Whole": "int", "Number": "float",
+    "Positive": "float", "NonNegative": "float", "Fraction": "float", "Rate": "float", "Part": "float",
+}  # fmt: skip
+"""What stands for this project's own types. `SystemExit` ends a program with its message."""
+
+
+NEW_TYPES = {
+    "Picture": "Image.Image", "Pictures": "list[Image.Image]", "Text": "str", "TextStream": "Iterator[str]",
+    "Conversation": "list[str]", "ClassName": "str", "Probabilities": "dict[str, float]", "Boxes": "list[Box]",
+}  # fmt: skip
+"""What is behind the types that predictors take and give."""
+
+
+IMPORTS = (
+    ("Image.", "from PIL import Image"),
+    ("Iterator[", "from collections.abc import Iterator"),
+    ("Box]", "from shared.training.predictors import Box"),
+)
+"""What a file then needs where it holds this."""
 
 
 class Piece(NamedTuple):
@@ -133,6 +152,22 @@ def unwrapped(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             yield node, ast.get_source_segment(text, node.args[0])
 
 
+def plain_types(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Types of Python in place of this project's."""
+    made = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"ranged", *NEW_TYPES}:
+            made.update(ast.walk(node))
+            if node.func.id in NEW_TYPES:
+                yield node, ast.get_source_segment(text, node.args[0])
+            else:
+                optional = any(each.arg == "optional" for each in node.keywords)
+                yield node, ast.unparse(node.args[0]) + " | None" * optional
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in made:
+            if node.id in TYPES | NEW_TYPES:
+                yield node, (TYPES | NEW_TYPES)[node.id]
+
+
 def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     """The preset "test", on data that are bundled with the project."""
     for node in ast.walk(tree):
@@ -187,6 +222,10 @@ def plain_text(text: str, backends: tuple[str, ...], uses: Uses) -> str:
     text = edited(text, lambda tree: docstrings(text, tree))
     text = edited(text, lambda tree: other_backends(text, tree, backends))
     text = edited(text, lambda tree: unwrapped(text, tree))
+    if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:
+        typed = edited(text, lambda tree: plain_types(text, tree))
+        needed = [line for sign, line in IMPORTS if sign in typed and sign not in text and line not in text]
+        text = "\n".join([typed, *needed])
     return re.sub(r"\n *(\w+) = \1(?=\n)", "", text)
 
 
@@ -239,13 +278,67 @@ def section_of(file: str) -> str:
     return next(iter(SECTIONS))
 
 
+class Member(NamedTuple):
+    """A field or a method of a class, with the string after it that says what it means."""
+
+    source: str
+    meaning: str
+    is_method: bool
+
+
+def members_of(source: str) -> dict[str, Member]:
+    """The fields and methods of a class by name."""
+    (tree,), lines, found, name = ast.parse(source).body, source.split("\n"), {}, ""
+    for node in tree.body:
+        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+        text = "\n".join(lines[first - 1 : node.end_lineno])
+        if bound := names_bound(node):
+            (name,) = bound
+            found[name] = Member(text, "", isinstance(node, ast.FunctionDef))
+        elif name:
+            found[name] = found[name]._replace(meaning="\n" + text)
+    return found
+
+
+def with_bases(source: str, bases: list[str]) -> str:
+    """A dataclass with the fields and methods of its bases in it."""
+    merged: dict[str, Member] = {}
+    for each in (*bases, source):
+        for name, member in members_of(each).items():
+            merged[name] = member._replace(meaning=member.meaning or merged.get(name, member).meaning)
+    (tree,) = ast.parse(source).body
+    head = source.split("\n")[: tree.body[0].end_lineno]
+    head = [re.sub(r"\(\w+\):$", ":", line) if line.startswith("class ") else line for line in head]
+    fields = [member.source + member.meaning for member in merged.values() if not member.is_method]
+    methods = [member.source for member in merged.values() if member.is_method]
+    return "\n".join([*head, "", fields[0], "", *fields[1:], "", "\n\n".join(methods)])
+
+
+def base_options(pieces: list[Piece], config: Piece) -> list[Piece]:
+    """The classes that the options of a recipe inherit from, the first first."""
+    (tree,) = ast.parse(config.source).body
+    found = [piece for base in tree.bases for piece in pieces if piece.name == ast.unparse(base)]
+    return [each for piece in found for each in (*base_options(pieces, piece), piece)]
+
+
+def with_one_config(pieces: list[Piece], recipe: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """The pieces of `shared` and of the recipe, the options all in one class."""
+    config = next(piece for piece in recipe if piece.name == "Config")
+    bases = base_options(pieces, config)
+    whole = config._replace(source=with_bases(config.source, [piece.source for piece in bases]))
+    names = re.compile(rf"\b({'|'.join(piece.name for piece in bases)})\b(?!\()")
+    pieces = [piece._replace(source=names.sub("Config", piece.source)) for piece in pieces if piece not in bases]
+    return pieces, [whole if piece is config else piece for piece in recipe]
+
+
 def ordered_pieces(collection: Collection) -> tuple[list[Piece], dict[str, list[Piece]], list[Piece]]:
     """The recipe, after what it needs before it; the other pieces by section; and what ends the file."""
     pieces = [Piece(*block) for block in collection.blocks() if block[1] != "recipe"]
-    homes = {bound: piece for piece in pieces for bound in bound_by(piece.source)}
-    pieces = list(dict.fromkeys(homes[piece.name] for piece in pieces))
     file = collection.recipe.path.relative_to(PROJECT).as_posix()
     recipe = [Piece(file, (bound_by(source) or ["launch"])[0], source) for source in collection.recipe.statements]
+    pieces, recipe = with_one_config(pieces, recipe)
+    homes = {bound: piece for piece in pieces for bound in bound_by(piece.source)}
+    pieces = list(dict.fromkeys(homes[piece.name] for piece in pieces))
     homes |= {bound: piece for piece in recipe for bound in bound_by(piece.source)}
     reached: dict[Piece, None] = {}
 

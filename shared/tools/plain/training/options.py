@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from shared.errors import UsageError
-from shared.training.ranges import Count, Positive, Whole
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -20,13 +19,13 @@ class Options:
     """Data set by name, or the path of your own; auto takes that which the presets are made for."""
     data_dir: Path | None = None
     """Where data sets are kept (default: ~/.keras)."""
-    epochs: Count
+    epochs: int
     """Passes over the training data."""
-    batch_size: Count
+    batch_size: int
     """Examples per step."""
-    learning_rate: Positive
+    learning_rate: float
     """The highest learning rate."""
-    seed: Whole = 0
+    seed: int = 0
     """Seed of initial weights, shuffling, augmentation and dropout."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Type that layers compute in; weights are always float32."""

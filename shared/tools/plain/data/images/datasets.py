@@ -1,5 +1,6 @@
 """Labelled images."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,18 +45,25 @@ def load_images(
 ) -> ImageData:
     """Loads a set by its name, or a folder that holds a folder of images for each class."""
     name = preferred if name == "auto" else name
-    if Path(name).is_dir():
-        classes, train, test = read_folder(Path(name), size)
-    else:
-        classes, train, test = read_set(name, directory, None if own_size else size)
-    channels = np.moveaxis(train.images, -1, 0)
-    mean, deviation = [float(each.mean()) for each in channels], [max(1.0, float(each.std())) for each in channels]
-    held_out, train = split_off(train, validation)
+    classes, found = read_folder(Path(name)) if Path(name).is_dir() else read_set(name, directory)
+    parts = {}
+    for part, examples in found.items():
+        pixels, labels = zip(*((np.asarray(fitted(image, size)), label) for image, label in examples), strict=True)
+        if len({each.shape for each in pixels}) > 1:
+            raise UsageError(f"{name} has images of several sizes: cut them to one by --image-size")
+        pixels = np.stack(pixels)
+        parts[part] = LabelledImages(pixels[..., None] if pixels.ndim == 3 else pixels, np.array(labels, np.int64))
+    if "test" not in parts:
+        parts["test"], parts["train"] = split_off(parts["train"], 1 / 5)
+    channels = np.moveaxis(parts["train"].images, -1, 0)
+    parts["validation"], parts["train"] = split_off(parts["train"], validation)
     if per_class:
         count = max(1, round(per_class * validation))
-        held_out, train = few_of_each(held_out, count), few_of_each(train, per_class - count)
-    parts = {"train": train.first(limit), "validation": held_out, "test": test.first(test_limit)}
+        parts["validation"] = few_of_each(parts["validation"], count)
+        parts["train"] = few_of_each(parts["train"], per_class - count)
+    parts |= {"train": parts["train"].first(limit), "test": parts["test"].first(test_limit)}
     print(f"{name}: {', '.join(f'{len(each.labels):,} images for {part}' for part, each in parts.items())}")
+    mean, deviation = ([float(of(each)) for each in channels] for of in (np.mean, np.std))
     return ImageData(name, classes, **parts, mean=mean, deviation=deviation, mirrored=name != "mnist")
 
 
@@ -66,45 +74,40 @@ def split_off(images: LabelledImages, share: float) -> tuple[LabelledImages, Lab
     return tuple(LabelledImages(images.images[part], images.labels[part]) for part in parts)
 
 
-def resized(image: Image.Image, size: int | None) -> np.ndarray:
-    """The pixels of an image, cut to a square around its middle and scaled to `size` pixels each way."""
-    return np.asarray(image if size is None else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+def fitted(image: Image.Image, size: int | None) -> Image.Image:
+    """An image, cut to a square around its middle and scaled to `size` pixels each way."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) if size else image
 
 
-def read_set(name: str, directory: Path | None, size: int | None) -> tuple[list[str], LabelledImages, LabelledImages]:
-    """Classes, training and test images of a set that TFDS has prepared or can prepare, or that Keras downloads."""
-    prepared = directory and directory / "tfds" / name
-    if name in CLASSES and not (prepared and prepared.is_dir()):
-        classes, parts = CLASSES[name].split(","), getattr(keras.datasets, name).load_data()
-    else:
+def read_set(name: str, directory: Path | None) -> tuple[list[str], dict[str, Iterable]]:
+    """Classes, and pairs of image and label, of a set that TFDS prepared in the data directory, or Keras downloads."""
+    if directory and (directory / "tfds" / name).is_dir():
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder(name, data_dir=directory and directory / "tfds")
-        builder.download_and_prepare(file_format="array_record")
+        builder = tfds.builder(name, data_dir=directory / "tfds")
+        sources = {part: builder.as_data_source(part) for part in ("train", "test")}
+        pairs = {part: ((each["image"], each["label"]) for each in source) for part, source in sources.items()}
         classes = builder.info.features["label"].names
-        sources = [builder.as_data_source(split) for split in ("train", "test")]
-        parts = [zip(*((example["image"], example["label"]) for example in source), strict=True) for source in sources]
-    found = []
-    for images, labels in parts:
-        images = np.stack([resized(Image.fromarray(image.squeeze()), size) for image in images])
-        images = images[..., None] if images.ndim == 3 else images
-        found.append(LabelledImages(images, np.asarray(labels, np.int64).ravel()))
-    return classes, *found
+    elif name in CLASSES:
+        train, test = getattr(keras.datasets, name).load_data()
+        pairs = {"train": zip(*train, strict=True), "test": zip(*test, strict=True)}
+        classes = CLASSES[name].split(",")
+    else:
+        raise UsageError(f"there is no data set or folder {name}: choose one of {', '.join(CLASSES)}")
+    return classes, {
+        part: ((Image.fromarray(image.squeeze()), int(label)) for image, label in each) for part, each in pairs.items()
+    }
 
 
-def read_folder(folder: Path, size: int | None) -> tuple[list[str], LabelledImages, LabelledImages]:
-    """Classes, training and test images of a folder; without folders named train and test, a fifth is for the test."""
-    places = [folder / part for part in ("train", "test")] if (folder / "test").is_dir() else [folder]
-    classes = sorted(path.name for path in places[0].iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = []
-    for place in places:
-        images, labels = [], []
-        for label, name in enumerate(classes):
-            for path in sorted((place / name).glob("*.*")):
-                images.append(resized(ImageOps.exif_transpose(Image.open(path)).convert("RGB"), size))
-                labels.append(label)
-        if len({image.shape for image in images}) != 1:
-            raise UsageError(f"{place} holds no images, or images of several sizes: cut them to one by --image-size")
-        found.append(LabelledImages(np.stack(images), np.array(labels)))
-    test, train = (found[1], found[0]) if len(found) > 1 else split_off(found[0], 1 / 5)
-    return classes, split_off(train, 0.0)[1], test  # the training images in random order
+def read_folder(folder: Path) -> tuple[list[str], dict[str, Iterable]]:
+    """Classes, and pairs of image and label, of a folder, which may hold folders train and test."""
+    places = {part: folder / part for part in ("train", "test") if (folder / part).is_dir()} or {"train": folder}
+    classes = sorted(path.name for path in places["train"].iterdir() if path.is_dir())
+    return classes, {
+        part: [
+            (ImageOps.exif_transpose(Image.open(path)).convert("RGB"), label)
+            for label, name in enumerate(classes)
+            for path in sorted((place / name).glob("*.*"))
+        ]
+        for part, place in places.items()
+    }
