@@ -26,9 +26,12 @@ SECTIONS = {
 first."""
 
 
-HOOKS = frozenset(
-    ["build", "call", "compute_output_shape", "compute_output_spec", "get_config", "from_config", "update_state", "result", "reset_state", "on_epoch_begin", "on_epoch_end", "on_train_begin", "on_train_end", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "num_batches", "find_class", "persistent_load", "computeIoU", "get_current_value", "add_update"]
-)
+HOOKS = {
+    "build", "call", "compute_output_shape", "compute_output_spec", "get_config", "from_config", "update_state",
+    "result", "reset_state", "num_batches", "on_epoch_begin", "on_epoch_end", "on_train_begin", "on_train_end",
+    "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "get_current_value", "add_update",
+    "find_class", "persistent_load", "computeIoU",
+}  # fmt: skip
 """Methods that Keras, Python and other packages call."""
 
 
@@ -206,18 +209,53 @@ def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]
                 name, used = ast.unparse(member.target), uses.read
             else:
                 continue
-            if not name.startswith("__") and name not in used | HOOKS:
+            if not name.startswith("__") and name not in used and name not in HOOKS:
                 yield member, ""
                 after = node.body[node.body.index(member) + 1 :]
                 if isinstance(member, ast.AnnAssign) and after and isinstance(after[0], ast.Expr):
                     yield after[0], ""
 
 
-def plain_text(text: str, backends: tuple[str, ...], uses: Uses) -> str:
-    """A file as it is taken into a plain copy."""
+def annotations(tree: ast.Module) -> Iterator[ast.expr]:
+    """The types that arguments and results are said to have."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            yield from filter(None, [node.returns, *(each.annotation for each in arguments)])
+
+
+def fewer_types(text: str, tree: ast.Module, unreached: set[str]) -> Iterator[tuple[ast.AST, str]]:
+    """Unions of types without those that are nowhere used."""
+    for annotation in annotations(tree):
+        if isinstance(annotation, ast.BinOp):
+            left, right = annotation.left, annotation.right
+            for unused, other in ((left, right), (right, left)):
+                if isinstance(unused, ast.Name) and unused.id in unreached:
+                    yield annotation, ast.get_source_segment(text, other)
+
+
+def unreached_names(collection: Collection) -> set[str]:
+    """The definitions that nothing but annotations name."""
+    tree_of = {bound: source for _, _, source in collection.blocks() for bound in bound_by(source)}
+    found: set[str] = set()
+
+    def reach(source: str) -> None:
+        tree = ast.parse(source)
+        said = {id(node) for annotation in annotations(tree) for node in ast.walk(annotation)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and id(node) not in said and node.id in tree_of and node.id not in found:
+                found.add(node.id)
+                reach(tree_of[node.id])
+
+    for statement in collection.recipe.statements:
+        reach(statement)
+    return tree_of.keys() - found
+
+
+def plain_text(text: str, backends: tuple[str, ...]) -> str:
+    """A file as a plain copy takes it, whatever else is in the copy."""
     for pattern, new in IDIOMS:
         text = re.sub(pattern, new, text)
-    text = edited(text, lambda tree: unused_members(tree, uses))
     text = edited(text, bundled_presets)
     text = edited(text, lambda tree: docstrings(text, tree))
     text = edited(text, lambda tree: other_backends(text, tree, backends))
@@ -229,23 +267,34 @@ def plain_text(text: str, backends: tuple[str, ...], uses: Uses) -> str:
     return re.sub(r"\n *(\w+) = \1(?=\n)", "", text)
 
 
+def used_text(text: str, uses: Uses, unreached: set[str]) -> str:
+    """A plain text without what nothing in the copy uses."""
+    text = edited(text, lambda tree: unused_members(tree, uses))
+    return edited(text, lambda tree: fewer_types(text, tree, unreached))
+
+
 def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
     """What a plain copy consists of."""
-    uses = Uses(set(), set())
+    uses, unreached = Uses(set(), set()), set()
     texts: dict[str, str] = {}
 
     def edit(text: str) -> str:
-        if text not in texts:
-            texts[text] = plain_text(text, backends, uses)
-        return texts[text]
+        texts[text] = texts.get(text) or plain_text(text, backends)
+        return used_text(texts[text], uses, unreached)
 
-    while True:
+    def collect() -> tuple[Collection, Uses]:
         collection = Collection(recipe, plain=True, edit=edit)
-        found = uses_in([source for _, _, source in collection.blocks()])
+        return collection, uses_in([source for _, _, source in collection.blocks()])
+
+    while True:  # what is called may call more
+        collection, found = collect()
         if found.read <= uses.read and found.called <= uses.called:
-            return collection
+            break
         uses = Uses(uses.read | found.read, uses.called | found.called)
-        texts.clear()
+    while unused := unreached_names(collection) - unreached:  # without which less is called
+        unreached |= unused
+        collection, uses = collect()
+    return collect()[0]
 
 
 def needed_at_import(source: str) -> set[str]:
