@@ -1,4 +1,4 @@
-"""A recipe copied away: one file that needs nothing from here, or a notebook, in plain Keras or in full."""
+"""A recipe copied away: one file that needs nothing from here, in plain Keras or in full."""
 
 import ast
 import hashlib
@@ -12,12 +12,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
 from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
-from shared.tools.collecting import Collection, SourceFile, names_bound
+from shared.tools.collecting import Collection, names_bound
 from shared.tools.plain_copy import Piece, filled, is_constant, ordered_pieces, plain_collection, plain_docstring
 from shared.tools.project import recipe_path
 
@@ -26,22 +23,6 @@ MARKER = re.compile(r"^# from (\S+): (\w+) \((\w{12})\)\n", re.MULTILINE)
 
 # What is needed beside a package, though nothing imports it by name.
 COMPANIONS = {"tensorflow-datasets": ["array-record", "importlib_resources"]}
-
-
-NOTEBOOK_RUN = """\
-import time
-from pathlib import Path
-
-out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-metrics = main(Run(Config.for_preset("smoke", out=out), "{recipe}"))
-metrics"""
-
-
-NOTEBOOK_FIGURES = """\
-from IPython.display import Image, display
-
-for path in sorted(out.glob("*.png")):
-    display(Image(path))"""
 
 
 def copying_problems(recipe: Path) -> list[str]:
@@ -76,9 +57,10 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     blocks = ["from __future__ import annotations\n" + "\n".join(imports), *joined(top)]
     for title, pieces in sections.items():
         if pieces:
-            blocks += [f"# {'-' * (115 - len(title))}- {title}", *joined(pieces)]
+            blocks += [f"# {'-' * (117 - len(title))} {title}", *joined(pieces)]
     blocks += [piece.source for piece in end]
-    text = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0]) + "\n\n" + "\n\n\n".join(blocks) + "\n"
+    docstring = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0])
+    text = docstring + "\n\n" + "\n\n\n".join(blocks) + "\n"
     wide = ("--line-length", "120")
     text = ruff("check", text, *wide, "--select", "I,F841", "--fix-only", "--unsafe-fixes")
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
@@ -88,6 +70,17 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     return script_metadata(text, backends, wide=True) + "\n" + text + "\n\n" + source_lines(text, homes)
 
 
+def split_plain(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """A plain copy without its last lines; and of each definition that these name, its file and its hash."""
+    body, mark, lines = text.partition("\n" + SOURCES + "\n")
+    listed = " ".join(line.removeprefix("# ") for line in lines.splitlines())
+    found = {}
+    for group in filter(None, listed.split("; ")):
+        file, _, entries = group.partition(": ")
+        found |= {name: (file, digest) for name, _, digest in (entry.partition(" ") for entry in entries.split(", "))}
+    return body if mark else text, found
+
+
 def joined(pieces: list[Piece]) -> Iterator[str]:
     """The source of definitions, constants in a row together."""
     for constants, group in itertools.groupby(pieces, key=lambda piece: is_constant(piece.source)):
@@ -95,7 +88,14 @@ def joined(pieces: list[Piece]) -> Iterator[str]:
         yield from ["\n".join(sources)] if constants else sources
 
 
-SOURCES = "# Made of these definitions of Keras Recipes, each with the hash of its text here; `recipes copy --check` reads it:"
+SOURCES = "# Copied from Keras Recipes: by file, each definition with the hash of its text, for `recipes copy --check`."
+
+
+SHORT = 6
+"""Digits of a hash in these lines."""
+
+
+BANNER = re.compile(r"^# -{20,} (.*)\n", re.MULTILINE)
 
 
 def definitions_in(text: str) -> dict[str, str]:
@@ -116,9 +116,9 @@ def source_lines(text: str, homes: dict[str, str]) -> str:
     """The comment at the end of a plain copy: by file, each definition that is from there, and the hash of its text."""
     entries: dict[str, list[str]] = {}
     for name, source in definitions_in(text).items():
-        entries.setdefault(homes[name], []).append(f"{name} {block_hash(source)[:6]}")
+        entries.setdefault(homes[name], []).append(f"{name} {block_hash(source)[:SHORT]}")
     listed = "; ".join(f"{file}: {', '.join(each)}" for file, each in entries.items())
-    lines = [SOURCES[2:], *textwrap.wrap(listed, 118, break_on_hyphens=False)]
+    lines = [SOURCES.removeprefix("# "), *textwrap.wrap(listed, 118, break_on_hyphens=False)]
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -151,46 +151,6 @@ def full_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     )
     before = above + header + "".join(marked[:-1])
     return before.replace("{}", str(before.count("\n") + 1), 1) + marked[-1]
-
-
-def copied_notebook(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
-    """A recipe as a Jupyter notebook that runs top to bottom, the preset `smoke` at its end.
-
-    Args:
-        recipe: path of the recipe.
-        backends: the first is the one that the notebook takes unless KERAS_BACKEND is set.
-
-    Raises:
-        UsageError: the recipe breaks a rule of copying.
-    """
-    header, blocks = split_blocks(copied_source(recipe, backends))
-    top = ast.parse(header)
-    title, _, description = ast.get_docstring(top).partition("\n")
-    needed = " ".join(f'"{line}"' for line in dependencies_of(header))
-    cells = [
-        new_markdown_cell(f"# {title.rstrip('.')}\n{description}"),
-        new_code_cell(
-            f"# %pip install {needed}\nimport os\n\n"
-            f'os.environ.setdefault("KERAS_BACKEND", "{backends[0]}")  # {", ".join(BACKENDS)}'
-        ),
-        new_code_cell("\n".join(ast.unparse(node) for node in top.body[1:])),
-        new_markdown_cell("## What the recipe uses"),
-    ]
-    for file, group in itertools.groupby(blocks[:-1], key=lambda block: block[0]):
-        sources = [source.strip("\n") for _, _, _, source in group]
-        cells.append(new_code_cell(f"# {file}\n\n" + "\n\n\n".join(sources)))
-    cells.append(new_markdown_cell("## The recipe"))
-    statements = SourceFile(recipe, blocks[-1][3]).statements
-    cells += [new_code_cell(source) for source in statements if not source.startswith("if __name__")]
-    cells += [
-        new_markdown_cell("## Run it\n\n`smoke` takes under a minute; `small` is the real experiment."),
-        new_code_cell(NOTEBOOK_RUN.format(recipe=recipe.stem)),
-        new_code_cell(NOTEBOOK_FIGURES),
-    ]
-    for index, cell in enumerate(cells):
-        cell["id"] = f"cell-{index}"  # nbformat would draw one, and no two copies would be equal
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return nbformat.writes(new_notebook(cells=cells, metadata={"kernelspec": kernel})) + "\n"
 
 
 def ruff(command: str, text: str, *options: str) -> str:
@@ -249,27 +209,40 @@ def check_copy(path: Path) -> list[str]:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        ast.parse(text)
+    except SyntaxError as error:
+        raise UsageError(f"{path} is not Python (line {error.lineno}): give a file that  recipes copy  wrote") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path} ({error}): give a file that  recipes copy  wrote") from None
     header, blocks = split_blocks(text)
+    body, listed = split_plain(text)
     recipes = [file for file, name, _, _ in blocks if name == "recipe"]
+    recipes += sorted({file for file, _ in listed.values() if file.startswith("recipes/")})
     if len(recipes) != 1:
         raise UsageError(f"{path} is not a copy of a recipe, or its markers are gone: copy again with  recipes copy")
-    backends = tuple(name for name in dependencies_of(header) if name in BACKENDS)
-    fresh = copied_source(recipe_path(Path(recipes[0]).stem), backends)
-    fresh_header, fresh_blocks = split_blocks(fresh)
-    now = {(file, name): digest for file, name, digest, _ in fresh_blocks}
+    backends = tuple(name for name in dependencies_of(text) if name in BACKENDS)
+    fresh = copied_source(recipe_path(Path(recipes[0]).stem), backends, full=not listed)
+    if listed:
+        now = {(file, name): digest for name, (file, digest) in split_plain(fresh)[1].items()}
+        here = {name: block_hash(source)[:SHORT] for name, source in definitions_in(text).items()}
+        found = [(file, name, digest, here.get(name)) for name, (file, digest) in listed.items()]
+        rest = body == split_plain(fresh)[0]
+    else:
+        fresh_header, fresh_blocks = split_blocks(fresh)
+        now = {(file, name): digest for file, name, digest, _ in fresh_blocks}
+        found = [(file, name, digest, block_hash(source)) for file, name, digest, source in blocks]
+        rest = header == fresh_header
     differences = []
-    for file, name, digest, source in blocks:
-        if block_hash(source) != digest:
+    for file, name, digest, digest_here in found:
+        if digest_here != digest:
             differences.append(f"edited  {file}: {name}")
         if (file, name) not in now:
             differences.append(f"stale   {file}: {name} is no longer used")
         elif now.pop((file, name)) != digest:
             differences.append(f"stale   {file}: {name} was changed")
     differences += [f"stale   {file}: {name} is new" for file, name in now]
-    if not differences and header != fresh_header:
-        differences.append("edited  the lines above the first marker")
+    if not differences and not rest:
+        differences.append("edited  lines beside the definitions" if listed else "edited  the lines above the first marker")
     return differences
 
 

@@ -41,8 +41,12 @@ DONE_BY_KERAS = ("grouped_updates", "used_rows")
 
 IDIOMS = (
     (r'f"\{data\.name\} \{data\.fingerprint\}"', "data.name"),
+    (r"\n *facts = \(weights, .*\n *name = .*(?=\n)", ""),
     (r"cached_arrays\(.*, (\w+)\)", r"\1()"),
     (r"\n *super\(\).__post_init__\(\)(?=\n)", ""),
+    (r";? see `\w+` and `shared\.[\w.]*`", ""),
+    (r" See `shared\.[\w.]*`( for the arguments)?\.", ""),
+    (r"(; see|,\s+such as\s+those\s+of)\s+`shared\.[\w.]*`,?", ""),
     (r"; a UsageError where these options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
 )
@@ -103,7 +107,7 @@ def edited(text: str, find: Callable[[ast.Module], Iterator[tuple[ast.AST, str]]
     return whole.decode()
 
 
-def without_sections(docstring: str) -> str:
+def without_sections(docstring: str, indent: int) -> str:
     """A docstring as it stands in the source, without what it says of arguments, results and errors one by one."""
     kept, skipped = [], None
     for line in docstring.split("\n"):
@@ -117,13 +121,14 @@ def without_sections(docstring: str) -> str:
         if skipped is None:
             kept.append(line)
     text = re.sub(r"\n\s*\n(\s*\"\"\")$", r"\n\1", re.sub(r"\n(\s*\n){2,}", "\n\n", "\n".join(kept)))
-    return re.sub(r'\A(.*)\n\s*"""\Z', r'\1"""', text)
+    summary = re.fullmatch(r'(.*)\n\s*"""', text)
+    return summary[1] + '"""' if summary and indent + len(summary[1]) < 118 else text
 
 
 def docstrings(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
-            yield node.body[0], without_sections(ast.get_source_segment(text, node.body[0]))
+            yield node.body[0], without_sections(ast.get_source_segment(text, node.body[0]), node.body[0].col_offset)
 
 
 def other_backends(text: str, tree: ast.Module, backends: tuple[str, ...]) -> Iterator[tuple[ast.AST, str]]:
