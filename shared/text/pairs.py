@@ -207,8 +207,8 @@ class PairBatches(SeededBatches):
 class HeldOutPairs(keras.utils.PyDataset):
     """All pairs of a held-out part, in order of length, in batches of the shapes of the training.
 
-    The last batch of a shape is filled up with rows without labels. Metrics that leave `PAD` out, such as those of
-    `shared.text.losses`, are therefore exact; Keras's own mean of the loss over batches is not quite.
+    The last batch of a shape is filled up with rows without labels. Metrics that leave `PAD` out are
+    therefore exact; Keras's own mean of the loss over batches is not quite.
 
     Args:
         pairs: at least one.

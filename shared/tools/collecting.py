@@ -182,8 +182,8 @@ class Collection:
             file = self.read(counterpart)
             if file and name in file.definitions:
                 module = counterpart
-            elif file and not all(home.startswith("shared.") for _, home, _ in file.imports.get(name, [("", "shared.", "")])):
-                self.resolve(file, name)
+            elif file and any(not home.startswith("shared.") for _, home, _ in file.imports.get(name, ())):
+                self.resolve(file, name)  # from a package
                 return
         if name in self.wanted.get(module, ()):
             return

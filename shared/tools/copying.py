@@ -242,7 +242,9 @@ def check_copy(path: Path) -> list[str]:
             differences.append(f"stale   {file}: {name} was changed")
     differences += [f"stale   {file}: {name} is new" for file, name in now]
     if not differences and not rest:
-        differences.append("edited  lines beside the definitions" if listed else "edited  the lines above the first marker")
+        differences.append(
+            f"edited  {'lines beside the definitions' if listed else 'the lines above the first marker'}"
+        )
     return differences
 
 

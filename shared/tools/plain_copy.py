@@ -1,6 +1,7 @@
 """The plain copy of a recipe: one file in plain Keras that reads downwards, the recipe first."""
 
 import ast
+import functools
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ IDIOMS = (
     (r"\n *super\(\).__post_init__\(\)(?=\n)", ""),
     (r";? see `\w+` and `shared\.[\w.]*`", ""),
     (r" See `shared\.[\w.]*`( for the arguments)?\.", ""),
-    (r"(; see|,\s+such as\s+those\s+of)\s+`shared\.[\w.]*`,?", ""),
+    (r"; see `shared\.[\w.]*`", ""),
     (r"; a UsageError where these options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
 )
@@ -91,11 +92,14 @@ def edited(text: str, find: Callable[[ast.Module], Iterator[tuple[ast.AST, str]]
         find: gives the nodes, and what shall stand there; "" to leave a statement out with its decorators, and the
             comments and docstring of a field.
     """
+    found = list(find(ast.parse(text)))
+    if not found:
+        return text
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
     whole = b"".join(lines)
     places = []
-    for node, new in find(ast.parse(text)):
+    for node, new in found:
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         if new == "":
@@ -114,8 +118,11 @@ def without_sections(docstring: str, indent: int) -> str:
         depth = len(line) - len(line.lstrip())
         if skipped is None and re.fullmatch(r" +(Args|Attributes|Raises|Returns):", line):
             skipped = depth
-        elif skipped is not None and line.strip() and depth <= skipped and not re.fullmatch(
-            r" +(Args|Attributes|Raises|Returns):", line
+        elif (
+            skipped is not None
+            and line.strip()
+            and depth <= skipped
+            and not re.fullmatch(r" +(Args|Attributes|Raises|Returns):", line)
         ):
             skipped = None
         if skipped is None:
@@ -171,9 +178,8 @@ def plain_types(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             else:
                 optional = any(each.arg == "optional" for each in node.keywords)
                 yield node, ast.unparse(node.args[0]) + " | None" * optional
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in made:
-            if node.id in TYPES | NEW_TYPES:
-                yield node, (TYPES | NEW_TYPES)[node.id]
+        elif isinstance(node, ast.Name) and node not in made and node.id in TYPES | NEW_TYPES:
+            yield node, (TYPES | NEW_TYPES)[node.id]
 
 
 def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
@@ -257,6 +263,7 @@ def unreached_names(collection: Collection) -> set[str]:
     return tree_of.keys() - found
 
 
+@functools.cache
 def plain_text(text: str, backends: tuple[str, ...]) -> str:
     """A file as a plain copy takes it, whatever else is in the copy."""
     for pattern, new in IDIOMS:
@@ -281,11 +288,9 @@ def used_text(text: str, uses: Uses, unreached: set[str]) -> str:
 def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
     """What a plain copy consists of."""
     uses, unreached = Uses(set(), set()), set()
-    texts: dict[str, str] = {}
 
     def edit(text: str) -> str:
-        texts[text] = texts.get(text) or plain_text(text, backends)
-        return used_text(texts[text], uses, unreached)
+        return used_text(plain_text(text, backends), uses, unreached)
 
     def collect() -> tuple[Collection, Uses]:
         collection = Collection(recipe, plain=True, edit=edit)
@@ -457,7 +462,8 @@ def names_in_order(source: str) -> list[str]:
 
 def plain_docstring(docstring: str, name: str, backend: str) -> str:
     """The docstring of a recipe without what a copy does not have: predictions by command, and recorded runs."""
-    text = docstring.replace(f"recipes/{name}.py", f"{name}.py").replace("KERAS_BACKEND=jax", f"KERAS_BACKEND={backend}")
+    text = docstring.replace(f"recipes/{name}.py", f"{name}.py")
+    text = text.replace("KERAS_BACKEND=jax", f"KERAS_BACKEND={backend}")
     text = re.sub(r"\n.*(recipes predict|--resume).*", "", text)
     text = re.sub(r", see docs/\S+", "", text).strip('"').strip()
     paragraphs = []
@@ -469,22 +475,27 @@ def plain_docstring(docstring: str, name: str, backend: str) -> str:
     return '"""' + "\n\n".join(filter(None, paragraphs)) + '\n"""'
 
 
+def depth_of(line: str) -> int:
+    """How far a line is indented."""
+    return len(line) - len(line.lstrip())
+
+
 def filled(text: str) -> str:
     """A formatted text with what stands in brackets, an entry a line, put together in lines as long as they may be."""
-    lines, found = text.split("\n"), []
-    for line in lines:
+    found: list[str] = []
+    for line in text.split("\n"):
         found.append(line)
-        depth = len(line) - len(line.lstrip())
-        if not re.match(r"[)\]}]", line.lstrip()):
+        if not re.match(r" *[)\]}]", line):
             continue
-        start = next(i for i in range(len(found) - 2, -1, -1) if len(found[i]) - len(found[i].lstrip()) <= depth and found[i])
-        entries = found[start + 1 : -1]
-        entry = re.compile(rf" {{{depth + 4}}}\S.*,$")
-        if re.search(r"[(\[{]$", found[start]) and entries and all(entry.match(each) and "  # " not in each for each in entries):
+        depth = depth_of(line)
+        start = next(i for i in range(len(found) - 2, -1, -1) if found[i] and depth_of(found[i]) <= depth)
+        entries, entry = found[start + 1 : -1], re.compile(rf" {{{depth + 4}}}(?! )((?!  # ).)*,")
+        if re.search(r"[(\[{]$", found[start]) and entries and all(map(entry.fullmatch, entries)):
             indent = " " * (depth + 4)
+            words = " ".join(each.strip().replace(" ", "\0") for each in entries)
             together = textwrap.fill(
-                " ".join(each.strip().replace(" ", "\0") for each in entries), 120, initial_indent=indent,
-                subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+                words, 120, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+                break_on_hyphens=False,
             )  # fmt: skip
             found[start + 1 : -1] = together.replace("\0", " ").split("\n")
     return "\n".join(found)

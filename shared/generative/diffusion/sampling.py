@@ -19,7 +19,7 @@ MOST_STEPS = 50
 
 
 def guided(model: keras.Model, guidance: float, no_label: int) -> Callable:
-    """The model's output with classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598, with w = guidance − 1).
+    """The model's output with classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598; w = guidance − 1).
 
     Args:
         model: see `ImageSampler`.
@@ -102,7 +102,7 @@ class ImageSampler:
         return np.concatenate(images)[: len(labels)]
 
     def chain(self, labels: np.ndarray, stages: int) -> np.ndarray:
-        """How noise becomes the first images that `__call__` gives: (stages, examples, height, width, channels), uint8.
+        """How noise becomes the first images of `__call__`: (stages, examples, height, width, channels) in uint8.
 
         Args:
             labels: (examples,), at most a batch.

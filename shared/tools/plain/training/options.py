@@ -9,7 +9,7 @@ from shared.errors import UsageError
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
-    """The options of every run. `presets` holds what each preset changes in the defaults, which are those of "small"."""
+    """The options of every run; `presets` holds what each preset changes in those of "small"."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 

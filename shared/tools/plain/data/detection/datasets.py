@@ -69,7 +69,8 @@ def read_tfds(name: str, directory: Path | None) -> tuple[list[str], dict[str, I
 def read_yolo(folder: Path) -> tuple[list[str], dict[str, Iterable]]:
     """The same of a folder with classes.txt and, perhaps in folders train, validation and test, images and texts.
 
-    A line of a text is "class x y width height": a number, the middle of the box and its size as fractions of the image.
+    A line of a text is "class x y width height": a number, and the middle of a box and its size as fractions of the
+    image.
     """
     classes = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")
     classes = [name.strip() for name in classes if name.strip()]

@@ -10,6 +10,7 @@ import numpy as np
 from shared.data.text.conversations import natural_spelling, without_repeated
 from shared.errors import UsageError
 
+
 class Conversations(NamedTuple):
     """Conversations, each a list of turns of alternating speakers, split for training, choices and measuring."""
 
@@ -30,11 +31,12 @@ def load_conversations(name: str, directory: Path | None, limit: int | None = No
         read = [json.loads(line) if line.startswith("[") else line.split("\t") for line in lines]
         answered = [turns for turns in read if len(turns) > 1]
         if len(answered) < 3:
-            raise UsageError(f"{name} holds {len(answered)} conversation(s) with an answer: to train and measure takes 3")
+            raise UsageError(f"{name} holds {len(answered)} conversation(s) with an answer: it takes 3")
         order = np.random.default_rng(0).permutation(len(answered))
         held_out = max(1, len(answered) // 20)
         chosen = np.split(order, [held_out, 2 * held_out])
-        parts = dict(zip(("test", "validation", "train"), ([answered[i] for i in part] for part in chosen), strict=True))
+        named = zip(("test", "validation", "train"), chosen, strict=True)
+        parts = {part: [answered[index] for index in indices] for part, indices in named}
     kept = {part: without_repeated(parts[part], parts["train"]) for part in ("validation", "test")}
     repeated = sum(len(parts[part]) - len(kept[part]) for part in kept)
     found = f"{len(parts['train']):,} conversations to train on, {len(kept['test']):,} to test"
@@ -47,7 +49,7 @@ def read_dailydialog(directory: Path | None) -> dict[str, list[list[str]]]:
     for part in ("train", "validation", "test"):
         path = (directory or Path()) / "raw" / "dailydialog" / f"{part}.zip"
         if not path.exists():
-            raise UsageError(f"{path} is not there: put the train.zip, validation.zip and test.zip of DailyDialog there")
+            raise UsageError(f"{path} is not there: put the three zip files of DailyDialog there, or name a file")
         text = zipfile.ZipFile(path).read(f"{part}/dialogues_{part}.txt").decode()
         turns = [[natural_spelling(turn) for turn in line.split("__eou__")] for line in text.split("\n")]
         parts[part] = [kept for each in turns if len(kept := [turn for turn in each if turn]) > 1]

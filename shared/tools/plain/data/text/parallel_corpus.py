@@ -24,10 +24,13 @@ class ParallelText(NamedTuple):
 def load_parallel(name: str, directory: Path | None, limit: int | None = None) -> ParallelText:
     """Loads Multi30k, two files of aligned lines, SOURCE,TARGET, or one with a tab between sentence and translation."""
     if name == "auto":
-        name, parts = "multi30k", [
-            SentencePairs(*(read_multi30k(f"{part}.{language}.gz", directory) for language in ("de", "en")))
-            for part in ("train", "val", "test_2016_flickr")
-        ]
+        name, parts = (
+            "multi30k",
+            [
+                SentencePairs(*(read_multi30k(f"{part}.{language}.gz", directory) for language in ("de", "en")))
+                for part in ("train", "val", "test_2016_flickr")
+            ],
+        )
     else:
         sides = [Path(path).read_text(encoding="utf-8").strip().split("\n") for path in name.split(",")]
         pairs = list(zip(*sides, strict=True)) if len(sides) == 2 else [line.split("\t")[:2] for line in sides[0]]
@@ -43,6 +46,6 @@ def load_parallel(name: str, directory: Path | None, limit: int | None = None) -
 
 
 def read_multi30k(file: str, directory: Path | None) -> list[str]:
-    """The lines of a file of Multi30k (Elliott et al. 2016, arXiv:1605.00459), from the data directory or downloaded."""
+    """The lines of a file of Multi30k (Elliott et al. 2016, arXiv:1605.00459), downloaded once."""
     path = keras.utils.get_file(file, f"{MULTI30K_SITE}/{file}", cache_dir=directory, cache_subdir="raw/multi30k")
     return [line.strip() for line in gzip.decompress(Path(path).read_bytes()).decode().strip().split("\n")]
