@@ -48,6 +48,7 @@ IDIOMS = (
     (r";? see `\w+` and `shared\.[\w.]*`", ""),
     (r" See `shared\.[\w.]*`( for the arguments)?\.", ""),
     (r"; see `shared\.[\w.]*`", ""),
+    (r"run\.recorders\[(.*?)\]\.history", r"run.histories[\1]"),
     (r"; a UsageError where these options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
 )
@@ -332,7 +333,7 @@ def section_of(file: str) -> str:
     stem, *folders = Path(file.replace(PLAIN, "shared", 1)).with_suffix("").parts[::-1]
     for name in (stem, *folders):
         for title, names in SECTIONS.items():
-            if name in names and not (name == stem and folders[0] in ("training", "backends")):
+            if name in names:
                 return title
     return next(iter(SECTIONS))
 

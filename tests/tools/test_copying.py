@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, all_but_one_slow, refused_in_one_line
 from keras.saving import load_model
+from PIL import Image
 
 from shared.backends.choice import BACKENDS
 from shared.backends.runtime import synchronize_state
@@ -292,10 +293,20 @@ def test_a_notebook_ends_with_a_prediction(recipe, full):
     sources = [cell.source for cell in notebook.cells]
     assert sources[0].startswith(f"# {ast.get_docstring(ast.parse(recipe.read_text())).splitlines()[0].rstrip('.')}\n")
     assert "predictor(finished)" in sources[-1]
-    assert not any("__name__" in source for source in sources)
+    assert not any("if __name__" in source for source in sources)
     if not full:
-        titles = [source.removeprefix("## ") for source in sources if source.startswith("## ")]
+        titles = [source.splitlines()[0][3:] for source in sources if source.startswith("## ")]
         assert titles == ["The recipe", *plain_copy.SECTIONS, "Run it", "Use the model"]
+
+
+def coloured_folder(folder):
+    """A folder of red and of blue images."""
+    for name, colour in (("red", (220, 40, 40)), ("blue", (40, 40, 220))):
+        (folder / name).mkdir(parents=True)
+        for number in range(150):
+            pixels = np.random.default_rng(number).integers(-40, 35, (32, 32, 3)) + colour
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder
 
 
 @pytest.mark.slow

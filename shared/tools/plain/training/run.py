@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,17 +18,6 @@ from shared.training.batches import SeededBatches
 from shared.training.options import Options
 
 
-class Recorder(NamedTuple):
-    """The results of each epoch, a line each in a CSV file."""
-
-    path: Path
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        table = np.atleast_1d(np.genfromtxt(self.path, delimiter=",", names=True))
-        return [dict(zip(table.dtype.names, row, strict=True)) for row in table]
-
-
 class Run:
     """A directory for all that a training leaves: checkpoints, history.csv, figures, the model and its result."""
 
@@ -36,22 +25,13 @@ class Run:
         self.config = config
         self.directory = config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.recorders: dict[str, Recorder] = {}
+        self.histories: dict[str, list[dict[str, float]]] = {}  # by phase of the training, the results of each epoch
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
 
     @property
     def history(self) -> list[dict[str, float]]:
-        return self.recorders[""].history
-
-    def prepare(self, model: keras.Model, data: str, phase: str) -> Path:
-        """Starts a phase of the training, the main one unless it has a name; returns the file for its history."""
-        print(f"training on {data}, in {self.directory}")
-        if self.config.initial_weights and not phase:
-            model.load_weights(self.config.initial_weights)
-        path = self.directory / (f"history-{phase}.csv" if phase else "history.csv")
-        self.recorders[phase] = Recorder(path)
-        return path
+        return self.histories[""]
 
     def fit(
         self,
@@ -64,7 +44,11 @@ class Run:
         **arguments: Any,
     ) -> None:
         """`model.fit` with a backup after each epoch, and with early stopping where there is a patience."""
-        history, backup = self.prepare(model, data, phase), self.directory / f"backup{phase}"
+        print(f"training on {data}, in {self.directory}")
+        if self.config.initial_weights and not phase:
+            model.load_weights(self.config.initial_weights)
+        suffix = phase and f"-{phase}"
+        history, backup = self.directory / f"history{suffix}.csv", self.directory / f"backup{suffix}"
         callbacks = [
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch)),
             keras.callbacks.TerminateOnNaN(),
@@ -77,6 +61,8 @@ class Run:
             callbacks.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
         callbacks += arguments.pop("callbacks", [])
         model.fit(batches, epochs=epochs or self.config.epochs, shuffle=False, callbacks=callbacks, **arguments)
+        table = np.atleast_1d(np.genfromtxt(history, delimiter=",", names=True))
+        self.histories[phase] = [dict(zip(table.dtype.names, row, strict=True)) for row in table]
 
     def train(
         self,
@@ -91,8 +77,10 @@ class Run:
         """Calls a training step on every batch, and saves the weights of the models after each epoch."""
         models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
         metrics = [part for part in state.values() if isinstance(part, keras.metrics.Metric)]
-        history, rows = self.prepare(next(iter(models.values())), data, phase), []
-        epochs = epochs or self.config.epochs
+        epochs, rows = epochs or self.config.epochs, self.histories.setdefault(phase, [])
+        print(f"training on {data}, in {self.directory}")
+        if self.config.initial_weights:
+            next(iter(models.values())).load_weights(self.config.initial_weights)
         for epoch in range(epochs):
             print(f"Epoch {epoch + 1}/{epochs}")
             bar, batches.epoch = keras.utils.Progbar(len(batches)), epoch
@@ -104,7 +92,7 @@ class Run:
             row = {"epoch": epoch} | {name: float(value) for name, value in results.items()}
             row |= (after_epoch and after_epoch(epoch + 1)) or {}
             rows.append(row)
-            with open(history, "w", newline="", encoding="utf-8") as file:
+            with open(self.directory / "history.csv", "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, row)
                 writer.writeheader()
                 writer.writerows(rows)

@@ -27,7 +27,7 @@ def load_parallel(name: str, directory: Path | None, limit: int | None = None) -
         name, parts = (
             "multi30k",
             [
-                SentencePairs(*(read_multi30k(f"{part}.{language}.gz", directory) for language in ("de", "en")))
+                SentencePairs(*(multi30k_lines(f"{part}.{language}.gz", directory) for language in ("de", "en")))
                 for part in ("train", "val", "test_2016_flickr")
             ],
         )
@@ -45,7 +45,7 @@ def load_parallel(name: str, directory: Path | None, limit: int | None = None) -
     return ParallelText(Path(name).name, train.first(limit), validation, test, found)
 
 
-def read_multi30k(file: str, directory: Path | None) -> list[str]:
+def multi30k_lines(file: str, directory: Path | None) -> list[str]:
     """The lines of a file of Multi30k (Elliott et al. 2016, arXiv:1605.00459), downloaded once."""
     path = keras.utils.get_file(file, f"{MULTI30K_SITE}/{file}", cache_dir=directory, cache_subdir="raw/multi30k")
     return [line.strip() for line in gzip.decompress(Path(path).read_bytes()).decode().strip().split("\n")]
