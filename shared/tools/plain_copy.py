@@ -4,6 +4,7 @@ import ast
 import functools
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -280,18 +281,154 @@ def plain_text(text: str, backends: tuple[str, ...]) -> str:
     return re.sub(r"\n *(\w+) = \1(?=\n)", "", text)
 
 
-def used_text(text: str, uses: Uses, unreached: set[str]) -> str:
+def called_names(source: str) -> list[str]:
+    """The names of functions that some code calls, once for each call."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [node.id for node in calls if isinstance(node, ast.Name)]
+
+
+def arguments_given(sources: list[str]) -> dict[str, set[str] | None]:
+    """By function, or method of the run, the names and numbers of the arguments that calls give; None: any may be."""
+    found: dict[str, set[str] | None] = {}
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(value=ast.Name(id="run"), attr=name)):
+                names = {keyword.arg for keyword in node.keywords} | set(range(len(node.args)))
+                if None in names or any(isinstance(each, ast.Starred) for each in node.args):
+                    found[name] = None
+                elif found.setdefault(name, set()) is not None:
+                    found[name] |= names
+    return found
+
+
+class Settled(ast.NodeTransformer):
+    """Puts constants in place of names, and decides what depends on these alone."""
+
+    def __init__(self, constants: dict[str, ast.Constant]):
+        self.constants = constants
+
+    def visit_Name(self, node):
+        return self.constants.get(node.id, node)
+
+    def visit_IfExp(self, node):
+        self.generic_visit(node)
+        return (node.body if node.test.value else node.orelse) if isinstance(node.test, ast.Constant) else node
+
+    def visit_UnaryOp(self, node):
+        self.generic_visit(node)
+        decided = isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant)
+        return ast.Constant(not node.operand.value) if decided else node
+
+    def visit_BoolOp(self, node):
+        self.generic_visit(node)
+        decided = isinstance(node.values[0], ast.Constant)
+        if decided and bool(node.values[0].value) == isinstance(node.op, ast.And):
+            return node.values[1] if len(node.values) == 2 else ast.BoolOp(node.op, node.values[1:])
+        last = node.values[-1]
+        if isinstance(last, ast.Constant) and last.value is True and isinstance(node.op, ast.And):
+            return node.values[0] if len(node.values) == 2 else ast.BoolOp(node.op, node.values[:-1])
+        return node.values[0] if decided else node
+
+    def visit_JoinedStr(self, node):
+        self.generic_visit(node)
+        settled = [each.value if isinstance(each, ast.FormattedValue) and isinstance(each.value, ast.Constant) else each
+                   for each in node.values]  # fmt: skip
+        if not all(isinstance(each, ast.Constant) for each in settled):
+            return ast.JoinedStr(settled)
+        return ast.Constant("".join(str(each.value) for each in settled))
+
+
+def settled_arguments(text: str, tree: ast.Module, given: dict[str, set[str] | None]) -> Iterator[tuple[ast.AST, str]]:
+    """Functions, and methods of the run, without the arguments that no call gives: their defaults stand for them."""
+    for function, offset in [
+        *((node, 0) for node in tree.body),
+        *((member, 1) for node in tree.body if getattr(node, "name", "") == "Run" for member in node.body),
+    ]:
+        names = given.get(getattr(function, "name", ""))
+        if not isinstance(function, ast.FunctionDef) or names is None:
+            continue
+        arguments = function.args.args
+        defaults = dict(zip([each.arg for each in arguments[::-1]], function.args.defaults[::-1], strict=False))
+        changed = {
+            each.id for each in ast.walk(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        }
+        heads = [head for node in ast.walk(function) for head in heads_of(node)]
+        changed |= {each.id for head in heads for each in ast.walk(head) if isinstance(each, ast.Name)}
+        left_out = {
+            each.arg: defaults[each.arg]
+            for place, each in enumerate(arguments)
+            if isinstance(defaults.get(each.arg), ast.Constant)
+            and each.arg not in changed
+            and not {each.arg, place - offset} & names
+        }
+        if left_out:
+            yield function, without_arguments(text, function, left_out)
+
+
+def heads_of(node: ast.AST) -> list[ast.AST]:
+    """What a statement that others stand in looks up itself."""
+    match node:
+        case ast.For():
+            return [node.iter]
+        case ast.While():
+            return [node.test]
+        case ast.With():
+            return node.items
+    return []
+
+
+def without_arguments(text: str, function: ast.FunctionDef, constants: dict[str, ast.Constant]) -> str:
+    """The source of a function, constants in place of some of its arguments."""
+    indent = " " * function.col_offset
+    source = indent + ast.get_source_segment(text, function)
+    source = edited(textwrap.dedent(source), lambda tree: settled_statements(tree.body[0], constants))
+    (function,) = ast.parse(source).body
+    arguments = function.args
+    defaults = dict(zip([each.arg for each in arguments.args[::-1]], arguments.defaults[::-1], strict=False))
+    arguments.args = [each for each in arguments.args if each.arg not in constants]
+    arguments.defaults = [defaults[each.arg] for each in arguments.args if each.arg in defaults]
+    returns = f" -> {ast.unparse(function.returns)}" if function.returns else ""
+    body = source.split("\n")[function.body[0].lineno - 1 :]
+    lines = [f"def {function.name}({ast.unparse(arguments)}){returns}:", *body]
+    return textwrap.indent("\n".join(lines), indent).removeprefix(indent)
+
+
+def settled_statements(function: ast.FunctionDef, constants: dict[str, ast.Constant]) -> Iterator[tuple[ast.AST, str]]:
+    """The statements of a function that name some constants, with what these decide in their place."""
+
+    def visit(statements: list[ast.stmt]) -> Iterator[tuple[ast.AST, str]]:
+        for node in statements:
+            names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+            if not names & constants.keys():
+                continue
+            if isinstance(node, ast.If):
+                test = Settled(constants).visit(node.test)
+                if isinstance(test, ast.Constant):
+                    chosen = node.body if test.value else node.orelse
+                    yield node, "\n".join(ast.unparse(each) for each in chosen)
+                    continue
+            if hasattr(node, "body") and not isinstance(node, ast.If):
+                yield from visit(node.body)
+            else:
+                new = Settled(constants).visit(node)
+                yield node, textwrap.indent(ast.unparse(new), " " * node.col_offset).lstrip()
+
+    yield from visit(function.body)
+
+
+def used_text(text: str, uses: Uses, unreached: set[str], given: dict[str, set[str] | None]) -> str:
     """A plain text without what nothing in the copy uses."""
     text = edited(text, lambda tree: unused_members(tree, uses))
+    text = edited(text, lambda tree: settled_arguments(text, tree, given))
     return edited(text, lambda tree: fewer_types(text, tree, unreached))
 
 
 def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
     """What a plain copy consists of."""
-    uses, unreached = Uses(set(), set()), set()
+    uses, unreached, given = Uses(set(), set()), set(), {}
 
     def edit(text: str) -> str:
-        return used_text(plain_text(text, backends), uses, unreached)
+        return used_text(plain_text(text, backends), uses, unreached, given)
 
     def collect() -> tuple[Collection, Uses]:
         collection = Collection(recipe, plain=True, edit=edit)
@@ -305,6 +442,12 @@ def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
     while unused := unreached_names(collection) - unreached:  # without which less is called
         unreached |= unused
         collection, uses = collect()
+    sources = [source for _, _, source in collection.blocks()]
+    mentioned = [node.id for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    given = arguments_given(sources)
+    called = Counter(each for source in sources for each in called_names(source))
+    given = {name: names for name, names in given.items() if mentioned.count(name) == called[name]}
+    collection, uses = collect()
     return collect()[0]
 
 

@@ -30,7 +30,7 @@ class Options:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Type that layers compute in; weights are always float32."""
     out: Path | None = None
-    """Directory of the run (default: runs/TIME); one that was interrupted goes on where its last epoch ended."""
+    """Directory of the run (default: runs/TIME)."""
     initial_weights: Path | None = None
     """Start from the weights in this .weights.h5 or .keras file."""
 

@@ -43,19 +43,19 @@ class Run:
         patience: int | None = None,
         **arguments: Any,
     ) -> None:
-        """`model.fit` with a backup after each epoch, and with early stopping where there is a patience."""
+        """`model.fit` with a backup after each epoch, from which the same command with the same --out goes on."""
         print(f"training on {data}, in {self.directory}")
         if self.config.initial_weights and not phase:
             model.load_weights(self.config.initial_weights)
-        suffix = phase and f"-{phase}"
-        history, backup = self.directory / f"history{suffix}.csv", self.directory / f"backup{suffix}"
+        history = self.directory / (f"history-{phase}.csv" if phase else "history.csv")
+        backup = self.directory / f"backup{phase}"
         callbacks = [
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch)),
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.CSVLogger(history, append=backup.exists()),
-            keras.callbacks.BackupAndRestore(backup),
+            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         ]
-        if model.optimizer.use_ema:
+        if getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
             callbacks.append(keras.callbacks.SwapEMAWeights())  # the averages are validated, and kept at the end
         if patience:
             callbacks.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))

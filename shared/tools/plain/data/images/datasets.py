@@ -61,7 +61,9 @@ def load_images(
         count = max(1, round(per_class * validation))
         parts["validation"] = few_of_each(parts["validation"], count)
         parts["train"] = few_of_each(parts["train"], per_class - count)
-    parts |= {"train": parts["train"].first(limit), "test": parts["test"].first(test_limit)}
+    parts["train"] = parts["train"].first(limit)
+    if test_limit:
+        parts["test"] = parts["test"].first(test_limit)
     print(f"{name}: {', '.join(f'{len(each.labels):,} images for {part}' for part, each in parts.items())}")
     mean, deviation = ([float(of(each)) for each in channels] for of in (np.mean, np.std))
     return ImageData(name, classes, **parts, mean=mean, deviation=deviation, mirrored=name != "mnist")
