@@ -65,9 +65,9 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     text = ruff("check", text, *wide, "--select", "I,F841", "--fix-only", "--unsafe-fixes")
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
-    text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE)
     homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
-    return script_metadata(text, backends, wide=True) + "\n" + text + "\n\n" + source_lines(text, homes)
+    return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
 
 
 def split_plain(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
@@ -185,10 +185,11 @@ def script_metadata(text: str, backends: tuple[str, ...], wide: bool = False) ->
     base = [line for line in importlib.metadata.requires("keras-recipes") if "extra ==" not in line]
     lines = [line for line in base if plain_name(line) in needed] + list(backends)
     dependencies = "".join(f'#     "{line}",\n' for line in lines)
-    if wide:
-        listed = textwrap.wrap(", ".join(f'"{line}"' for line in lines) + ",", 114, break_on_hyphens=False)
-        dependencies = "".join(f"#     {line}\n" for line in listed)
     python = importlib.metadata.metadata("keras-recipes")["Requires-Python"]
+    if wide:
+        listed = textwrap.wrap(", ".join(f'"{line}"' for line in lines) + "]", 100, break_on_hyphens=False)
+        dependencies = "dependencies = [" + "\n#     ".join(listed)
+        return f'# /// script\n# requires-python = "{python}"\n# {dependencies}\n# ///\n'
     return f'# /// script\n# requires-python = "{python}"\n# dependencies = [\n{dependencies}# ]\n# ///\n'
 
 

@@ -23,11 +23,7 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
         case "torch":
             import torch
 
-            def program(*arguments):
-                with torch.no_grad():
-                    return function(*as_tensors(arguments))
-
-            return program
+            return torch.no_grad()(lambda *arguments: function(*as_tensors(arguments)))
         case "tensorflow":
             import tensorflow as tf
 

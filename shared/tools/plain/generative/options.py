@@ -1,6 +1,6 @@
 """Options of a recipe that generates images and measures them."""
 
-import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from shared.training.options import Options
 from shared.training.ranges import Count, Limit, ranged
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclass(kw_only=True)
 class GenerativeOptions(Options):
     """Those of a recipe that generates images and measures them."""
 

@@ -9,10 +9,7 @@ from shared.data.randomness import random_stream
 
 
 class SeededBatches(keras.utils.PyDataset):
-    """A data set of which batch k of epoch e depends on (seed, e, k) alone: after an interruption it goes on alike.
-
-    Subclasses give `batches_per_epoch` and `make_batch`.
-    """
+    """A data set, batch k of whose epoch e depends on (seed, e, k) alone. Subclasses give `make_batch`."""
 
     example_axis: ClassVar[int] = 0
 
@@ -20,9 +17,6 @@ class SeededBatches(keras.utils.PyDataset):
         super().__init__()
         self.seed = seed
         self.epoch = 0  # set at the beginning of each
-
-    def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return self.batches_per_epoch

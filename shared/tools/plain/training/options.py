@@ -1,13 +1,13 @@
 """The options of a run."""
 
-import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from shared.errors import UsageError
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclass(kw_only=True)
 class Options:
     """The options of every run; `presets` holds what each preset changes in those of "small"."""
 

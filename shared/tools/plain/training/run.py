@@ -2,10 +2,10 @@
 
 import argparse
 import csv
-import dataclasses
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ class Run:
         print(f"training on {data}, in {self.directory}")
         if self.config.initial_weights and not phase:
             model.load_weights(self.config.initial_weights)
-        history = self.directory / (f"history-{phase}.csv" if phase else "history.csv")
-        backup = self.directory / f"backup{phase}"
+        history, backup = self.directory / f"history{phase}.csv", self.directory / f"backup{phase}"
         callbacks = [
+            *arguments.pop("callbacks", []),
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch)),
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.CSVLogger(history, append=backup.exists()),
@@ -59,7 +59,6 @@ class Run:
             callbacks.append(keras.callbacks.SwapEMAWeights())  # the averages are validated, and kept at the end
         if patience:
             callbacks.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
-        callbacks += arguments.pop("callbacks", [])
         model.fit(batches, epochs=epochs or self.config.epochs, shuffle=False, callbacks=callbacks, **arguments)
         table = np.atleast_1d(np.genfromtxt(history, delimiter=",", names=True))
         self.histories[phase] = [dict(zip(table.dtype.names, row, strict=True)) for row in table]
@@ -113,9 +112,9 @@ class Run:
     ) -> dict[str, float]:
         """Saves the model and its result, and returns the metrics."""
         model.save(self.directory / "model.keras")
-        result = {"data": data, "metrics": metrics, "options": dataclasses.asdict(self.config), **facts}
-        text = json.dumps(result, indent=1, default=str)
-        (self.directory / "result.json").write_text(text + "\n", encoding="utf-8")
+        result = {"data": data, "metrics": metrics, "options": asdict(self.config), **facts}
+        text = json.dumps(result, indent=1, default=str) + "\n"
+        (self.directory / "result.json").write_text(text, encoding="utf-8")
         print(f"{metric} {metrics[metric]:.4g}, the {'higher' if higher_is_better else 'lower'} the better")
         return metrics
 
