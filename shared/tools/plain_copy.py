@@ -135,6 +135,7 @@ def without_sections(docstring: str, indent: int) -> str:
 
 
 def docstrings(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The docstrings, and the same without their sections."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
             yield node.body[0], without_sections(ast.get_source_segment(text, node.body[0]), node.body[0].col_offset)
@@ -164,6 +165,7 @@ def other_backends(text: str, tree: ast.Module, backends: tuple[str, ...]) -> It
 
 
 def unwrapped(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The calls of `DONE_BY_KERAS`, and their arguments."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DONE_BY_KERAS:
             yield node, ast.get_source_segment(text, node.args[0])
@@ -203,6 +205,7 @@ class Uses(NamedTuple):
 
 
 def uses_in(sources: list[str]) -> Uses:
+    """What some code looks up."""
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
     read = [node for node in nodes if isinstance(node, ast.Attribute)]
