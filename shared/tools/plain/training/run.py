@@ -47,8 +47,8 @@ class Run:
         print(f"training on {data}, in {self.directory}")
         if self.config.initial_weights and not phase:
             model.load_weights(self.config.initial_weights)
-        suffix = phase and f"-{phase}"
-        history, backup = self.directory / f"history{suffix}.csv", self.directory / f"backup{suffix}"
+        history = self.directory / f"history{phase and '-' + phase}.csv"
+        backup = self.directory / f"backup{phase and '-' + phase}"
         callbacks = [
             *arguments.pop("callbacks", []),
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch)),
