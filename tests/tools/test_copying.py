@@ -29,6 +29,7 @@ from shared.tools.copying import check_copy, copied_source, copying_problems, de
 from shared.tools.notebook import copied_notebook
 from shared.tools.project import recipe_path, recipe_paths
 from shared.training.run import Run
+from shared.training.saving import save_model
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
 NAMES = [path.stem for path in recipe_paths()]
@@ -473,6 +474,7 @@ def first_steps(run_class, weights, losses):
         def fit(self, model, batches, data, phase="", **arguments):
             models = {phase: model}
             self.begin(models, batches)
+            losses["model"], losses["inputs"] = model, batches[0][0]
             watch = Watch(losses.setdefault(phase, {}))
             # A plain copy of a recipe that trains once has no phases.
             phases = {"phase": phase} if "phase" in inspect.signature(super().fit).parameters else {}
@@ -482,6 +484,8 @@ def first_steps(run_class, weights, losses):
         def train(self, step, batches, state, data, **arguments):
             models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
             self.begin(models, batches)
+            _, labels, noise, _ = batches[0]
+            losses["model"], losses["inputs"] = models["generator"], {"noise": noise[0], "label": labels[0]}
             watch = Watch(losses.setdefault("", {}))
 
             def watched(*batch):
@@ -505,9 +509,10 @@ LOADERS = {
 def imported_copy(tmp_path, monkeypatch):
     """Imports the plain copy of a recipe, with the data of this project, and forgets its layers afterwards."""
     registered = keras.saving.get_custom_objects()
-    before = dict(registered)
+    before = {}
 
     def load(recipe):
+        before.update(registered)  # the layers of the original
         path = tmp_path / f"copied_{recipe}.py"
         path.write_text(plain_copy_of(recipe_path(recipe)))
         spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -519,9 +524,29 @@ def imported_copy(tmp_path, monkeypatch):
                 setattr(module, name, getattr(importlib.import_module(f"shared.data.{home}"), name))
         return module
 
+    def forget():
+        registered.clear()
+        registered.update(before)
+
+    load.forget = forget
     yield load
-    registered.clear()
-    registered.update(before)
+    if before:
+        forget()
+
+
+def check_loading(original, copied, inputs, tmp_path, forget_copy):
+    """Loads the model of a recipe with the layers of its plain copy, and the other way around."""
+    inputs = keras.tree.map_structure(lambda x: keras.ops.convert_to_tensor(x[:2]), inputs)
+    for model, save in ((original, save_model), (copied, keras.Model.save)):
+        save(model, tmp_path / "model.keras")
+        loaded = load_model(tmp_path / "model.keras", compile=False)
+        found = {type(layer).__module__ for layer in loaded._flatten_layers()}
+        homes = {type(layer).__module__ for layer in model._flatten_layers()}
+        own = {module for module in found ^ homes if not module.startswith("keras.")}
+        assert own or not {module for module in homes if not module.startswith("keras.")}
+        expected, outputs = (keras.ops.convert_to_numpy(each(inputs, training=False)) for each in (model, loaded))
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+        forget_copy()
 
 
 def check_first_steps(recipe, imported_copy, tmp_path):
@@ -535,6 +560,9 @@ def check_first_steps(recipe, imported_copy, tmp_path):
     with pytest.raises(Trained):
         copy.main(first_steps(copy.Run, weights, theirs)(copy.Config(**options | {"out": tmp_path / "copy"})))
     assert ours.keys() == theirs.keys()
+    models = [run.pop("model") for run in (ours, theirs)]
+    inputs, _ = (run.pop("inputs") for run in (ours, theirs))
+    check_loading(*models, inputs, tmp_path, imported_copy.forget)
     for phase, found in ours.items():
         if isinstance(found, dict):
             assert found.keys() == theirs[phase].keys()
