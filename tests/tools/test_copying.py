@@ -26,7 +26,7 @@ from shared.backends.runtime import synchronize_state
 from shared.tools import collecting, copying, plain_copy, project
 from shared.tools.compare.worker import silence
 from shared.tools.copying import check_copy, copied_source, copying_problems, definitions_in, split_blocks, split_plain
-from shared.tools.notebook import copied_notebook
+from shared.tools.notebook import copied_notebook, example_call
 from shared.tools.project import recipe_path, recipe_paths
 from shared.training.run import Run
 from shared.training.saving import save_model
@@ -39,6 +39,16 @@ MOST_LINES = {
     "cnn_cifar10": 600, "lstm_text": 600, "transfer_learning": 900, "seq2seq_chatbot": 900,
     "transformer_translation": 900, "gan_fashion": 900, "diffusion": 1100, "yolo_detection": 1100,
 }  # fmt: skip
+
+
+FORMS = pytest.mark.parametrize(
+    ("recipe", "full"),
+    [
+        *(pytest.param(recipe_path(name), False, id=f"{name}, plain") for name in ("gan_fashion", "lstm_text")),
+        *(pytest.param(path, True, id=path.stem) for path in recipe_paths()),
+    ],
+)
+"""All full copies, and of the plain ones, which take longer to make, two."""
 
 
 @functools.cache
@@ -134,10 +144,9 @@ def test_the_file_reads_well(recipe, tmp_path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
-@RECIPES
+@FORMS
 def test_the_metadata_names_what_the_file_needs(recipe, full):
-    text = copied_source(recipe, ("jax",), full=full)
+    text = copied_source(recipe, ("jax",), full=True) if full else plain_copy_of(recipe, ("jax",))
     dependencies = copying.dependencies_of(text)
     assert "jax" in dependencies
     assert "torch" not in dependencies
@@ -286,8 +295,17 @@ def test_what_cannot_be_copied_is_said_with_its_line(tmp_path, monkeypatch, sour
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
 @RECIPES
+def test_predictions_of_notebooks_are_of_what_the_predictor_takes(recipe):
+    call = example_call(recipe.read_text())
+    ast.parse(call)
+    assert (
+        "predict(" in call and "predict()" not in call and '""' not in call.replace('"".join', "").replace('[""]', "")
+    )
+
+
+@pytest.mark.once
+@FORMS
 def test_a_notebook_ends_with_a_prediction(recipe, full):
     notebook = nbformat.reads(copied_notebook(recipe, full=full), as_version=4)
     nbformat.validate(notebook)
