@@ -54,6 +54,8 @@ def test_imports_point_one_way():
 def test_top_level_names_are_unique():
     homes = collections.defaultdict(list)
     for path in SHARED:
+        if "plain" in path.parts:  # counterparts, which have the names of the originals
+            continue
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 homes[node.name].append(path)

@@ -49,7 +49,7 @@ def squared_gradient_norm(score: Callable[[Any], Any], images: Any) -> Any:
 
 
 def r1_penalty(score: Callable[[Any], Any], real: Any) -> Any:
-    """R1 penalty: half the mean |∇ score|² at real images (Mescheder et al. 2018, arXiv:1801.04406, eq. 9 with γ = 1).
+    """R1 penalty: half the mean |∇ score|² at real images (Mescheder et al. 2018, arXiv:1801.04406, eq. 9, γ = 1).
 
     Args:
         score: see `squared_gradient_norm`.

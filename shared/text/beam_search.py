@@ -172,7 +172,7 @@ class Sequences(NamedTuple):
 
 @dataclass(frozen=True)
 class GreedySearch:
-    """Greedy search: the likeliest token again and again. The same sequences as by beam search with one beam, quicker.
+    """Greedy search: the likeliest token again and again, as beam search with one beam, but quicker.
 
     See `shared.text.decoding`.
     """

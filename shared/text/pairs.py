@@ -207,8 +207,8 @@ class PairBatches(SeededBatches):
 class HeldOutPairs(keras.utils.PyDataset):
     """All pairs of a held-out part, by length, in the buckets of the training.
 
-    The last batch of a bucket is filled with rows without labels. Metrics that ignore `PAD`, such as those of
-    `shared.text.losses`, are therefore exact; Keras's own mean of the loss over batches is approximate.
+    The last batch of a bucket is filled with rows without labels. Metrics that ignore `PAD` are therefore exact;
+    Keras's own mean of the loss over batches is approximate.
 
     Args:
         pairs: at least one.

@@ -18,8 +18,9 @@ from shared.files import cache_directory, replacing
 from shared.tools.compare.comparison import Comparison
 from shared.tools.compare.report import report_html
 from shared.tools.compare.summary import failed, report_text
-from shared.tools.copying import check_copy, copied_notebook, copied_source
+from shared.tools.copying import check_copy, copied_source
 from shared.tools.doctor import report_backends, report_data, report_disk
+from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of
 from shared.tools.records import headline_records, record_comparison, record_run, result_and_time
@@ -113,16 +114,18 @@ class Tables:
 
 @dataclass
 class Copy:
-    """Writes a recipe and what it uses of `shared` to one file that needs nothing from here."""
+    """Writes a recipe to one file that needs nothing from here: in plain Keras, or with --full all that it does."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
     """Recipe to copy."""
     directory: Annotated[Path, tyro.conf.Positional] = Path(".")
     """Output directory, created if needed."""
+    full: bool = False
+    """Copy all that the recipe does here: exact resuming, checked and cached data, fast paths."""
     notebook: bool = False
     """Write a Jupyter notebook."""
     backends: str = ",".join(BACKENDS)
-    """Backends that the file requires in its metadata, separated by commas."""
+    """Backends that the file requires in its metadata and has code for, separated by commas."""
     force: bool = False
     """Replace an existing file."""
     check: Path | None = None
@@ -139,7 +142,7 @@ class Copy:
         path = self.directory / (recipe.stem + (".ipynb" if self.notebook else ".py"))
         if path.exists() and not self.force:
             raise UsageError(f"{path} exists already: add --force to replace it, or name another directory")
-        text = copied_notebook(recipe, backends) if self.notebook else copied_source(recipe, backends)
+        text = (copied_notebook if self.notebook else copied_source)(recipe, backends, self.full)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with replacing(path) as unfinished:

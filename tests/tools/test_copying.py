@@ -1,25 +1,59 @@
 """Recipes copied away: the file, what it does elsewhere, and what `--check` says of it."""
 
 import ast
+import dataclasses
+import functools
 import importlib
+import importlib.util
+import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
+import typing
 
 import keras
+import nbformat
 import numpy as np
 import pytest
-from conftest import PROJECT, all_but_one_slow
+from conftest import PROJECT, all_but_one_slow, refused_in_one_line
 from keras.saving import load_model
+from PIL import Image
 
-from shared.tools import copying, project
-from shared.tools.copying import check_copy, copied_source, copying_problems, split_blocks
-from shared.tools.project import recipe_paths
+from shared.backends.choice import BACKENDS
+from shared.backends.runtime import synchronize_state
+from shared.tools import collecting, copying, plain_copy, project
+from shared.tools.compare.worker import silence
+from shared.tools.copying import check_copy, copied_source, copying_problems, definitions_in, split_blocks, split_plain
+from shared.tools.notebook import copied_notebook, example_call
+from shared.tools.project import recipe_path, recipe_paths
+from shared.training.run import Run
+from shared.training.saving import save_model
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
 NAMES = [path.stem for path in recipe_paths()]
 NOT_HERE = ("shared", "recipes")
+
+MOST_LINES = {
+    "cnn_cifar10": 600, "lstm_text": 600, "transfer_learning": 900, "seq2seq_chatbot": 900,
+    "transformer_translation": 900, "gan_fashion": 900, "diffusion": 1100, "yolo_detection": 1100,
+}  # fmt: skip
+
+
+FORMS = pytest.mark.parametrize(
+    ("recipe", "full"),
+    [
+        *(pytest.param(recipe_path(name), False, id=f"{name}, plain") for name in ("gan_fashion", "lstm_text")),
+        *(pytest.param(path, True, id=path.stem) for path in recipe_paths()),
+    ],
+)
+"""All full copies, and of the plain ones, which take longer to make, two."""
+
+
+@functools.cache
+def plain_copy_of(recipe, backends=BACKENDS):
+    return copied_source(recipe, backends)
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -44,7 +78,7 @@ for name in sys.argv[1:]:
 def test_copies_are_imported_without_the_project(run_python, hiding, tmp_path):
     (tmp_path / "away").mkdir()
     for path in recipe_paths():
-        (tmp_path / "away" / path.name).write_text(copied_source(path))
+        (tmp_path / "away" / path.name).write_text(copied_source(path, full=True))
     away = hiding(*NOT_HERE)
     away["PYTHONPATH"] += f":{tmp_path / 'away'}"
     run_python("-c", IMPORTED, *NAMES, check=0, **away)
@@ -54,7 +88,7 @@ def test_copies_are_imported_without_the_project(run_python, hiding, tmp_path):
 @pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "transformer_translation"))
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
     arguments = ("--preset", "test")
-    recipes(run_python, "copy", recipe, "away", check=0)
+    recipes(run_python, "copy", recipe, "away", "--full", check=0)
     run_python(f"away/{recipe}.py", *arguments, "--out", "copy", check=0, **hiding(*NOT_HERE))
     run_recipe(recipe, *arguments, "--out", "original", check=0)
     ours, theirs = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("original", "copy"))
@@ -83,7 +117,7 @@ def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding
 @RECIPES
 def test_the_file_reads_well(recipe, tmp_path):
     path = tmp_path / recipe.name
-    path.write_text(copied_source(recipe))
+    path.write_text(copied_source(recipe, full=True))
     for command in ("check", "format --check"):
         process = subprocess.run(
             [sys.executable, "-m", "ruff", *command.split(), path.name], cwd=tmp_path, capture_output=True, text=True
@@ -110,9 +144,9 @@ def test_the_file_reads_well(recipe, tmp_path):
 
 
 @pytest.mark.once
-@RECIPES
-def test_the_metadata_names_what_the_file_needs(recipe, tmp_path):
-    text = copied_source(recipe, ("jax",))
+@FORMS
+def test_the_metadata_names_what_the_file_needs(recipe, full):
+    text = copied_source(recipe, ("jax",), full=True) if full else plain_copy_of(recipe, ("jax",))
     dependencies = copying.dependencies_of(text)
     assert "jax" in dependencies
     assert "torch" not in dependencies
@@ -132,8 +166,8 @@ def test_the_metadata_names_what_the_file_needs(recipe, tmp_path):
 
 
 @pytest.mark.once
-def test_check(run_python, tmp_path, monkeypatch):
-    recipes(run_python, "copy", "cnn_cifar10", ".", "--backends", "jax", check=0)
+def test_check_of_a_full_copy(run_python, tmp_path, monkeypatch):
+    recipes(run_python, "copy", "cnn_cifar10", ".", "--backends", "jax", "--full", check=0)
     path = tmp_path / "cnn_cifar10.py"
     text = path.read_text()
     assert recipes(run_python, "copy", "--check", "cnn_cifar10.py", check=0).stdout == "current  cnn_cifar10.py\n"
@@ -153,7 +187,7 @@ def test_check(run_python, tmp_path, monkeypatch):
             target = changed / source.relative_to(PROJECT)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(source.read_text())
-    for module in (copying, project):
+    for module in (collecting, plain_copy, project):
         monkeypatch.setattr(module, "PROJECT", changed)
     assert check_copy(path) == []
     augment = changed / "shared/images/augment.py"
@@ -165,6 +199,32 @@ def test_check(run_python, tmp_path, monkeypatch):
         "stale   shared/images/augment.py: mirror_index is no longer used",
         "stale   shared/images/augment.py: reflected_index is new",
     ]
+
+
+@pytest.mark.once
+def test_check_of_a_plain_copy(tmp_path, monkeypatch):
+    path = tmp_path / "cnn_cifar10.py"
+    text = plain_copy_of(recipe_path("cnn_cifar10"))
+    path.write_text(text)
+    assert check_copy(path) == []
+    path.write_text(text.replace("flipped = rng.random(len(images)) < 0.5", "flipped = rng.random(len(images)) < 0.4"))
+    assert check_copy(path) == ["edited  shared/images/augment.py: random_flip"]
+    path.write_text(text.replace("GlobalMaxPooling2D", "GlobalAveragePooling2D"))
+    assert check_copy(path) == ["edited  recipes/cnn_cifar10.py: build_model"]
+    path.write_text(text.replace("import numpy as np", "import numpy as np  # my own"))
+    assert check_copy(path) == ["edited  lines beside the definitions"]
+    path.write_text(text.replace("def main(", "def main(:"))
+    with refused_in_one_line("is not Python"):
+        check_copy(path)
+
+    path.write_text(text)
+    for folder in ("recipes", "shared"):
+        shutil.copytree(PROJECT / folder, tmp_path / "project" / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for module in (collecting, plain_copy, project):
+        monkeypatch.setattr(module, "PROJECT", tmp_path / "project")
+    run = tmp_path / "project/shared/tools/plain/training/run.py"
+    run.write_text(run.read_text().replace("dpi=120", "dpi=150"))
+    assert check_copy(path) == ["stale   shared/tools/plain/training/run.py: Run was changed"]
 
 
 @pytest.mark.once
@@ -224,7 +284,7 @@ GOOD = '"""Does something."""\n\nfrom shared.training.schedules import WarmupCos
 def test_what_cannot_be_copied_is_said_with_its_line(tmp_path, monkeypatch, source, line, reason):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "shared").symlink_to(PROJECT / "shared")
-    monkeypatch.setattr(copying, "PROJECT", tmp_path)
+    monkeypatch.setattr(collecting, "PROJECT", tmp_path)
     recipe = tmp_path / "recipes/bad.py"
     recipe.write_text(source)
     (problem,) = copying_problems(recipe)
@@ -234,19 +294,316 @@ def test_what_cannot_be_copied_is_said_with_its_line(tmp_path, monkeypatch, sour
     assert copying_problems(recipe) == []
 
 
-@pytest.mark.slow
-def test_a_notebook_runs_top_to_bottom(run_python, tmp_path, monkeypatch):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    recipes(run_python, "copy", "cnn_cifar10", "--notebook", check=0)
-    notebook = nbformat.read(tmp_path / "cnn_cifar10.ipynb", as_version=4)
+@pytest.mark.once
+@RECIPES
+def test_predictions_of_notebooks_are_of_what_the_predictor_takes(recipe):
+    call = example_call(recipe.read_text())
+    ast.parse(call)
+    assert (
+        "predict(" in call and "predict()" not in call and '""' not in call.replace('"".join', "").replace('[""]', "")
+    )
+
+
+@pytest.mark.once
+@FORMS
+def test_a_notebook_ends_with_a_prediction(recipe, full):
+    notebook = nbformat.reads(copied_notebook(recipe, full=full), as_version=4)
     nbformat.validate(notebook)
-    smaller = 'for_preset("smoke", data="mnist5k", epochs=1, train_examples=500, '
+    sources = [cell.source for cell in notebook.cells]
+    assert sources[0].startswith(f"# {ast.get_docstring(ast.parse(recipe.read_text())).splitlines()[0].rstrip('.')}\n")
+    assert "predictor(finished)" in sources[-1]
+    assert not any("if __name__" in source for source in sources)
+    if not full:
+        titles = [source.splitlines()[0][3:] for source in sources if source.startswith("## ")]
+        assert titles == ["The recipe", *plain_copy.SECTIONS, "Run it", "Use the model"]
+
+
+def coloured_folder(folder):
+    """A folder of red and of blue images."""
+    for name, colour in (("red", (220, 40, 40)), ("blue", (40, 40, 220))):
+        (folder / name).mkdir(parents=True)
+        for number in range(150):
+            pixels = np.random.default_rng(number).integers(-40, 35, (32, 32, 3)) + colour
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
+def test_a_notebook_runs_top_to_bottom(full, run_python, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    recipes(run_python, "copy", "cnn_cifar10", "--notebook", *["--full"] * full, check=0)
+    notebook = nbformat.read(tmp_path / "cnn_cifar10.ipynb", as_version=4)
+    data = "mnist5k" if full else str(coloured_folder(tmp_path / "images"))
+    smaller = f'for_preset("smoke", data="{data}", epochs=1, train_examples=100, '
     for cell in notebook.cells:
         cell.source = cell.source.replace('for_preset("smoke", ', smaller)
     monkeypatch.chdir(tmp_path)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in shown) == 3
+    assert "dict" in type(ast.literal_eval(notebook.cells[-1].outputs[-1]["data"]["text/plain"])).__name__
     (run,) = (tmp_path / "runs").iterdir()
-    assert json.loads((run / "result.json").read_text())["backend"] == keras.config.backend()
+    result = json.loads((run / "result.json").read_text())
+    assert result["metrics"]["top1"] > (0 if full else 0.9)
+
+
+TOO_LONG = tuple(name for name in MOST_LINES if name != "lstm_text")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("recipe", [
+    pytest.param(path, marks=pytest.mark.xfail(strict=True, reason="longer than it should be") if path.stem in TOO_LONG
+                 else [], id=path.stem) for path in recipe_paths()
+])  # fmt: skip
+def test_a_plain_copy_is_short(recipe):
+    assert plain_copy_of(recipe).count("\n") <= MOST_LINES[recipe.stem]
+
+
+@pytest.mark.once
+@RECIPES
+def test_a_plain_copy_reads_downwards(recipe, tmp_path):
+    text = plain_copy_of(recipe)
+    path = tmp_path / recipe.name
+    path.write_text(text)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,I", "--line-length", "120", path]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
+
+    tree = ast.parse(text)
+    lines = {node.name: node.lineno for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert lines["Config"] <= 120
+    recipe_own = [name for name in lines if split_plain(text)[1][name][0] == f"recipes/{recipe.name}"]
+    assert recipe_own == list(lines)[: len(recipe_own)]
+    assert recipe_own[0] == "Config"
+    titles = copying.BANNER.findall(text)
+    assert titles == [title for title in plain_copy.SECTIONS if title in titles]
+    assert len(titles) == len(plain_copy.SECTIONS)
+
+
+@pytest.mark.once
+@RECIPES
+def test_a_plain_copy_speaks_of_nothing_of_this_project(recipe):
+    body, listed = split_plain(plain_copy_of(recipe))
+    own = r"shared\.|recipes/|recipes \w|fingerprint|UsageError|fmt: skip|cache_directory|bundled|embedded \w+ instead"
+    assert re.findall(own, body) == []
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    for name, (file, _) in listed.items():
+        assert name in used or file.startswith("recipes/"), f"{name} is copied and not used"
+        assert (PROJECT / file).exists()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("recipe", ["gan_fashion", "lstm_text"])
+def test_a_plain_copy_has_no_code_for_other_backends(recipe, backend):
+    text = plain_copy_of(recipe_path(recipe), (backend,))
+    imported = {
+        alias.name.partition(".")[0]
+        for node in ast.walk(ast.parse(text))
+        for alias in (node.names if isinstance(node, ast.Import) else ())
+    }
+    assert imported & set(BACKENDS) == {backend}
+    assert "match keras.config.backend()" not in text or backend == "jax"
+    assert f"KERAS_BACKEND={backend} python {recipe}.py" in text
+
+
+def counterparts():
+    """(original, counterpart) of each public function and class that both define."""
+    for path in sorted((PROJECT / "shared/tools/plain").rglob("*.py")):
+        module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+        original = PROJECT / "shared" / path.relative_to(PROJECT / "shared/tools/plain")
+        if path.name != "__init__.py":
+            for name in definitions_in(path.read_text()).keys() & definitions_in(original.read_text()).keys():
+                yield pytest.param(module.replace("shared.tools.plain", "shared"), module, name, id=name)
+
+
+def arguments_of(function):
+    return {
+        name: (each.kind, each.default)
+        for name, each in inspect.signature(function).parameters.items()
+        if name not in ("self", "cls")
+    }
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("original", "counterpart", "name"), counterparts())
+def test_counterparts_take_what_the_originals_take(original, counterpart, name):
+    ours, theirs = (getattr(importlib.import_module(module), name) for module in (original, counterpart))
+    if not callable(ours) or typing.get_origin(ours):
+        return
+    pairs = [(ours, theirs)]
+    if inspect.isclass(ours):
+        if dataclasses.is_dataclass(ours) or hasattr(ours, "_fields"):  # of which a plain copy has fewer fields
+            fields = [f.name for f in dataclasses.fields(theirs)] if dataclasses.is_dataclass(ours) else theirs._fields
+            assert set(fields) <= set(inspect.signature(ours).parameters)
+            pairs = []
+        pairs += [
+            (getattr(ours, method), function)
+            for method, function in vars(theirs).items()
+            if inspect.isfunction(function) and not method.startswith("_") and hasattr(ours, method)
+        ]
+    for original_function, function in pairs:
+        expected, found = arguments_of(original_function), arguments_of(function)
+        assert found.items() <= expected.items(), function
+        assert list(found) == [each for each in expected if each in found], function
+
+
+class Trained(Exception):
+    """Ends a recipe after the first steps of its main training."""
+
+
+STEPS = 10
+
+
+def first_steps(run_class, weights, losses):
+    """A kind of run that ends after ten steps without noise, their losses noted.
+
+    Args:
+        run_class: what to make it of.
+        weights: initial ones by phase and model, to be noted, or to start from where there are some.
+        losses: the same of each step, and the weights then.
+    """
+
+    class Watch(keras.callbacks.Callback):
+        def __init__(self, found):
+            super().__init__()
+            self.found = found
+
+        def on_train_batch_end(self, batch, logs=None):
+            for name, value in logs.items():
+                if name.endswith("loss"):
+                    self.found.setdefault(name, []).append(float(value))
+
+    class FirstSteps(run_class):
+        def begin(self, models, batches):
+            batches.batches_per_epoch = STEPS
+            for name, model in models.items():
+                silence(model)
+                model.set_weights(weights.setdefault(name, [each.copy() for each in model.get_weights()]))
+
+        def end(self, models, phase):
+            for name, model in models.items():
+                synchronize_state(model)
+                losses[f"weights of {name}"] = [each.copy() for each in model.get_weights()]
+            if not phase:
+                raise Trained
+
+        def fit(self, model, batches, data, phase="", **arguments):
+            models = {phase: model}
+            self.begin(models, batches)
+            losses["model"], losses["inputs"] = model, batches[0][0]
+            watch = Watch(losses.setdefault(phase, {}))
+            # A plain copy of a recipe that trains once has no phases.
+            phases = {"phase": phase} if "phase" in inspect.signature(super().fit).parameters else {}
+            super().fit(model, batches, data, **phases, callbacks=[watch])
+            self.end(models, phase)
+
+        def train(self, step, batches, state, data, **arguments):
+            models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
+            self.begin(models, batches)
+            _, labels, noise, _ = batches[0]
+            losses["model"], losses["inputs"] = models["generator"], {"noise": noise[0], "label": labels[0]}
+            watch = Watch(losses.setdefault("", {}))
+
+            def watched(*batch):
+                results = step(*batch)
+                watch.on_train_batch_end(0, results)
+                return results
+
+            super().train(watched, batches, state, data)
+            self.end(models, "")
+
+    return FirstSteps
+
+
+LOADERS = {
+    "load_images": "images.datasets", "load_text": "text.characters", "load_conversations": "text.conversations",
+    "load_parallel": "text.parallel_corpus", "load_detection": "detection.datasets",
+}  # fmt: skip
+
+
+@pytest.fixture
+def imported_copy(tmp_path, monkeypatch):
+    """Imports the plain copy of a recipe, with the data of this project, and forgets its layers afterwards."""
+    registered = keras.saving.get_custom_objects()
+    before = {}
+
+    def load(recipe):
+        before.update(registered)  # the layers of the original
+        path = tmp_path / f"copied_{recipe}.py"
+        path.write_text(plain_copy_of(recipe_path(recipe)))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, module)
+        spec.loader.exec_module(module)
+        for name, home in LOADERS.items():
+            if hasattr(module, name):
+                setattr(module, name, getattr(importlib.import_module(f"shared.data.{home}"), name))
+        return module
+
+    def forget():
+        registered.clear()
+        registered.update(before)
+
+    load.forget = forget
+    yield load
+    if before:
+        forget()
+
+
+def check_loading(original, copied, inputs, tmp_path, forget_copy):
+    """Loads the model of a recipe with the layers of its plain copy, and the other way around."""
+    inputs = keras.tree.map_structure(lambda x: keras.ops.convert_to_tensor(x[:2]), inputs)
+    for model, save in ((original, save_model), (copied, keras.Model.save)):
+        save(model, tmp_path / "model.keras")
+        loaded = load_model(tmp_path / "model.keras", compile=False)
+        found = {type(layer).__module__ for layer in loaded._flatten_layers()}
+        homes = {type(layer).__module__ for layer in model._flatten_layers()}
+        own = {module for module in found ^ homes if not module.startswith("keras.")}
+        assert own or not {module for module in homes if not module.startswith("keras.")}
+        expected, outputs = (keras.ops.convert_to_numpy(each(inputs, training=False)) for each in (model, loaded))
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+        forget_copy()
+
+
+def check_first_steps(recipe, imported_copy, tmp_path):
+    """Compares the losses and weights of the first steps of a recipe with those of its plain copy."""
+    original, weights, ours, theirs = importlib.import_module(f"recipes.{recipe}"), {}, {}, {}
+    config = original.Config.for_preset("test", out=tmp_path / "original", epochs=1)
+    with pytest.raises(Trained):
+        original.main(first_steps(Run, weights, ours)(config))
+    copy = imported_copy(recipe)
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(copy.Config)}
+    with pytest.raises(Trained):
+        copy.main(first_steps(copy.Run, weights, theirs)(copy.Config(**options | {"out": tmp_path / "copy"})))
+    assert ours.keys() == theirs.keys()
+    models = [run.pop("model") for run in (ours, theirs)]
+    inputs, _ = (run.pop("inputs") for run in (ours, theirs))
+    check_loading(*models, inputs, tmp_path, imported_copy.forget)
+    for phase, found in ours.items():
+        if isinstance(found, dict):
+            assert found.keys() == theirs[phase].keys()
+            for name, values in found.items():
+                assert len(values) == STEPS
+                np.testing.assert_allclose(theirs[phase][name], values, rtol=1e-4, err_msg=f"{name} {phase}")
+            continue
+        start = weights[phase.removeprefix("weights of ")]
+        apart = [np.linalg.norm(one - other) for one, other in zip(found, theirs[phase], strict=True)]
+        moved = [np.linalg.norm(one - first) for one, first in zip(found, start, strict=True)]
+        assert np.linalg.norm(moved) > 0
+        assert np.linalg.norm(apart) < 1e-2 * np.linalg.norm(moved), phase
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "cnn_cifar10"))
+def test_a_plain_copy_takes_the_same_steps(recipe, imported_copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    check_first_steps(recipe, imported_copy, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", NAMES)
+def test_a_plain_copy_takes_the_same_steps_on_every_backend(recipe, imported_copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    check_first_steps(recipe, imported_copy, tmp_path)

@@ -1,0 +1,36 @@
+"""Functions of models, compiled."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+
+def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
+    """Compiles a function from tensors to tensors that runs models, without gradients."""
+    match keras.config.backend():
+        case "jax":
+            import jax
+
+            variables = [variable for model in models for variable in model.variables]
+
+            @jax.jit
+            def program(values, arguments):
+                with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+                    return function(*arguments)
+
+            return lambda *arguments: program([variable.value for variable in variables], arguments)
+        case "torch":
+            import torch
+
+            return torch.no_grad()(lambda *arguments: function(*as_tensors(arguments)))
+        case "tensorflow":
+            import tensorflow as tf
+
+            program = tf.function(function)
+            return lambda *arguments: program(*as_tensors(arguments))
+
+
+def as_tensors(structure: Any) -> Any:
+    """A nested structure of arrays and numbers with tensors in their place."""
+    return keras.tree.map_structure(lambda x: None if x is None else keras.ops.convert_to_tensor(x), structure)

@@ -1,0 +1,9 @@
+"""Random numbers of the data."""
+
+import numpy as np
+
+
+def random_stream(seed: int, purpose: str, *place: int) -> np.random.Generator:
+    """NumPy's random numbers for a purpose at a place such as (epoch, batch), independent of those for any other."""
+    number = ("order", "window", "batch", "step", "noise", "labels", "tokens").index(purpose)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, *place)))
