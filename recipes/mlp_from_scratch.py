@@ -115,7 +115,7 @@ def forward(parameters: list[tuple[Any, Any]], x: Any, activation: str) -> tuple
 
 def cross_entropy(logits: Any, y: Any) -> Any:
     """−log of the probability of the true class, averaged: log Σ exp(z) − z of the class, which does not overflow."""
-    return ops.mean(ops.logsumexp(logits, axis=-1) - ops.sum(y * logits, axis=-1))
+    return ops.mean(ops.logsumexp(logits, axis=-1) - ops.sum(ops.multiply(y, logits), axis=-1))
 
 
 def backward(parameters: list[tuple[Any, Any]], z: list[Any], a: list[Any], y: Any, activation: str) -> list[Any]:
@@ -211,7 +211,6 @@ def main(run: Run) -> dict[str, float]:
     metrics["gradient_error"] = gradient_error(network.loss, network.gradients, network.parameters, batches[0])
     print(f"backpropagation and automatic differentiation differ by {metrics['gradient_error']:.1e}")
     show_signals(run, data, *batches[0])
-
     compute = compiled_inference(network.logits, [network.model])
 
     def logits_of(images: np.ndarray) -> np.ndarray:
