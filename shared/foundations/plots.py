@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from shared.foundations.perceptron import Perceptron
 
-COLORS = ("tab:blue", "tab:orange")
+PAIR_COLORS = ("tab:blue", "tab:orange")
 
 
 def plot_perceptron(
@@ -26,7 +26,7 @@ def plot_perceptron(
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for sign, name, color in zip((-1, 1), classes, COLORS, strict=True):
+    for sign, name, color in zip((-1, 1), classes, PAIR_COLORS, strict=True):
         left.plot(*x[t == sign].T, ".", markersize=3, alpha=0.3, color=color, label=name)
     limits = [(values.min() - 0.02, values.max() + 0.02) for values in x.T]
     for epoch, line in enumerate(perceptron.lines):
@@ -81,7 +81,7 @@ def plot_signals(signals: dict[str, tuple[list[Any], list[Any]]]) -> Figure:
     """
     figure = Figure(figsize=(12, 4), layout="constrained")
     *panels, last = figure.subplots(1, len(signals) + 1)
-    for (name, (activations, gradients)), axes, color in zip(signals.items(), panels, COLORS, strict=False):
+    for (name, (activations, gradients)), axes, color in zip(signals.items(), panels, PAIR_COLORS, strict=False):
         draw_activations(axes, [keras.ops.convert_to_numpy(each) for each in activations], color)
         axes.set_title(name)
         sizes = [np.sqrt(np.mean(np.square(keras.ops.convert_to_numpy(gradient)))) for gradient in gradients]
