@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from shared.backends.gradients import value_and_grad
@@ -26,6 +27,6 @@ def gradient_error(
     def compare(*batch: Any) -> list[Any]:
         _, automatic = value_and_grad(lambda: loss(*batch), keras.tree.flatten(variables))
         pairs = zip(keras.tree.flatten(gradients(*batch)[0]), automatic, strict=True)
-        return [ops.max(ops.abs(own - other)) / ops.max(ops.abs(other)) for own, other in pairs]
+        return [ops.max(ops.abs(own - other)) / ops.maximum(ops.max(ops.abs(other)), 1e-30) for own, other in pairs]
 
-    return max(float(error) for error in compare(*batch))
+    return float(np.max([float(error) for error in compare(*batch)]))  # NaN, if one is

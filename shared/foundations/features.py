@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.data.images.datasets import LabelledImages
+from shared.errors import UsageError
 
 FEATURES = ("brightness", "width")
 
@@ -26,6 +27,12 @@ def brightness_and_width(images: np.ndarray) -> np.ndarray:
 
 
 def points_of_pair(data: LabelledImages, pair: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness and width of the images of two classes, and −1 for the first and 1 for the second, (examples,)."""
+    """Brightness and width of the images of two classes, and −1 for the first and 1 for the second, (examples,).
+
+    Raises:
+        UsageError: there are none of one of them.
+    """
     chosen = np.isin(data.labels, pair)
+    if len(np.unique(data.labels[chosen])) < 2:
+        raise UsageError("the perceptron needs images of both its classes: see --pair and --train-examples")
     return brightness_and_width(data.images[chosen]), np.where(data.labels[chosen] == pair[1], 1, -1)

@@ -76,6 +76,7 @@ def test_gradient_error_finds_a_wrong_gradient():
         return computed
 
     assert gradient_error(loss, gradients(1.0), [(w, b)], (x, y)) < 1e-6
+    assert np.isnan(gradient_error(loss, gradients(np.nan), [(w, b)], (x, y)))
     assert gradient_error(loss, gradients(1.001), [(w, b)], (x, y)) == pytest.approx(1e-3, rel=0.01)
 
 

@@ -83,6 +83,7 @@ def test_gradients_vanish_in_a_deep_sigmoid_network_and_not_with_relu_and_he():
         (["--pair", "0"], "--pair must be two of the classes 0, 1"),
         (["--pair", "0", "0"], "--pair must be two of the classes"),
         (["--pair", "0", "cat"], "--pair must be two of the classes"),
+        (["--train-examples", "1", "--batch-size", "1"], "the perceptron needs images of both its classes"),
         (["--precision", "mixed_bfloat16"], "--precision must be float32"),
         (["--batch-size", "5000"], "--batch-size must be at most the 1500 training images"),
         (["--widths", "20", "0"], "--widths must be at least 1 each"),
