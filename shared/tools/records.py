@@ -134,6 +134,11 @@ def record_name(result: dict[str, Any]) -> str:
     return name if len(name) <= 120 else f"{name[:103]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+def shown_number(value: float) -> str:
+    """A measured number with four decimals, or in powers of ten where these would all be 0."""
+    return f"{value:.1e}" if 0 < abs(value) < 5e-5 else f"{value:.4f}"
+
+
 def results_table(recipe: str) -> str:
     """The recorded results of one recipe, in Markdown, with the command of each."""
     records = read_records(recipe)
@@ -145,7 +150,7 @@ def results_table(recipe: str) -> str:
         cells = [
             record["data"],
             f"{record['backend']} {record['versions'][record['backend']]}",
-            ", ".join(f"{name} {record['metrics'][name]:.4f}" for name in by_headline(record)),
+            ", ".join(f"{name} {shown_number(record['metrics'][name])}" for name in by_headline(record)),
             f"{record['train_seconds'] / 60:.1f} min",
             f"{record['examples_per_second']:,.0f}",
             f"{record['start_seconds']:.0f} s",

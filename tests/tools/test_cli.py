@@ -16,7 +16,7 @@ from shared.tools import records
 from shared.tools.doctor import report_data
 from shared.tools.pages import all_pages, docstring_parts, with_tables
 from shared.tools.project import data_sets_of, field_of, recipe_paths
-from shared.tools.records import public_command, read_records, record_run
+from shared.tools.records import public_command, read_records, record_run, shown_number
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -227,6 +227,11 @@ def test_a_docstring_becomes_prose_and_commands():
 
 
 @pytest.mark.once
+def test_small_numbers_are_not_shown_as_zero():
+    numbers = (0.0, 1.9e-7, -4e-5, 5e-5, 0.89421, 12.0)
+    assert [shown_number(each) for each in numbers] == ["0.0000", "1.9e-07", "-4.0e-05", "0.0001", "0.8942", "12.0000"]
+
+
 def test_ranges_go_from_the_lowest_number_to_the_highest():
     found = [
         {"metric": "frechet", "value": value, "train_seconds": seconds, "backend": backend}

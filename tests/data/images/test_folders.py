@@ -10,6 +10,7 @@ from PIL import Image
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.diffusion import Config as DiffusionConfig
 from recipes.gan_fashion import Config as GanConfig
+from recipes.mlp_from_scratch import Config as PerceptronConfig
 from recipes.transfer_learning import Config as TransferConfig
 from shared.data.images.datasets import LabelledImages, few_of_each, load_images
 from shared.data.images.folders import part_of, picture_files, stratified_split
@@ -117,7 +118,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("recipe", ["cnn_cifar10", "transfer_learning", "gan_fashion", "diffusion"])
+@pytest.mark.parametrize("recipe", ["cnn_cifar10", "mlp_from_scratch", "transfer_learning", "gan_fashion", "diffusion"])
 def test_every_change_of_a_folder_is_seen(tmp_path, recipe, change):
     """With BMP, pictures of one size make files of one size, under the same names."""
     folder = tmp_path / "own"
@@ -129,6 +130,8 @@ def test_every_change_of_a_folder_is_seen(tmp_path, recipe, change):
         match recipe:
             case "cnn_cifar10":
                 return ClassifierConfig.for_preset("smoke", **options).load()
+            case "mlp_from_scratch":
+                return PerceptronConfig.for_preset("smoke", **options).load()
             case "transfer_learning":
                 return TransferConfig.for_preset("smoke", **options, image_size=32).few_images()
             case "gan_fashion":

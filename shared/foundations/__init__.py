@@ -1,0 +1,1 @@
+"""Foundations: what a network is made of, written out."""
