@@ -62,8 +62,18 @@ def with_entry(cache: Any, entry: Any, index: Any) -> Any:
 
     On PyTorch it is written into the cache itself, so the cache that was given is not to be used again.
     """
-    if keras.config.backend() == "torch":
-        index = keras.ops.reshape(keras.ops.convert_to_tensor(index, "int64"), (1,))
-        return cache.index_copy_(2, index, entry)
-    here = keras.ops.arange(cache.shape[2]) == index
-    return keras.ops.where(here[:, None], entry, cache)
+    batch, heads, length, depth = cache.shape
+    match keras.config.backend():
+        case "jax":
+            here = keras.ops.arange(length) == index
+            return keras.ops.where(here[:, None], entry, cache)
+        case "torch":
+            index = keras.ops.reshape(keras.ops.convert_to_tensor(index, "int64"), (1,))
+            return cache.index_copy_(2, index, entry)
+        case "tensorflow":
+            import tensorflow as tf
+
+            # A selection as on JAX is twice as slow here.
+            places = tf.range(batch * heads)[:, None] * length + index
+            rows, entries = (tf.reshape(each, (-1, depth)) for each in (cache, entry))
+            return tf.reshape(tf.tensor_scatter_nd_update(rows, places, entries), cache.shape)
