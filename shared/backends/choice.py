@@ -1,4 +1,4 @@
-"""Which backend Keras will use, checked before Keras is imported; standard library only."""
+"""Which backend Keras will use, checked before Keras is imported; of itself standard library only."""
 
 import importlib.util
 import json
@@ -10,6 +10,8 @@ from typing import Any
 from shared.errors import UsageError
 
 BACKENDS = ("jax", "torch", "tensorflow")
+UNNEEDED = ("IPython", "matplotlib", "pandas", "sklearn")
+"""What Keras imports wherever it is installed, for features that nothing here uses."""
 
 
 def installed_backends() -> list[str]:
@@ -74,7 +76,8 @@ def chosen_backend() -> tuple[str, str]:
 def require_backend() -> None:
     """Ends the process with one line and exit code 2 if Keras or the chosen backend cannot be imported.
 
-    Recipes call this before `import keras`, which would fail with a page of traceback.
+    Recipes call this before `import keras`, which would fail with a page of traceback. If nothing is wrong, Keras is
+    imported, without what it would import only because it is installed; see `import_keras_alone`.
     """
     try:
         name, reason = chosen_backend()
@@ -92,6 +95,23 @@ def require_backend() -> None:
         remedy = f"set KERAS_BACKEND={installed[0]}, or run" if installed else "run"
         problem = f'the backend {name}{why} is not installed; {here}: {remedy}  pip install -e ".[{name}]"'
     else:
+        import_keras_alone(name)
         return
     print(f"error: {problem}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def import_keras_alone(backend: str) -> None:
+    """Imports Keras as if other backends and the libraries of `UNNEEDED` were not installed, which takes half as long.
+
+    Afterwards they can be imported as ever, but this process's Keras takes no data frames, makes no scikit-learn
+    wrappers and draws no image galleries.
+    """
+    others = [name for name in ("jax", "torch") if name != backend]
+    hidden = [name for name in (*UNNEEDED, *others) if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # an import now fails as if it were not installed
+    try:
+        importlib.import_module("keras")
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from shared.backends.attention import dot_product_attention, with_entry
+from shared.backends.attention import cached_attention, dot_product_attention, with_entry
 from shared.layers.dense import SequenceDense
 from shared.layers.positions import apply_rotary_embedding
 
@@ -41,17 +41,25 @@ class MultiHeadAttention(layers.Layer):
 
     def call(self, queries, memory=None, key_mask=None, causal=False):
         keys, values = self.keys_values(queries if memory is None else memory)
-        return self.attend(queries, keys, values, key_mask=key_mask, causal=causal)
+        x = dot_product_attention(self.queries(queries), keys, values, key_mask=key_mask, causal=causal)
+        return self.joined(x)
 
     def keys_values(self, memory, start=0):
         """Keys and values (batch, m, heads, depth) of a memory (batch, m, channels) at positions from `start`."""
         keys, values = (self.split(each) for each in ops.split(self.key_value(memory), 2, axis=-1))
         return (apply_rotary_embedding(keys, start) if self.rotary else keys), values
 
-    def attend(self, queries, keys, values, key_mask=None, causal=False, start=0):
-        """The output for queries (batch, n, channels) at positions from `start`, given keys and values."""
-        x = dot_product_attention(self.queries(queries, start), keys, values, key_mask=key_mask, causal=causal)
-        return self.output_projection(ops.reshape(x, (-1, ops.shape(x)[1], queries.shape[2])))
+    def cached_keys_values(self, memory, start=0):
+        """The same in the layout of a key-value cache: (batch, heads, m, depth)."""
+        return tuple(ops.swapaxes(each, 1, 2) for each in self.keys_values(memory, start))
+
+    def attend(self, queries, keys, values, key_mask, start=0):
+        """The output for queries (batch, n, channels) at positions from `start`, given cached keys and values."""
+        return self.joined(cached_attention(self.queries(queries, start), keys, values, key_mask))
+
+    def joined(self, x):
+        """What the heads found (batch, n, heads, depth), as (batch, n, channels)."""
+        return self.output_projection(ops.reshape(x, (-1, ops.shape(x)[1], x.shape[2] * x.shape[3])))
 
     def queries(self, inputs, start=0):
         """Queries (batch, n, heads, depth)."""
@@ -67,15 +75,15 @@ class MultiHeadAttention(layers.Layer):
 
         Args:
             inputs: (batch, 1, channels).
-            cache: keys and values (batch, length, heads, depth) of the earlier tokens; not to be used again.
+            cache: keys and values (batch, heads, length, depth) of the earlier tokens; not to be used again.
             index: position of the token.
 
         Returns:
             (batch, 1, channels), and the cache with this token added.
         """
-        entries = self.keys_values(inputs, index)
+        entries = self.cached_keys_values(inputs, index)
         cache = tuple(with_entry(old, entry, index) for old, entry in zip(cache, entries, strict=True))
-        return self.attend(inputs, *cache, (ops.arange(cache[0].shape[1]) <= index)[None], start=index), cache
+        return self.attend(inputs, *cache, (ops.arange(cache[0].shape[2]) <= index)[None], start=index), cache
 
     def attention_weights(self, queries, memory, key_mask=None):
         """Attention weights (batch, heads, n, m) of each query over a memory, for figures."""

@@ -223,12 +223,12 @@ class TransformerDecoder(TransformerStack):
             length: maximum number of tokens.
 
         Returns:
-            For each block an empty key-value cache (batch, length, heads, depth), and for each block the constant keys
-            and values (batch, m, heads, depth) of the memory.
+            For each block an empty key-value cache (batch, heads, length, depth), and for each block the constant keys
+            and values (batch, heads, m, depth) of the memory.
         """
-        fixed = [block.cross_attention.keys_values(memory) for block in self.blocks]
+        fixed = [block.cross_attention.cached_keys_values(memory) for block in self.blocks]
         caches = [
-            tuple(ops.zeros((x.shape[0], length, *x.shape[2:]), dtype=x.dtype) for x in keys_values)
+            tuple(ops.zeros((*x.shape[:2], length, x.shape[3]), dtype=x.dtype) for x in keys_values)
             for keys_values in fixed
         ]
         return caches, fixed

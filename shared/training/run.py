@@ -232,6 +232,7 @@ class Run:
         value, target = metrics[metric], self.config.target
         timer = self.recorders[""].timer
         speed, share = timer.examples_per_second(), timer.data_share()
+        first = next(iter(self.recorders.values())).timer
         result = {
             "recipe": self.recipe,
             "backend": keras.config.backend(),
@@ -251,7 +252,8 @@ class Run:
             "versions": self.versions(),
             "device": device_name(),
             "out": str(self.directory),
-            "start_seconds": next(iter(self.recorders.values())).timer.start_seconds,
+            "start_seconds": first.start_seconds,
+            "start_processor_seconds": first.start_processor_seconds,
             "data_share": share and round(share, 4),
             "peak_memory_bytes": peak_memory(),
             **facts,

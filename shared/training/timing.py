@@ -1,5 +1,6 @@
 """Step times and training speed."""
 
+import os
 import time
 
 import keras
@@ -11,6 +12,11 @@ from shared.training.batches import SeededBatches
 def seconds_since_start() -> float:
     """Time since this process was started, in seconds."""
     return time.time() - psutil.Process().create_time()
+
+
+def processor_seconds() -> float:
+    """Processor time of this process so far, all its threads and finished children included, in seconds."""
+    return sum(os.times()[:4])
 
 
 class StepTimer(keras.callbacks.Callback):
@@ -28,6 +34,8 @@ class StepTimer(keras.callbacks.Callback):
         self.wait = wait
         self.start_seconds: float | None = None
         """From the start of the process to the end of the first step."""
+        self.start_processor_seconds: float | None = None
+        """The same in processor time, which what else the machine does hardly changes."""
         self.step_seconds: list[float] = []
         """The first step, which compiles, and the others."""
         self.since: float | None = None
@@ -42,6 +50,7 @@ class StepTimer(keras.callbacks.Callback):
         self.step_seconds.append(time.perf_counter() - self.since)
         if first:
             self.start_seconds = seconds_since_start()
+            self.start_processor_seconds = processor_seconds()
             self.batches.seconds = 0.0
         self.since = time.perf_counter()
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import numbers
 from keras import ops
 
-from shared.backends.attention import dot_product_attention
+from shared.backends.attention import cached_attention, dot_product_attention, with_entry
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.positions import SinusoidalPositions, apply_rotary_embedding
 from shared.text.transformer import (
@@ -60,6 +60,16 @@ def test_dot_product_attention(masked, causal):
         allowed = allowed & torch.tensor(mask)[:, None, None, :]
     theirs = torch.nn.functional.scaled_dot_product_attention(*heads_first, attn_mask=allowed).transpose(1, 2).numpy()
     np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_over_a_cache_is_the_same():
+    queries, keys, values = random((3, 2, 2, 4)), random((3, 5, 2, 4), 1), random((3, 5, 2, 4), 2)
+    cache = [ops.zeros((3, 2, 5, 4)) for _ in range(2)]
+    for index in range(5):
+        entries = [ops.convert_to_tensor(each[:, index, :, None]) for each in (keys, values)]
+        cache = [with_entry(old, entry, index) for old, entry in zip(cache, entries, strict=True)]
+    found = numbers(cached_attention(ops.convert_to_tensor(queries), *cache, MASK))
+    np.testing.assert_allclose(found, reference_attention(queries, keys, values, MASK)[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("cross", "causal"), [(False, False), (False, True), (True, False)])

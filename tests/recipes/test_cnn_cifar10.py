@@ -99,6 +99,13 @@ def test_only_the_chosen_backend_is_imported(run_python):
     assert process.stdout.splitlines()[-1].split() == ["imported", *allowed[keras.config.backend()]]
 
 
+def test_nothing_is_imported_for_features_of_keras_that_are_not_used(run_python):
+    names = "{'IPython', 'pandas', 'sklearn', 'scipy.stats', 'jax', 'torch', 'tensorflow'} & set(sys.modules)"
+    code = f"import sys, recipes.cnn_cifar10; print(*{names}); import pandas, sklearn"
+    process = run_python("-c", code, check=0, PYTHONPATH=str(PROJECT))
+    assert process.stdout.split() == [keras.config.backend()]
+
+
 @pytest.mark.once
 def test_decoding_imports_no_other_backend(run_python, tmp_path, real_data):
     code = (

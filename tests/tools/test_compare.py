@@ -91,7 +91,9 @@ def test_every_backend_is_measured(compared):
         measures = row["measures"]
         needed = {"first_step_seconds", "median_step_seconds", "slow_step_seconds", "examples_per_second", "data_share"}
         if not row["native"]:
-            needed |= {"import_seconds", "setup_seconds", "peak_memory_bytes", "model_bytes"}
+            needed |= {
+                "import_seconds", "setup_seconds", "start_processor_seconds", "peak_memory_bytes", "model_bytes",
+            }  # fmt: skip
         assert needed | {"value"} == set(measures), name
         for measure in measures.values():
             assert len(measure["values"]) == 2

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 import signal
 import threading
 import time
@@ -162,6 +163,7 @@ def test_steps_are_timed_without_validation_and_the_first_by_itself(clock, wait)
     timer.on_train_batch_end(0, {"loss": Result()})
     assert timer.examples_per_second() is timer.data_share() is None
     assert timer.start_seconds > 0
+    assert 0 < timer.start_processor_seconds <= sum(os.times()[:4])
     batches.seconds += 0.5
     for now in (6.0, 8.0):
         clock["now"] = now

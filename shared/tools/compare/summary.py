@@ -10,6 +10,7 @@ MEASURES = [
     ("import_seconds", "import", "{:.1f} s", 1),
     ("setup_seconds", "data and model", "{:.2f} s", 1),
     ("first_step_seconds", "first step (compile)", "{:.2f} s", 1),
+    ("start_processor_seconds", "start, processor time", "{:.1f} s", 1),
     ("median_step_seconds", "step, median", "{:.1f} ms", 1e3),
     ("slow_step_seconds", "step, 95th percentile", "{:.1f} ms", 1e3),
     ("examples_per_second", "examples a second", "{:,.0f}", 1),

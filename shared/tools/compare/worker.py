@@ -265,6 +265,7 @@ class MeasuredRun(JobRun):
         measured |= {
             "import_seconds": self.opened,
             "setup_seconds": self.set_up - self.opened,
+            "start_processor_seconds": self.timer.start_processor_seconds,
             "peak_memory_bytes": peak_memory(),
             "peak_device_memory_bytes": peak_device_memory(),
         }
