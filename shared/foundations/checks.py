@@ -14,7 +14,7 @@ from shared.backends.steps import compiled_step
 def gradient_error(
     loss: Callable[..., Any], gradients: Callable[..., Any], variables: Sequence[Any], batch: tuple
 ) -> float:
-    """Largest difference of gradients from those of automatic differentiation, relative to the largest of a variable.
+    """Largest difference of gradients from those of automatic differentiation, relative to the largest gradient.
 
     Args:
         loss: from the arrays of a batch to a scalar.
