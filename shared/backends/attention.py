@@ -69,7 +69,7 @@ def with_entry(cache: Any, entry: Any, index: Any) -> Any:
             return keras.ops.where(here[:, None], entry, cache)
         case "torch":
             index = keras.ops.reshape(keras.ops.convert_to_tensor(index, "int64"), (1,))
-            return cache.index_copy_(2, index, entry)
+            return cache.contiguous().index_copy_(2, index, entry)  # zeros at the start may be one in memory
         case "tensorflow":
             import tensorflow as tf
 

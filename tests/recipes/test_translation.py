@@ -155,10 +155,10 @@ def greedy_without_cache(model, source, length):
 
 
 def searched(translate, sources, length):
-    """The ended sequences (items, beams, length) and their scores, START left out."""
+    """Where a search ends."""
     start = translate.method.start(padded([[START]] * len(sources), 1 + length))
     *_, final = generate(translate.advance, start, *translate.encode(sources), translate.rng)
-    return keras.ops.convert_to_numpy(final.ended_ids)[:, :, 1:], keras.ops.convert_to_numpy(final.ended_scores)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, final)
 
 
 @pytest.mark.in_turn
@@ -168,13 +168,14 @@ def test_with_a_cache_as_without(positions):
     subwords = Subwords(train_subwords(LINES, 300))
     sources = encoder_inputs(some_pairs(3).sources, 16)
     greedy = Translator(model, subwords, beams=1, length_penalty=0.0)
-    ids, _ = searched(greedy, sources, 9)
+    ids = searched(greedy, sources, 9).best[:, 1:]
     for item in range(3):
         expected = greedy_without_cache(model, sources[item : item + 1], 9)
-        assert ids[item, 0].tolist() == expected + [PAD] * (9 - len(expected))
+        assert ids[item].tolist() == expected + [PAD] * (9 - len(expected))
 
     several = Translator(model, subwords, beams=4, length_penalty=0.7)
-    ids, scores = searched(several, sources, 9)
+    ended = searched(several, sources, 9)
+    ids, scores = ended.ended_ids[:, :, 1:], ended.ended_scores
     assert (scores > IMPOSSIBLE / 2).all()
     targets = np.concatenate([np.full((3, 4, 1), START), ids[:, :, :-1]], axis=2).reshape(12, 9)
     logits = forward(model, np.repeat(sources, 4, axis=0), targets.astype(np.int32)).astype("float64")

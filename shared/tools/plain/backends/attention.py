@@ -11,7 +11,13 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, key_mask: Any = 
     return keras.ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=causal)
 
 
+def cached_attention(queries: Any, keys: Any, values: Any, key_mask: Any) -> Any:
+    """The same for keys and values (batch, heads, m, depth)."""
+    keys, values = (keras.ops.swapaxes(each, 1, 2) for each in (keys, values))
+    return dot_product_attention(queries, keys, values, key_mask)
+
+
 def with_entry(cache: Any, entry: Any, index: Any) -> Any:
-    """A cache (batch, length, …) with an entry (batch, 1, …) at an index of its second axis."""
-    here = keras.ops.arange(cache.shape[1]) == index
-    return keras.ops.where(keras.ops.reshape(here, (-1, *[1] * (len(cache.shape) - 2))), entry, cache)
+    """A cache (batch, heads, length, depth) with an entry (batch, heads, 1, depth) at an index of its third axis."""
+    here = keras.ops.arange(cache.shape[2]) == index
+    return keras.ops.where(here[:, None], entry, cache)
