@@ -11,12 +11,8 @@ import numpy as np
 from jax import lax
 
 from benchmarks.native import require_options
-from benchmarks.native_jax import NativeTrainer
+from benchmarks.native_jax import NativeTrainer, NesterovSGD, convolution
 from shared.training.schedules import warmup_cosine_rate
-
-
-def convolution(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def block(weights, x, pool):
@@ -63,14 +59,17 @@ class Trainer(NativeTrainer):
     def __init__(self, config, model, steps):
         require_options(config, optimizer="sgd", ema=0, precision="float32")
         rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
-        super().__init__(model, rate, config.weight_decay)
+        super().__init__(model, NesterovSGD(rate, config.weight_decay))
         pixels = model.get_layer(index=1)
         self.scaling = {"mean": np.ravel(pixels.mean), "deviation": np.sqrt(np.ravel(pixels.variance))}
         self.depth = config.depth
         self.smoothing = config.label_smoothing
 
-    def loss(self, parameters, averages, images, labels):
+    def loss(self, parameters, others, key, images, labels):
         """Cross-entropy with label smoothing."""
-        logits, averages = network(parameters, averages, images, self.depth, **self.scaling)
+        averages = {path: others[path] for path in self.paths if path in others}
+        parameters = [parameters[path] for path in self.paths if path in parameters]
+        logits, changed = network(parameters, [*averages.values()], images, self.depth, **self.scaling)
         labels = labels * (1 - self.smoothing) + self.smoothing / labels.shape[-1]
-        return -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean(), averages
+        loss = -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+        return loss, dict(zip(averages, changed, strict=True))
