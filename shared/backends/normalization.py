@@ -39,10 +39,10 @@ def fused_batch_normalization(
     return outputs.movedim(1, -1).to(inputs.dtype), *statistics
 
 
-def weighted_mean(average: Any, value: Any, share: float | Any) -> Any:
-    """average · share + value · (1 − share), in one operation where the running backend has it."""
+def weighted_mean(average: Any, value: Any, momentum: float | Any) -> Any:
+    """average · momentum + value · (1 − momentum), in one operation where the running backend has it."""
     if keras.config.backend() != "torch":
-        return average * share + value * (1 - share)
+        return average * momentum + value * (1 - momentum)
     import torch
 
-    return torch.lerp(keras.ops.convert_to_tensor(value), keras.ops.convert_to_tensor(average), share)
+    return torch.lerp(keras.ops.convert_to_tensor(value), keras.ops.convert_to_tensor(average), momentum)

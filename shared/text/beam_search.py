@@ -11,16 +11,16 @@ from keras import ops
 from shared.text.subwords import END, PAD
 
 IMPOSSIBLE = -1e9
-"""The log-probability of what must not be; finite, so that sums and differences stay numbers."""
+"""Log-probability of a forbidden token; finite, so that sums and differences stay finite."""
 
 
 class Beams(NamedTuple):
-    """Where a search stands: sequences that go on, and those that have ended, the best first."""
+    """State of a beam search: live and ended sequences, the best first."""
 
     ids: Any
-    """(batch, beams, length) of those that go on: START, tokens, then PAD."""
+    """(batch, beams, length) of the live sequences: START, tokens, then PAD."""
     scores: Any
-    """(batch, beams), their log-probabilities."""
+    """(batch, beams), log-probabilities of the live sequences."""
     ended_ids: Any
     """(batch, beams, length): START, tokens, END, then PAD."""
     ended_scores: Any
@@ -30,30 +30,30 @@ class Beams(NamedTuple):
 
     @property
     def best(self) -> Any:
-        """(batch, length), the best of those that have ended."""
+        """(batch, length), the best ended sequences."""
         return self.ended_ids[:, 0]
 
 
 def length_penalty(length: Any, strength: float) -> Any:
-    """What log-probabilities are divided by: ((5 + length) / 6)^strength (Wu et al. 2016, arXiv:1609.08144, eq. 14)."""
+    """Divisor of log-probabilities: ((5 + length) / 6)^strength (Wu et al. 2016, arXiv:1609.08144, eq. 14)."""
     return ((5 + ops.cast(length, "float32")) / 6) ** strength
 
 
 def repeating_tokens(ids: Any, index: Any, size: int, vocabulary: int) -> Any:
-    """Which next tokens would repeat a run of `size` tokens.
+    """Next tokens that would repeat an n-gram of `size` tokens.
 
     Args:
         ids: (rows, length), tokens so far, then PAD.
         index: number of tokens so far.
-        size: tokens of a run, at least 1.
+        size: tokens of an n-gram, at least 1.
         vocabulary: number of tokens.
 
     Returns:
-        (rows, vocabulary), True for a token that would.
+        (rows, vocabulary), bool.
     """
     rows, length = ids.shape
     starts = ops.arange(length)
-    seen = starts + size <= index  # runs that end before the next token
+    seen = starts + size <= index  # n-grams that end before the next token
     for offset in range(size - 1):
         here = ops.take(ids, ops.minimum(starts + offset, length - 1), axis=1)
         last = ops.take(ids, ops.reshape(ops.maximum(index - size + 1 + offset, 0), (1,)), axis=1)
@@ -61,13 +61,13 @@ def repeating_tokens(ids: Any, index: Any, size: int, vocabulary: int) -> Any:
     seen = ops.broadcast_to(seen, (rows, length))
     after = ops.take(ids, ops.minimum(starts + size - 1, length - 1), axis=1)
     after = ops.where(seen, after, PAD)
-    places = ops.stack([ops.repeat(ops.arange(rows), length), ops.reshape(after, (-1,))], axis=1)
-    marks = ops.scatter_update(ops.zeros((rows, vocabulary)), places, ops.ones((rows * length,)))
+    indices = ops.stack([ops.repeat(ops.arange(rows), length), ops.reshape(after, (-1,))], axis=1)
+    marks = ops.scatter_update(ops.zeros((rows, vocabulary)), indices, ops.ones((rows * length,)))
     return marks > 0
 
 
 def largest_entries(values: Any, count: int) -> tuple[Any, Any]:
-    """The largest entries of each row and their places, (rows, count) each, the largest first.
+    """The largest entries of each row and their indices, (rows, count) each, largest first.
 
     XLA sorts all of the values for `top_k`, which on a CPU takes longer than a step of a model. So first the groups
     with the largest maxima are found, then the largest entries in these.
@@ -84,46 +84,46 @@ def largest_entries(values: Any, count: int) -> tuple[Any, Any]:
     _, chosen = ops.top_k(ops.max(values, axis=-1), min(count, groups))
     chosen = ops.cast(chosen, "int32")
     values = ops.reshape(ops.take_along_axis(values, chosen[..., None], axis=1), (rows, -1))
-    values, places = ops.top_k(values, count)
-    places = ops.cast(places, "int32")
-    return values, ops.take_along_axis(chosen, places // size, axis=1) * size + places % size
+    values, indices = ops.top_k(values, count)
+    indices = ops.cast(indices, "int32")
+    return values, ops.take_along_axis(chosen, indices // size, axis=1) * size + indices % size
 
 
 def best_of(scores: Any, ids: Any, count: int) -> tuple[Any, Any, Any]:
-    """The best `count` of the candidates of each item: scores (batch, count), ids (batch, count, length), places."""
-    scores, places = ops.top_k(scores, count)
-    return scores, ops.take_along_axis(ids, ops.cast(places[..., None], "int32"), axis=1), places
+    """The best `count` candidates of each item: scores (batch, count), ids (batch, count, length), indices."""
+    scores, indices = ops.top_k(scores, count)
+    return scores, ops.take_along_axis(ids, ops.cast(indices[..., None], "int32"), axis=1), indices
 
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Beam search, for the likeliest sequence. See `shared.text.decoding`."""
+    """Beam search for the likeliest sequence. See `shared.text.decoding`."""
 
     beams: int = 1
-    """Sequences kept for each item."""
+    """Beam size."""
     length_penalty: float = 0.0
-    """Strength of the length penalty; 0: none."""
+    """Length penalty; higher prefers longer sequences; 0: none."""
     no_repeat: int = 0
-    """No run of so many tokens may occur twice; 0: any may."""
+    """No-repeat n-gram size; 0: off."""
     end = END
 
     def start(self, ids: np.ndarray) -> Beams:
-        """Where the search stands with ids (batch, length): START, then PAD."""
+        """Initial state, from ids (batch, length): START, then PAD."""
         ids = np.repeat(ids[:, None], self.beams, axis=1)
         none = np.full(ids.shape[:2], IMPOSSIBLE, np.float32)
         first = none.copy()
-        first[:, 0] = 0  # at first all are alike: let one go on
+        first[:, 0] = 0  # all are alike: expand one
         return Beams(ids, first, ids, none, ids[:, :, 0])
 
     def extend(
         self, beams: Beams, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Beams, Any, Any]:
-        """Every sequence goes on with its likeliest tokens, and the best stay.
+        """Expands every sequence by its likeliest tokens and keeps the best.
 
-        Twice as many candidates as beams are looked at, so that as many go on even if all the others end. A candidate
-        ends where END is among the best, as many as there are beams. An item that has as many ended sequences as beams
-        is left as it is. What has not ended by the last place ends there; where fewer sequences than beams are
-        possible, the others have scores below -1e8. See `shared.text.decoding.decoding_step` for the arguments.
+        There are twice as many candidates as beams, so that enough stay live even if all the others end. A sequence
+        ends where END is among the best candidates, as many as there are beams. An item with as many ended sequences as
+        beams is finished. Sequences that reach the last position end there; where fewer than `beams` are possible, the
+        others have scores below -1e8. See `shared.text.decoding.decoding_step` for the arguments.
         """
         batch, count, length = beams.ids.shape
         vocabulary = logits.shape[-1]
@@ -132,14 +132,14 @@ class BeamSearch:
         scores = ops.reshape(scores + penalties, (batch, count, vocabulary))
         scores = ops.reshape(scores + beams.scores[..., None], (batch, count * vocabulary))
 
-        scores, places = largest_entries(scores, 2 * count)
-        origins, chosen = places // vocabulary, places % vocabulary
+        scores, indices = largest_entries(scores, 2 * count)
+        origins, chosen = indices // vocabulary, indices % vocabulary
         ids = ops.take_along_axis(beams.ids, origins[..., None], axis=1)
         ids = ops.where(ops.arange(length) == index + 1, chosen[..., None], ids)
         ends = chosen == END
 
         done = ops.all(beams.ended_scores > IMPOSSIBLE / 2, axis=1, keepdims=True)
-        counts = ends & ~done & (ops.arange(places.shape[1]) < count) & (scores > IMPOSSIBLE / 2)
+        counts = ends & ~done & (ops.arange(indices.shape[1]) < count) & (scores > IMPOSSIBLE / 2)
         ended_scores = ops.where(counts, scores / length_penalty(index + 1, self.length_penalty), IMPOSSIBLE)
         ended_scores, ended_ids, _ = best_of(
             ops.concatenate([beams.ended_scores, ended_scores], axis=1),
@@ -155,18 +155,18 @@ class BeamSearch:
 
 
 class Sequences(NamedTuple):
-    """Where a greedy search stands: one sequence for each item."""
+    """State of a greedy search: one sequence for each item."""
 
     ids: Any
-    """(batch, length): START, tokens, END where it has ended, then PAD."""
+    """(batch, length): START, tokens, END if it has ended, then PAD."""
     last: Any
     """(batch,), the last tokens."""
     ended: Any
-    """(batch,), True where a sequence has ended."""
+    """(batch,), bool: whether each has ended."""
 
     @property
     def best(self) -> Any:
-        """(batch, length), the only ones that there are."""
+        """(batch, length), the sequences."""
         return self.ids
 
 
@@ -178,27 +178,27 @@ class GreedySearch:
     """
 
     no_repeat: int = 0
-    """No run of so many tokens may occur twice; 0: any may."""
+    """No-repeat n-gram size; 0: off."""
     end = END
     beams = 1
 
     def start(self, ids: np.ndarray) -> Sequences:
-        """Where the search stands with ids (batch, length): START, then PAD."""
+        """Initial state, from ids (batch, length): START, then PAD."""
         return Sequences(ids, ids[:, 0], np.zeros(len(ids), bool))
 
     def extend(
         self, sequences: Sequences, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Sequences, Any, Any]:
-        """Every sequence goes on with its likeliest token; what has not ended by the last place ends there."""
-        places = ops.arange(sequences.ids.shape[1])
+        """Appends the likeliest token to every sequence; sequences that reach the last position end there."""
+        positions = ops.arange(sequences.ids.shape[1])
         tokens = ops.cast(ops.argmax(logits + penalties, axis=-1), "int32")
-        tokens = ops.where(index == places.shape[0] - 2, END, tokens)
+        tokens = ops.where(index == positions.shape[0] - 2, END, tokens)
         tokens = ops.where(sequences.ended, PAD, tokens)
         ended = sequences.ended | (tokens == END)
-        ids = ops.where(places == index + 1, tokens[:, None], sequences.ids)
+        ids = ops.where(positions == index + 1, tokens[:, None], sequences.ids)
         return Sequences(ids, tokens, ended), state, ops.all(ended)
 
 
 def likeliest_sequence(beams: int, length_penalty: float = 0.0, no_repeat: int = 0) -> BeamSearch | GreedySearch:
-    """The search with so many beams."""
+    """Search with so many beams; greedy with one."""
     return BeamSearch(beams, length_penalty, no_repeat) if beams > 1 else GreedySearch(no_repeat)

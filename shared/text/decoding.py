@@ -1,6 +1,6 @@
-"""Decoding: text written token by token, by one loop for every model and every method.
+"""Decoding: text generated token by token, by one loop for every model and every method.
 
-A model is a step function, from the last tokens and a state to the logits of the next ones and the state then; a
+A model is a step function, from the last tokens and a state to the logits of the next ones and the new state; a
 method, `GreedySearch`, `BeamSearch` or `Sampling`, chooses among the logits. `generate` is the loop.
 """
 
@@ -28,7 +28,7 @@ Method = GreedySearch | BeamSearch | Sampling
 
 @dataclass(kw_only=True)
 class WritingOptions(Options):
-    """Options of recipes that write: the likeliest sequence that a search finds, or a random one."""
+    """Options of recipes that generate text: by greedy or beam search, or by sampling."""
 
     free_on_resume: ClassVar[tuple[str, ...]] = (
         "beams", "length_penalty", "no_repeat", "temperature", "top_k", "top_p",
@@ -48,26 +48,27 @@ class WritingOptions(Options):
     """Top-p (nucleus) sampling: among the likeliest tokens that together have this probability."""
 
     def method(self) -> Method:
-        """How tokens are chosen."""
+        """The decoding method."""
         if self.temperature > 0:
             return Sampling(self.temperature, self.top_k, self.top_p, self.no_repeat)
         return likeliest_sequence(self.beams, self.length_penalty, self.no_repeat)
 
 
 def decoding_step(step: Callable, method: Method) -> Callable:
-    """One token more for each sequence, as one function from tensors to tensors, to be compiled once.
+    """A decoding step: appends a token to each sequence; one function from tensors to tensors, to be compiled once.
 
     Args:
-        step: the model. `step(tokens, index, state, context)` takes the last token (rows,) of each sequence, its place
-            from 0, the state and the context, and gives the logits (rows, vocabulary) of the next, and the state then.
+        step: the model. `step(tokens, index, state, context)` takes the last token (rows,) of each sequence, its
+            position from 0, the state and the context, and returns the logits (rows, vocabulary) of the next token, and
+            the new state.
             The state is a nested structure of tensors with a leading axis of rows: the items of a batch, `method.beams`
-            of each together. The context is one that stays as it is, such as what an encoder found.
+            of each together. The context is constant, such as the outputs of an encoder.
         method: how tokens are chosen from the logits.
 
     Returns:
-        A function from what `method.start` gives or an earlier step gave, the place, the state, the context, and
-        uniform random numbers (batch,) for methods that draw, to the first and the state with the next token in them,
-        and whether all sequences have ended.
+        A function from the method's state, as of `method.start` or an earlier step, the position, the model's state,
+        the context, and uniform random numbers (batch,) for methods that sample; to both states with the next token in
+        them, and whether all sequences have ended.
     """
 
     def advance(sequences, index, state, context, uniform):
@@ -86,14 +87,14 @@ def decoding_step(step: Callable, method: Method) -> Callable:
 
 
 def generate(advance: Callable, sequences: Any, state: Any, context: Any, rng: np.random.Generator) -> Iterator[Any]:
-    """Writes sequences token by token, until all have ended or are full; gives them after each token.
+    """Generates sequences token by token, until all have ended or are full; yields the method's state after each token.
 
     Args:
         advance: `decoding_step(…)`, usually through `compiled_inference`.
-        sequences: what the method's `start` gives.
+        sequences: initial state of the method, from its `start`.
         state: of the model, before the first token.
-        context: what the model looks at beside it.
-        rng: of what is drawn.
+        context: constant inputs of the model, such as an encoder's outputs.
+        rng: of sampling.
     """
     batch, *_, length = sequences.ids.shape
     for index in range(length - 1):
@@ -105,14 +106,14 @@ def generate(advance: Callable, sequences: Any, state: Any, context: Any, rng: n
 
 
 class SequenceWriter:
-    """Writes targets for sources with a trained encoder–decoder.
+    """Generation of targets for sources with a trained encoder–decoder.
 
     Args:
         encode: from sources (batch, source_length), ids, to the first state and the context of `step`.
         step: see `decoding_step`.
         models: all models and layers that the two use.
         method: how tokens are chosen.
-        seed: of what is drawn.
+        seed: of sampling.
     """
 
     def __init__(
@@ -131,15 +132,15 @@ class SequenceWriter:
         self.encode = compiled_inference(encode_for_each_beam, models)
         self.advance = compiled_inference(decoding_step(step, method), models)
         self.timed: dict[tuple[int, ...], list[tuple[int, float]]] = {}
-        """For each shape, what batches took: tokens of their targets, and seconds."""
+        """For each shape, tokens generated and seconds taken by each batch."""
 
     def write(self, sources: list[list[int]], source_length: int, target_length: int, rows: int) -> list[list[int]]:
         """The targets of at most `rows` sources, without START and END; compiled once for each shape.
 
         Args:
             sources: ids, at least one.
-            source_length: tokens of a source at most, END included; what is longer is cut.
-            target_length: tokens of a target at most, END included.
+            source_length: maximum tokens of a source, END included; longer ones are truncated.
+            target_length: maximum tokens of a target, END included.
             rows: items of the compiled batch.
         """
         began = time.perf_counter()
@@ -157,6 +158,6 @@ class SequenceWriter:
         return [[token for token in row if token not in (START, END, PAD)] for row in rows]
 
     def tokens_per_second(self) -> float | None:
-        """Tokens written a second, END included, the first batch of each shape, which compiles, left out; or None."""
+        """Tokens generated per second, END included, without the first batch of each shape, which compiles; or None."""
         counted = [batch for batches in self.timed.values() for batch in batches[1:]]
         return round(sum(n for n, _ in counted) / sum(s for _, s in counted), 1) if counted else None

@@ -1,4 +1,4 @@
-"""Answers by a trained encoder–decoder with recurrent layers."""
+"""Dialogue responses by a trained encoder–decoder with recurrent layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,19 +26,18 @@ def never_empty(step: Callable) -> Callable:
 
 
 class Answerer(SequenceWriter):
-    """Writes answers to contexts, token by token, the states of the decoder carried along.
+    """Generates answers to contexts token by token, carrying the states of the decoder.
 
     Args:
-        model: with the layers embedding, encoder, from embedded sources and their mask to memory and states, and
-            decoder, from embedded targets, memory, mask and states to vectors, which the embedding reversed makes
-            logits of, and states; of one with the layer "attention" (`GlobalAttention`), what it looked at can be
-            shown.
+        model: with the layers embedding; encoder, from embedded sources and their mask to memory and states; and
+            decoder, from embedded targets, memory, mask and states to vectors, whose logits the reversed embedding
+            computes, and states. `attention` needs a decoder with the layer "attention" (`GlobalAttention`).
         subwords: its vocabulary.
-        options: how to write.
-        turns: how many turns an answer is given to at most.
-        context: how many subwords of them are read at most.
-        answer: how many subwords an answer has at most.
-        rows: answers written at once.
+        options: decoding options.
+        turns: maximum turns of a context.
+        context: maximum subwords of a context.
+        answer: maximum subwords of an answer.
+        rows: answers per batch.
     """
 
     def __init__(
@@ -66,13 +65,13 @@ class Answerer(SequenceWriter):
         return [answer for part in parts for answer in self.write(part, *size)]
 
     def encoded(self, source: Any) -> tuple[list, list]:
-        """The decoder's first states for sources (batch, m), and what each step looks at: memory and mask."""
+        """Initial decoder states for sources (batch, m), and the context of each step: memory and mask."""
         mask = ops.not_equal(source, PAD)
         memory, *states = self.encoder([self.embedding(source), mask], training=False)
         return states, [memory, mask]
 
     def step(self, tokens: Any, index: Any, states: list, context: list) -> tuple[Any, list]:
-        """Logits (rows, vocabulary) of what follows tokens (rows,), and the states then."""
+        """Logits (rows, vocabulary) of the tokens after tokens (rows,), and the updated states."""
         x, *states = self.decoder([self.embedding(tokens[:, None]), *context, *states], training=False)
         return self.embedding(x[:, 0], reverse=True), states
 
@@ -84,14 +83,14 @@ class Answerer(SequenceWriter):
     def attention(
         self, sources: list[list[int]], targets: list[list[int]]
     ) -> list[tuple[np.ndarray, list[str], list[str]]]:
-        """Where the decoder looked before it wrote each subword of some targets.
+        """Attention weights of the decoder for each subword of some targets.
 
         Returns:
-            For each the weights (target subwords, source subwords), and both as people read them; see `plot_attention`.
+            For each the weights (target subwords, source subwords), and both as text; see `plot_attention`.
         """
         states, context = self.encoded(encoder_inputs(sources, self.context + 1))
         written = self.embedding(padded([[START, *target] for target in targets], self.answer_length))
-        # As NumPy arrays, without the mask that Keras attaches to what a recurrent layer gives.
+        # As NumPy arrays, without the mask that Keras attaches to the outputs of a recurrent layer.
         inputs = [ops.convert_to_numpy(each) for each in (written, *context, *states)]
         looking = keras.Model(self.decoder.inputs, self.decoder.get_layer("attention").output[1])
         weights = ops.convert_to_numpy(ops.cast(looking(inputs), "float32"))

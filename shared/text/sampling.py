@@ -1,6 +1,6 @@
-"""Tokens drawn from logits.
+"""Sampling of tokens from logits.
 
-The random numbers are the caller's, drawn on the host, so that a seed writes the same text on every backend.
+The random numbers are the caller's, drawn on the host, so that a seed gives the same text on every backend.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from shared.text.subwords import END, PAD
 
 
 def sampling_probabilities(logits: Any, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Any:
-    """Probabilities to draw from.
+    """Sampling probabilities after temperature, top-k and top-p.
 
     Args:
         logits: (…, tokens).
         temperature: above 0; the logits are divided by it first.
-        top_k: leave only so many of the likeliest tokens, and those as likely as the last of them; 0: all.
-        top_p: then leave only the fewest tokens that together have this probability, and those as likely as the last
-            of them (nucleus sampling, Holtzman et al. 2019, arXiv:1904.09751); 1: all.
+        top_k: keep the k likeliest tokens, and those as likely as the last of them; 0: all.
+        top_p: then keep the fewest tokens that together have this probability, and those as likely as the last of
+            them (nucleus sampling, Holtzman et al. 2019, arXiv:1904.09751); 1: all.
 
     Returns:
         (…, tokens) in float32, adding up to 1.
@@ -40,7 +40,7 @@ def sampling_probabilities(logits: Any, temperature: float = 1.0, top_k: int = 0
 
 
 def draw_tokens(probabilities: Any, uniform: Any) -> Any:
-    """The tokens at which the cumulated probabilities pass given numbers.
+    """Tokens by inverse transform sampling: where the cumulative probabilities pass uniform random numbers.
 
     Args:
         probabilities: (…, tokens).
@@ -58,7 +58,7 @@ def draw_tokens(probabilities: Any, uniform: Any) -> Any:
 
 
 def sample_tokens(logits: Any, uniform: Any, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Any:
-    """Draws a token from each row of logits; see `sampling_probabilities`.
+    """Samples a token from each row of logits; see `sampling_probabilities`.
 
     Args:
         logits: (…, tokens).
@@ -76,7 +76,7 @@ def sample_tokens(logits: Any, uniform: Any, temperature: float = 1.0, top_k: in
 
 
 class Draws(NamedTuple):
-    """Sequences that are being drawn."""
+    """State of sampling: one sequence for each item."""
 
     ids: Any
     """(batch, length): tokens, then PAD."""
@@ -85,31 +85,31 @@ class Draws(NamedTuple):
 
     @property
     def best(self) -> Any:
-        """(batch, length), the only ones that there are."""
+        """(batch, length), the sequences."""
         return self.ids
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling, for one random sequence; see `sampling_probabilities` and `shared.text.decoding`."""
+    """Sampling of random sequences; see `sampling_probabilities` and `shared.text.decoding`."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     no_repeat: int = 0
-    """No run of so many tokens may occur twice; 0: any may."""
+    """No-repeat n-gram size; 0: off."""
     end: int | None = END
-    """The token that ends a sequence; None: nothing does."""
+    """The token that ends a sequence; None: sequences never end."""
     beams = 1
 
     def start(self, ids: np.ndarray) -> Draws:
-        """Where it stands with ids (batch, length): a prompt, which is kept, then PAD."""
+        """Initial state, from ids (batch, length): a prompt, which is kept, then PAD."""
         return Draws(ids, ids[:, 0])
 
     def extend(
         self, draws: Draws, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
     ) -> tuple[Draws, Any, Any]:
-        """Each sequence goes on with its prompt, then with random tokens; see `shared.text.decoding.decoding_step`."""
+        """Appends the next token of the prompt, then random ones; see `shared.text.decoding.decoding_step`."""
         ids = draws.ids
         tokens = sample_tokens(logits + penalties, uniform, self.temperature, self.top_k, self.top_p)
         here = ops.arange(ids.shape[1]) == index + 1

@@ -13,52 +13,52 @@ from shared.text.pairs import encoder_inputs, padded
 from shared.text.subwords import PAD, START, Subwords
 
 LONGEST = 240
-"""Tokens of the longest sentence that is learned from, or translated; longer ones are left out, or cut."""
+"""Maximum tokens of a sentence; longer ones are left out of training, and truncated in translation."""
 
 
 class Translator(SequenceWriter):
-    """Translates with a trained model, by beam search.
+    """Translation by beam search with a trained model.
 
     Args:
         model: with the layers embedding (`TokenEmbedding`), encoder (`TransformerEncoder`), decoder
-            (`TransformerDecoder`) and, where places are added to the tokens, `SinusoidalPositions`.
+            (`TransformerDecoder`) and, where positions are added to the tokens, `SinusoidalPositions`.
         subwords: its vocabulary.
-        beams: translations that are followed at once.
-        length_penalty: how strongly longer translations are preferred.
+        beams: beam size.
+        length_penalty: see `BeamSearch`.
     """
 
     def __init__(self, model: keras.Model, subwords: Subwords, beams: int, length_penalty: float):
         self.subwords = subwords
         parts = ("embedding", "encoder", "decoder")
         self.embedding, self.encoder, self.decoder = (model.get_layer(name) for name in parts)
-        self.places = [layer for layer in model.layers if isinstance(layer, SinusoidalPositions)]
+        self.positions = [layer for layer in model.layers if isinstance(layer, SinusoidalPositions)]
         super().__init__(self.encoded, self.step, [model], likeliest_sequence(beams, length_penalty))
 
     def embedded(self, ids: Any, start: Any = 0) -> Any:
-        """Ids (batch, length) as vectors (batch, length, width); the first has the place `start`."""
+        """Embeddings (batch, length, width) of ids (batch, length), the first at position `start`."""
         x = self.embedding(ids)
-        for layer in self.places:
+        for layer in self.positions:
             x = layer(x, start=start)
         return x
 
     def encoded(self, source: Any) -> tuple[Any, Any]:
-        """What the search needs of sources (batch, m): empty caches, and what each step looks at."""
+        """Empty caches for sources (batch, m), and the context of each step: encoder keys and values, and mask."""
         key_mask = ops.not_equal(source, PAD)
         memory = self.encoder(self.embedded(source), key_mask=key_mask)
         caches, fixed = self.decoder.start(memory, self.length(source.shape[1]))
         return caches, (fixed, key_mask)
 
     def step(self, tokens: Any, index: Any, caches: Any, context: Any) -> tuple[Any, Any]:
-        """Logits (rows, vocabulary) of what follows tokens (rows,) at the place `index`, and the caches then."""
+        """Logits (rows, vocabulary) of the tokens after tokens (rows,) at position `index`, and the updated caches."""
         x, caches = self.decoder.step(self.embedded(tokens[:, None], index), caches, *context, index)
         return self.embedding(x[:, 0], reverse=True), caches
 
     def length(self, source: int) -> int:
-        """Tokens that the translation of so many may have."""
+        """Maximum tokens of the translation of so many."""
         return source * 3 // 2 + 8
 
     def __call__(self, sentences: list[str], batch_size: int = 1) -> list[str]:
-        """The best translation of each; they are taken in order of length, so that few shapes are compiled."""
+        """The best translation of each sentence, translated in order of length, so that few shapes are compiled."""
         sources = [self.subwords.encode(sentence)[: LONGEST - 1] for sentence in sentences]
         order = sorted((index for index in range(len(sources)) if sources[index]), key=lambda i: len(sources[i]))
         found = [""] * len(sources)
@@ -71,7 +71,7 @@ class Translator(SequenceWriter):
         return found
 
     def attention(self, source: str, target: str) -> tuple[np.ndarray, list[str], list[str]]:
-        """How much each token of a target looks at each of its source (n, m), mean of the heads, and the tokens."""
+        """Cross-attention weights (n, m) of target over source tokens, averaged over the heads, and the tokens."""
         ids = [self.subwords.encode(each) for each in (source, target)]
         inputs, outputs = encoder_inputs(ids[:1], len(ids[0]) + 1), padded([[START, *ids[1]]], len(ids[1]) + 1)
         memory = self.encoder(self.embedded(inputs))

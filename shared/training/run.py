@@ -231,7 +231,7 @@ class Run:
         save_model(model, self.directory / "model.keras")
         value, target = metrics[metric], self.config.target
         timer = self.recorders[""].timer
-        speed, share = timer.examples_per_second(), timer.data_share()
+        speed, fraction = timer.examples_per_second(), timer.data_fraction()
         first = next(iter(self.recorders.values())).timer
         result = {
             "recipe": self.recipe,
@@ -254,7 +254,7 @@ class Run:
             "out": str(self.directory),
             "start_seconds": first.start_seconds,
             "start_processor_seconds": first.start_processor_seconds,
-            "data_share": share and round(share, 4),
+            "data_fraction": fraction and round(fraction, 4),
             "peak_memory_bytes": peak_memory(),
             **facts,
         }

@@ -71,7 +71,7 @@ class StepTimer(keras.callbacks.Callback):
         others = self.step_seconds[1:]
         return self.batches.batch_size * len(others) / sum(others) if others else None
 
-    def data_share(self) -> float | None:
+    def data_fraction(self) -> float | None:
         """Fraction of the training time spent preparing batches, as for `examples_per_second`."""
         others = self.step_seconds[1:]
         return self.batches.seconds / sum(others) if others else None

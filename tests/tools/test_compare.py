@@ -89,7 +89,13 @@ def test_every_backend_is_measured(compared):
     assert set(rows) == {*installed_backends(), *(f"native {name}" for name in native)}
     for name, row in rows.items():
         measures = row["measures"]
-        needed = {"first_step_seconds", "median_step_seconds", "slow_step_seconds", "examples_per_second", "data_share"}
+        needed = {
+            "first_step_seconds",
+            "median_step_seconds",
+            "slow_step_seconds",
+            "examples_per_second",
+            "data_fraction",
+        }
         if not row["native"]:
             needed |= {
                 "import_seconds", "setup_seconds", "start_processor_seconds", "peak_memory_bytes", "model_bytes",

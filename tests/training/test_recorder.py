@@ -156,12 +156,12 @@ def clock(monkeypatch):
 def test_steps_are_timed_without_validation_and_the_first_by_itself(clock, wait):
     batches = Points()
     timer = StepTimer(batches, wait)
-    assert timer.examples_per_second() is timer.data_share() is timer.start_seconds is None
+    assert timer.examples_per_second() is timer.data_fraction() is timer.start_seconds is None
     timer.on_epoch_begin(0)
     clock["now"] = 5.0
     batches.seconds = 4.0  # making the first batch
     timer.on_train_batch_end(0, {"loss": Result()})
-    assert timer.examples_per_second() is timer.data_share() is None
+    assert timer.examples_per_second() is timer.data_fraction() is None
     assert timer.start_seconds > 0
     assert 0 < timer.start_processor_seconds <= sum(os.times()[:4])
     batches.seconds += 0.5
@@ -180,7 +180,7 @@ def test_steps_are_timed_without_validation_and_the_first_by_itself(clock, wait)
     timer.on_epoch_end(1)
     assert timer.step_seconds == [5.0, 1.0, 2.5, 1.5]
     assert timer.examples_per_second() == 3 * 8 / 5.0
-    assert timer.data_share() == 0.5 / 5.0
+    assert timer.data_fraction() == 0.5 / 5.0
 
 
 def test_a_loss_is_read_after_the_next_step_or_before_a_checkpoint(tmp_path):

@@ -14,7 +14,7 @@ MEASURES = [
     ("median_step_seconds", "step, median", "{:.1f} ms", 1e3),
     ("slow_step_seconds", "step, 95th percentile", "{:.1f} ms", 1e3),
     ("examples_per_second", "examples a second", "{:,.0f}", 1),
-    ("data_share", "waiting for data", "{:.1f} %", 100),
+    ("data_fraction", "waiting for data", "{:.1f} %", 100),
     ("generated_tokens_per_second", "tokens written a second", "{:,.0f}", 1),
     ("peak_memory_bytes", "peak memory", "{:.2f} GB", 1e-9),
     ("peak_device_memory_bytes", "peak device memory", "{:.2f} GB", 1e-9),

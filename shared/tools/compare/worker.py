@@ -219,7 +219,7 @@ def measured_steps(timer: StepTimer) -> dict[str, float]:
         "median_step_seconds": float(np.median(others)),
         "slow_step_seconds": float(np.percentile(others, 95)),
         "examples_per_second": timer.examples_per_second(),
-        "data_share": timer.data_share(),
+        "data_fraction": timer.data_fraction(),
     }
 
 

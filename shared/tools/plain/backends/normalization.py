@@ -3,6 +3,6 @@
 from typing import Any
 
 
-def weighted_mean(average: Any, value: Any, share: float | Any) -> Any:
-    """average · share + value · (1 − share)."""
-    return average * share + value * (1 - share)
+def weighted_mean(average: Any, value: Any, momentum: float | Any) -> Any:
+    """average · momentum + value · (1 − momentum)."""
+    return average * momentum + value * (1 - momentum)

@@ -32,9 +32,9 @@ class GenerativeOptions(Options):
     """To choose options by: measure on validation images, a tenth of those to train on."""
 
     def load_data(self, preferred: str, validation: float) -> ImageData:
-        share = max(validation, 0.1) if self.measure_on == "validation" else validation
+        fraction = max(validation, 0.1) if self.measure_on == "validation" else validation
         data = load_images(
-            self.data, self.data_dir, preferred, share, self.train_examples, self.image_size, needs_classes=False,
+            self.data, self.data_dir, preferred, fraction, self.train_examples, self.image_size, needs_classes=False,
             test_limit=self.test_examples,
         )  # fmt: skip
         return data._replace(test=data.validation) if self.measure_on == "validation" else data

@@ -69,10 +69,10 @@ def load_images(
     return ImageData(name, classes, **parts, mean=mean, deviation=deviation, mirrored=name != "mnist")
 
 
-def split_off(images: LabelledImages, share: float) -> tuple[LabelledImages, LabelledImages]:
-    """A random share of the images, always the same, and the others."""
+def split_off(images: LabelledImages, fraction: float) -> tuple[LabelledImages, LabelledImages]:
+    """A random fraction of the images, always the same, and the others."""
     order = np.random.default_rng(0).permutation(len(images.labels))
-    parts = np.split(order, [round(len(order) * share)])
+    parts = np.split(order, [round(len(order) * fraction)])
     return tuple(LabelledImages(images.images[part], images.labels[part]) for part in parts)
 
 
