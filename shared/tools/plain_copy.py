@@ -50,7 +50,7 @@ IDIOMS = (
     (r" See `shared\.[\w.]*`( for the arguments)?\.", ""),
     (r"; see `shared\.[\w.]*`", ""),
     (r"run\.recorders\[(.*?)\]\.history", r"run.histories[\1]"),
-    (r"; a UsageError where these options do not fit them", ""),
+    (r"; a UsageError if the options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""

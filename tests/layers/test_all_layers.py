@@ -38,7 +38,8 @@ from shared.text.transformer import (
 from shared.training.saving import read_model, save_model, with_public_classes
 
 for found in pkgutil.walk_packages(shared.__path__, "shared."):
-    importlib.import_module(found.name)
+    if not found.name.startswith("shared.tools.plain."):  # where layers have the names of those here
+        importlib.import_module(found.name)
 LAYERS = {
     kind
     for kind in keras.saving.get_custom_objects().values()

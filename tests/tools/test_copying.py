@@ -427,8 +427,19 @@ def arguments_of(function):
     }
 
 
+@pytest.fixture
+def registered_as_before():
+    """Puts the classes that Keras knows by name back: counterparts have the names of the originals."""
+    registered = keras.saving.get_custom_objects()
+    before = dict(registered)
+    yield
+    registered.clear()
+    registered.update(before)
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(("original", "counterpart", "name"), counterparts())
+@pytest.mark.usefixtures("registered_as_before")
 def test_counterparts_take_what_the_originals_take(original, counterpart, name):
     ours, theirs = (getattr(importlib.import_module(module), name) for module in (original, counterpart))
     if not callable(ours) or typing.get_origin(ours):

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def random_stream(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """NumPy's random numbers for a purpose at a place such as (epoch, batch), independent of those for any other."""
+def random_stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
+    """NumPy's random numbers for a purpose at a position such as (epoch, batch), independent of all others."""
     number = ("order", "window", "batch", "step", "noise", "labels", "tokens").index(purpose)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, *place)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, *position)))
