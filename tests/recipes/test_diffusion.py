@@ -6,7 +6,7 @@ import runpy
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, numbers, refused_in_one_line
+from conftest import PROJECT, all_but_one_slow, normal, numbers, refused_in_one_line
 from PIL import Image
 
 import shared.generative.diffusion.sampling
@@ -445,7 +445,7 @@ NEEDS_NATIVE = pytest.mark.skipif(not NATIVE.exists(), reason="no native baselin
 
 
 @NEEDS_NATIVE
-@pytest.mark.parametrize("ema", [0.0, 0.5])
+@pytest.mark.parametrize("ema", all_but_one_slow([0.0, 0.5], 0.5))
 def test_the_native_baseline_trains_as_keras_does(ema):
     options = {"widths": (16, 24, 32), "patch": 1, "depth": 2, "attention": 1, "ema": ema, "batch_size": 16}
     config, data = Config.for_preset("small", learning_rate=0.002, warmup=0.5, **options), image_data(7)
