@@ -87,11 +87,11 @@ def decoding_step(step: Callable, method: Method) -> Callable:
 
 
 def generate(advance: Callable, sequences: Any, state: Any, context: Any, rng: np.random.Generator) -> Iterator[Any]:
-    """Generates sequences token by token, until all have ended or are full; yields the method's state after each token.
+    """Generates sequences token by token, until all have ended or are full; yields the state after each token.
 
     Args:
         advance: `decoding_step(…)`, usually through `compiled_inference`.
-        sequences: initial state of the method, from its `start`.
+        sequences: initial state of the method, from its `start`; yielded after each token.
         state: of the model, before the first token.
         context: constant inputs of the model, such as an encoder's outputs.
         rng: of sampling.
