@@ -11,7 +11,7 @@ from shared.data.text.parallel_corpus import MULTI30K
 
 
 class DataSet(NamedTuple):
-    """A data set: in a package, downloaded, fetched by hand, or prepared by TFDS."""
+    """A data set: in a package, downloaded, downloaded by the user, or prepared by TFDS."""
 
     name: str
     packages: tuple[str, ...] = ()
