@@ -4,13 +4,14 @@ from typing import Any
 
 import keras
 
-from shared.backends.runtime import on_torch_uncompiled
+from shared.backends.runtime import on_jax_cpu, on_torch_uncompiled
 
 
 def max_pooling(inputs: Any, size: int, stride: int, padding: str) -> Any:
     """The maxima over squares.
 
-    On PyTorch, Keras copies the inputs to channels first and back to channels last, which PyTorch takes as they are.
+    On PyTorch, Keras copies the inputs to channels first and back to channels last, which PyTorch takes as they are. On
+    JAX, the gradient takes XLA 20 times as long on a CPU as it does by `pooling_by_two`.
 
     Args:
         inputs: (batch, height, width, channels).
@@ -27,4 +28,35 @@ def max_pooling(inputs: Any, size: int, stride: int, padding: str) -> Any:
         around = size // 2 if padding == "same" else 0
         channels_first = keras.ops.convert_to_tensor(inputs).permute(0, 3, 1, 2)
         return torch.nn.functional.max_pool2d(channels_first, size, stride, around).permute(0, 2, 3, 1)
+    if on_jax_cpu() and size == stride == 2 and padding == "valid":
+        return pooling_by_two(inputs)
     return keras.ops.max_pool(inputs, size, stride, padding=padding)
+
+
+def pooling_by_two(inputs: Any) -> Any:
+    """The maxima over squares of 2 × 2 pixels, on JAX; a gradient goes to the first of equal pixels."""
+    import jax
+    import jax.numpy as jnp
+
+    inputs = keras.ops.convert_to_tensor(inputs)
+    batch, height, width, channels = inputs.shape
+    rows, columns = height // 2, width // 2
+
+    def forward(inputs: Any) -> tuple[Any, Any]:
+        squares = inputs[:, : 2 * rows, : 2 * columns].reshape(batch, rows, 2, columns, 2, channels)
+        largest, place = squares[:, :, 0, :, 0], jnp.zeros((batch, rows, columns, channels), "int8")
+        for index, (row, column) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
+            pixel = squares[:, :, row, :, column]
+            place = jnp.where(pixel > largest, jnp.int8(index), place)
+            largest = jnp.maximum(largest, pixel)
+        return largest, place
+
+    def backward(place: Any, gradients: Any) -> tuple[Any]:
+        places = jnp.arange(4, dtype="int8").reshape(2, 1, 2, 1)
+        squares = jnp.where(place[:, :, None, :, None] == places, gradients[:, :, None, :, None], 0)
+        whole = squares.reshape(batch, 2 * rows, 2 * columns, channels)
+        return (jnp.pad(whole, ((0, 0), (0, height % 2), (0, width % 2), (0, 0))),)
+
+    pooled = jax.custom_vjp(lambda inputs: forward(inputs)[0])
+    pooled.defvjp(forward, backward)
+    return pooled(inputs)

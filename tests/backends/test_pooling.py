@@ -10,7 +10,7 @@ from shared.backends.pooling import max_pooling
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, "valid"), (3, 2, "valid"), (5, 1, "same")])
 def test_max_pooling(size, stride, padding):
-    images = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype("float32")
+    images = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).round(1).astype("float32")  # so that some are equal
     results = []
     for pool in (max_pooling, keras.ops.max_pool):
 
