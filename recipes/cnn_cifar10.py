@@ -32,11 +32,11 @@ from shared.data.images.datasets import ImageData, load_images
 from shared.images.batches import ImageBatches
 from shared.images.metrics import confusion_matrix, softmax, top_k_accuracy
 from shared.images.plots import plot_confusion, plot_mistakes
-from shared.images.prediction import class_probabilities
+from shared.images.prediction import image_classifier
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.predictors import FinishedRun, Picture, Probabilities
+from shared.training.predictors import FinishedRun
 from shared.training.ranges import Count, Limit, NonNegative, Part, Positive, Rate, Whole
 from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
@@ -186,12 +186,7 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to class probabilities."""
-
-    def classify(image: Picture) -> Probabilities:
-        """Classifies an image."""
-        return class_probabilities(run.model, image, run.result["classes"])
-
-    return classify
+    return image_classifier(run.model, run.result["classes"])
 
 
 if __name__ == "__main__":

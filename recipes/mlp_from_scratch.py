@@ -40,10 +40,10 @@ from shared.foundations.plots import plot_perceptron, plot_signals, plot_surface
 from shared.foundations.surface import loss_surface
 from shared.images.batches import ImageBatches
 from shared.images.metrics import top_k_accuracy
-from shared.images.prediction import class_probabilities
+from shared.images.prediction import image_classifier
 from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.predictors import FinishedRun, Picture, Probabilities
+from shared.training.predictors import FinishedRun
 from shared.training.ranges import Count, Limit, Part, Positive, Rate
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -238,12 +238,7 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to class probabilities."""
-
-    def classify(image: Picture) -> Probabilities:
-        """Classifies an image."""
-        return class_probabilities(run.model, image, run.result["classes"])
-
-    return classify
+    return image_classifier(run.model, run.result["classes"])
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ from shared.images.batches import ImageBatches
 from shared.images.grad_cam import class_activation_maps
 from shared.images.metrics import softmax, top_k_accuracy
 from shared.images.plots import plot_heatmaps, plot_predictions
-from shared.images.prediction import class_probabilities
+from shared.images.prediction import image_classifier
 from shared.training.batches import ArrayBatches
 from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.predictors import FinishedRun, Picture, Probabilities
+from shared.training.predictors import FinishedRun
 from shared.training.ranges import Count, Fraction, Limit, Part, Positive, Rate, Whole, ranged
 from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
@@ -219,12 +219,7 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to class probabilities."""
-
-    def classify(image: Picture) -> Probabilities:
-        """Classifies an image."""
-        return class_probabilities(run.model, image, run.result["classes"])
-
-    return classify
+    return image_classifier(run.model, run.result["classes"])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from shared.backends.compiling import compiled_model
 from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
 from shared.detection.batches import DetectionBatches, detection_targets
@@ -216,14 +217,14 @@ def predictor(run: FinishedRun) -> Callable:
     """Function from an image to detected objects."""
 
     @functools.lru_cache(4)
-    def detector(confidence: float, overlap: float) -> keras.Model:
+    def detector(confidence: float, overlap: float) -> Callable:
         replace(run.config, confidence=confidence, overlap=overlap)  # checks the ranges
-        return build_detector(run.model, overlap, confidence)
+        return compiled_model(build_detector(run.model, overlap, confidence))
 
     def detect(image: Picture, confidence: float = run.config.confidence, overlap: float = run.config.overlap) -> Boxes:
         """Detects objects in an image."""
         square = letterbox(image, run.model.input_shape[1])
-        found = detector(confidence, overlap).predict(square.pixels[None], verbose=0)
+        found = detector(confidence, overlap)(square.pixels[None])
         return boxes_in_picture(found, square, image.size, run.result["classes"])
 
     return detect

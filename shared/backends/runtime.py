@@ -184,6 +184,15 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def forget_peak_memory() -> int | None:
+    """Lets `peak_memory` begin anew, on Linux; returns the bytes that are held now, None where it cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return psutil.Process().memory_info().rss
+
+
 def peak_device_memory() -> int | None:
     """The most bytes of the accelerator's memory that were in use at once; None on a CPU."""
     if device_name() == "cpu":

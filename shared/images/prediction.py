@@ -1,21 +1,28 @@
 """Prediction of an image classifier."""
 
-import keras
-from PIL import Image
+from collections.abc import Callable
 
+import keras
+
+from shared.backends.compiling import compiled_model
 from shared.data.images.files import fitted_pixels
 from shared.images.metrics import softmax
-from shared.training.predictors import Probabilities
+from shared.training.predictors import Picture, Probabilities
 
 
-def class_probabilities(model: keras.Model, image: Image.Image, classes: list[str]) -> Probabilities:
-    """Class probabilities of an image of any size, which is resized and cropped to the model's input.
+def image_classifier(model: keras.Model, classes: list[str]) -> Callable[[Picture], Probabilities]:
+    """Function from an image of any size to class probabilities; it resizes and crops to the model's input.
 
     Args:
         model: from pixels (batch, height, width, channels) in uint8 to logits (batch, classes).
-        image: in RGB.
         classes: class names.
     """
-    pixels = fitted_pixels(image, model.input_shape[1:])
-    (row,) = softmax(model.predict(pixels[None], verbose=0))
-    return Probabilities(dict(zip(classes, row.tolist(), strict=True)))
+    logits = compiled_model(model)
+
+    def classify(image: Picture) -> Probabilities:
+        """Classifies an image."""
+        pixels = fitted_pixels(image, model.input_shape[1:])
+        (row,) = softmax(logits(pixels[None]))
+        return Probabilities(dict(zip(classes, row.tolist(), strict=True)))
+
+    return classify

@@ -4,10 +4,10 @@ The function's annotations define the interface: its first parameter is the inpu
 are options, each with a default; it returns another of the types. The command `recipes predict` is built from them.
 
     def predictor(run: FinishedRun) -> Callable:
-        def classify(image: Picture) -> Probabilities:
-            return class_probabilities(run.model, image, run.result["classes"])
+        def translate(sentence: Text, beams: int = run.config.beams) -> Text:
+            return translator(run.model, beams)(sentence)
 
-        return classify
+        return translate
 """
 
 import inspect

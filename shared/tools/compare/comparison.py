@@ -23,6 +23,9 @@ from shared.tools.project import PROJECT
 FACTS = ("parameters", "precision", "machine", "commit", "preset", "batch_size", "batches_per_epoch", "epochs")
 """What is known of the experiment once a backend has checked the options; None before."""
 
+AGAINST_NATIVE = ("median_step_seconds", "generated_tokens_per_second", "training_memory_bytes")
+"""Measures that are compared with those of the native baseline."""
+
 
 @dataclass
 class Row:
@@ -260,16 +263,21 @@ class Comparison:
             "native": dict(self.ratios()),
         }
 
-    def ratios(self) -> Iterator[tuple[str, float]]:
-        """For each backend, its median step over that of its native baseline."""
-        steps = {
-            (row.backend, row.native is not None): statistics.median(m["median_step_seconds"] for m in row.measured)
+    def ratios(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """For each backend, its median of each of `AGAINST_NATIVE` over that of its native baseline."""
+        medians = {
+            (row.backend, row.native is not None): {
+                name: statistics.median(values)
+                for name in AGAINST_NATIVE
+                if all(values := [round_.get(name) for round_ in row.measured])
+            }
             for row in self.rows
             if row.measured
         }
-        for backend, native in steps:
-            if native and (backend, False) in steps:
-                yield backend, steps[backend, False] / steps[backend, True]
+        for backend, native in medians:
+            if native and (backend, False) in medians:
+                ours, theirs = medians[backend, False], medians[backend, True]
+                yield backend, {name: ours[name] / theirs[name] for name in ours if name in theirs}
 
 
 @contextlib.contextmanager

@@ -16,11 +16,20 @@ MEASURES = [
     ("examples_per_second", "examples a second", "{:,.0f}", 1),
     ("data_fraction", "waiting for data", "{:.1f} %", 100),
     ("generated_tokens_per_second", "tokens written a second", "{:,.0f}", 1),
+    ("training_memory_bytes", "memory of the training", "{:.2f} GB", 1e-9),
     ("peak_memory_bytes", "peak memory", "{:.2f} GB", 1e-9),
     ("peak_device_memory_bytes", "peak device memory", "{:.2f} GB", 1e-9),
     ("model_bytes", "saved model", "{:.2f} MB", 1e-6),
     ("value", None, "{:.4f}", 1),
 ]
+
+
+NATIVE_IS_ONE = {
+    "median_step_seconds": "step",
+    "generated_tokens_per_second": "tokens written a second",
+    "training_memory_bytes": "memory of the training",
+}
+"""What a ratio to the native baseline is called, by the name of the measure."""
 
 
 def measures_table(report: dict[str, Any]) -> list[list[str]]:
@@ -39,9 +48,10 @@ def measures_table(report: dict[str, Any]) -> list[list[str]]:
                 cells[-1] += f" ({number.format(found['lowest'] * unit)}–{number.format(found['highest'] * unit)})"
         if set(cells) != {"–"}:
             table.append([label or metric, *cells])
-    if report["native"]:
-        ratios = ["" if row["native"] else report["native"].get(row["backend"]) for row in rows]
-        table.append(["step, native = 1", *(f"{ratio:.2f}" if ratio else "–" for ratio in ratios)])
+    for key, label in NATIVE_IS_ONE.items():
+        ratios = [None if row["native"] else report["native"].get(row["backend"], {}).get(key) for row in rows]
+        if any(ratios):
+            table.append([f"{label}, native = 1", *(f"{ratio:.2f}" if ratio else "–" for ratio in ratios)])
     return table
 
 

@@ -20,7 +20,14 @@ import keras
 import numpy as np
 
 from shared.backends.optimizers import prepare_optimizer
-from shared.backends.runtime import backend_version, device_name, machine_name, peak_device_memory, peak_memory
+from shared.backends.runtime import (
+    backend_version,
+    device_name,
+    forget_peak_memory,
+    machine_name,
+    peak_device_memory,
+    peak_memory,
+)
 from shared.errors import UsageError
 from shared.files import replacing
 from shared.tools.compare.course import initial_course, training_course
@@ -230,6 +237,8 @@ class MeasuredRun(JobRun):
         super().__init__(job, module, config)
         self.opened = seconds_since_start()
         self.set_up = 0.0
+        self.peak = 0
+        self.training_memory: dict[str, int] = {}
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -238,10 +247,13 @@ class MeasuredRun(JobRun):
     def work_on(self, training: Training) -> None:
         self.set_up = seconds_since_start()
         self.timer = StepTimer(training.batches, wait=True)
+        self.peak, held = peak_memory(), forget_peak_memory()
         if self.native:
             self.train_natively(training)
         else:
             training.run(callbacks=[self.timer])
+        if held is not None:
+            self.training_memory = {"training_memory_bytes": peak_memory() - held}
 
     def train_natively(self, training: Training) -> None:
         """Trains with the benchmark on the same batches, then gives the weights to the Keras models."""
@@ -256,7 +268,7 @@ class MeasuredRun(JobRun):
         training.model.set_weights(trainer.weights())
 
     def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
-        measured = {**measured_steps(self.timer), "value": metrics[metric]}
+        measured = {**measured_steps(self.timer), **self.training_memory, "value": metrics[metric]}
         if speed := arguments.get("generated_tokens_per_second"):
             measured["generated_tokens_per_second"] = speed
         if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone
@@ -266,7 +278,7 @@ class MeasuredRun(JobRun):
             "import_seconds": self.opened,
             "setup_seconds": self.set_up - self.opened,
             "start_processor_seconds": self.timer.start_processor_seconds,
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": max(self.peak, peak_memory()),
             "peak_device_memory_bytes": peak_device_memory(),
         }
         try:

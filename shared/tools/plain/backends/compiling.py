@@ -6,6 +6,11 @@ from typing import Any
 import keras
 
 
+def compiled_model(model: keras.Model) -> Callable:
+    """A model's predictions for the arrays of one batch."""
+    return lambda inputs: model.predict_on_batch(inputs)
+
+
 def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
     """Compiles a function from tensors to tensors that runs models, without gradients."""
     match keras.config.backend():
