@@ -1,6 +1,6 @@
 """Convolutions by the quickest way that the running backend has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -82,36 +82,58 @@ def convolution_by_parts(inputs: Any, kernel: Any) -> Any:
     """A convolution on JAX with same padding and without strides, kernel (size, size, channels, filters)."""
     import jax
 
+    inputs, kernel = (keras.ops.convert_to_tensor(each) for each in (inputs, kernel))
+    size, extent = kernel.shape[0], inputs.shape[1:3]
+    padding = [same_padding(length, size, 1) for length in extent]
+
     def convolve(inputs: Any, kernel: Any) -> Any:
         return keras.ops.conv(inputs, kernel, padding="same")
 
     def by_kernel(inputs: Any, gradients: Any, kernel: Any) -> Any:
+        padded = jax.numpy.pad(inputs, ((0, 0), *padding, (0, 0)))
         gradients = gradients.reshape(-1, gradients.shape[-1])
         products = [
             jax.numpy.matmul(each.reshape(-1, each.shape[-1]).T, gradients, preferred_element_type="float32")
-            for each in shifted(inputs, kernel.shape[0], 1)
+            for each in shifted(padded, size, 1, extent)
         ]
         return jax.numpy.stack(products).reshape(kernel.shape)
 
-    inputs, kernel = (keras.ops.convert_to_tensor(each) for each in (inputs, kernel))
-    height, width = inputs.shape[1:3]
-    return summed_kernel_gradient(convolve, by_kernel, max(1, PIXELS_AT_ONCE // (height * width)))(inputs, kernel)
+    def by_inputs(inputs: Any, gradients: Any, kernel: Any) -> Any:
+        return jax.vjp(lambda inputs: convolve(inputs, kernel), inputs)[1](gradients)[0]
+
+    images = max(1, PIXELS_AT_ONCE // (extent[0] * extent[1]))
+    return with_gradients(convolve, by_kernel, by_inputs, images)(inputs, kernel)
 
 
 def summed_depthwise_convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     """A depthwise convolution on JAX, kernel (size, size, channels)."""
     import jax
 
+    size, extent = kernel.shape[0], inputs.shape[1:3]
+    outputs = [-(-length // stride) for length in extent]
+    padding = [same_padding(length, size, stride) for length in extent]
+
     def convolve(inputs: Any, kernel: Any) -> Any:
-        return sum_of_shifted(inputs, kernel, stride)
+        padded = jax.numpy.pad(inputs, ((0, 0), *padding, (0, 0)))
+        return sum_of_products(shifted(padded, size, stride, outputs), kernel)
 
     def by_kernel(inputs: Any, gradients: Any, kernel: Any) -> Any:
         return jax.vjp(lambda kernel: convolve(inputs, kernel), kernel)[1](gradients)[0]
 
-    return summed_kernel_gradient(convolve, by_kernel, 1)(keras.ops.convert_to_tensor(inputs), kernel)
+    def by_inputs(inputs: Any, gradients: Any, kernel: Any) -> Any:
+        # A convolution with the kernel turned around, of gradients that stand as far apart as the outputs did.
+        around = [
+            (size - 1 - before, length + before - (count - 1) * stride - 1, stride - 1)
+            for length, count, (before, _) in zip(extent, outputs, padding, strict=True)
+        ]
+        zero = jax.numpy.zeros((), gradients.dtype)
+        padded = jax.lax.pad(gradients, zero, ((0, 0, 0), *around, (0, 0, 0)))
+        return sum_of_products(shifted(padded, size, 1, extent), kernel[::-1, ::-1])
+
+    return with_gradients(convolve, by_kernel, by_inputs, 1)(keras.ops.convert_to_tensor(inputs), kernel)
 
 
-def summed_kernel_gradient(convolve: Callable, by_kernel: Callable, images: int) -> Callable:
+def with_gradients(convolve: Callable, by_kernel: Callable, by_inputs: Callable, images: int) -> Callable:
     """A convolution on JAX whose gradient by the kernel is summed up, a few images at a time.
 
     They stay in the processor's cache, which makes that several times as quick as over all at once.
@@ -119,7 +141,8 @@ def summed_kernel_gradient(convolve: Callable, by_kernel: Callable, images: int)
     Args:
         convolve: of inputs and kernel.
         by_kernel: the gradient by the kernel, of inputs, the gradients of the outputs, and the kernel.
-        images: at most how many at a time.
+        by_inputs: the gradient by the inputs, of the same.
+        images: at most how many at a time for the gradient by the kernel.
     """
     import jax
 
@@ -136,29 +159,30 @@ def summed_kernel_gradient(convolve: Callable, by_kernel: Callable, images: int)
 
         parts = [each.reshape(-1, size, *each.shape[1:]) for each in (inputs, gradients)]
         total, _ = jax.lax.scan(add_part, jax.numpy.zeros(kernel.shape, "float32"), parts)
-        _, by_inputs = jax.vjp(lambda inputs: convolve(inputs, kernel), inputs)
-        return *by_inputs(gradients), total.astype(kernel.dtype)
+        return by_inputs(inputs, gradients, kernel), total.astype(kernel.dtype)
 
-    summed = jax.custom_vjp(convolve)
-    summed.defvjp(forward, backward)
-    return summed
-
-
-def sum_of_shifted(inputs: Any, kernel: Any, stride: int) -> Any:
-    """A depthwise convolution on JAX, as a sum over the entries of the kernel (size, size, channels)."""
-    size, _, channels = kernel.shape
-    return sum(
-        each * entry for each, entry in zip(shifted(inputs, size, stride), kernel.reshape(-1, channels), strict=True)
-    )
+    convolution = jax.custom_vjp(convolve)
+    convolution.defvjp(forward, backward)
+    return convolution
 
 
-def shifted(inputs: Any, size: int, stride: int) -> list[Any]:
-    """What each entry of a kernel of size × size is multiplied with, on JAX, with same padding."""
+def sum_of_products(parts: list[Any], kernel: Any) -> Any:
+    """The sum of parts (…, channels) times the entries of a kernel (size, size, channels)."""
+    return sum(part * entry for part, entry in zip(parts, kernel.reshape(len(parts), -1), strict=True))
+
+
+def shifted(padded: Any, size: int, stride: int, outputs: Sequence[int]) -> list[Any]:
+    """What each entry of a kernel of size × size is multiplied with, on JAX.
+
+    Args:
+        padded: (batch, height, width, channels), with the padding.
+        size: of the kernel.
+        stride: step between outputs, in pixels.
+        outputs: height and width of the outputs.
+    """
     import jax
 
-    batch, *extent, channels = inputs.shape
-    outputs = [-(-length // stride) for length in extent]
-    padded = jax.numpy.pad(inputs, ((0, 0), *(same_padding(length, size, stride) for length in extent), (0, 0)))
+    batch, _, _, channels = padded.shape
     ends = [(length - 1) * stride + 1 for length in outputs]
     return [
         jax.lax.slice(
