@@ -35,6 +35,7 @@ from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
 from shared.detection.batches import DetectionBatches, detection_targets
 from shared.detection.decoding import DetectionDecoder, Detections, boxes_in_picture
+from shared.detection.exports import exported_detector
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.detection.losses import DetectionLoss
 from shared.detection.metrics import RECALLS, detection_metrics
@@ -226,6 +227,9 @@ def predictor(run: FinishedRun) -> Callable:
         found = detector(confidence, overlap).predict(square.pixels[None], verbose=0)
         return boxes_in_picture(found, square, image.size, run.result["classes"])
 
+    detect.exported = lambda: exported_detector(
+        run.model, run.result["classes"], run.config.confidence, run.config.overlap
+    )
     return detect
 
 

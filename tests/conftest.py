@@ -193,10 +193,10 @@ def offline(monkeypatch, tmp_path) -> Path:
 def run_python(tmp_path):
     """Runs Python with arguments in an empty directory; returns the finished process, its output as text."""
 
-    def run(*arguments, check=None, **environment):
+    def run(*arguments, check=None, said=None, **environment):
         command = [sys.executable, *map(str, arguments)]
         process = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=600
+            command, cwd=tmp_path, env=os.environ | environment, input=said, capture_output=True, text=True, timeout=600
         )
         if check is not None:
             assert process.returncode == check, process.stdout[-2000:] + process.stderr[-4000:]
