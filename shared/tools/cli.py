@@ -21,6 +21,7 @@ from shared.tools.compare.summary import failed, report_text
 from shared.tools.copying import check_copy, copied_source
 from shared.tools.doctor import report_backends, report_data, report_disk
 from shared.tools.exporting.formats import FormatName, export_run
+from shared.tools.exporting.records import record_export
 from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of
@@ -107,12 +108,15 @@ class Export:
 
 @dataclass
 class Record:
-    """Records the result of a run, or the report of a comparison, under results/."""
+    """Records the result of a run, the report of a comparison, or what was measured of an export, under results/."""
 
     run_directory: Annotated[Path, tyro.conf.Positional]
-    """Directory of a finished run or comparison."""
+    """Directory of a finished run or comparison, or the model.json of an export."""
 
     def run(self) -> int:
+        if self.run_directory.suffix == ".json":
+            print(record_export(self.run_directory))
+            return 0
         compared = (self.run_directory / "report.json").exists()
         print(record_comparison(self.run_directory) if compared else record_run(self.run_directory))
         return 0

@@ -10,6 +10,7 @@ from conftest import PROJECT, normal, refused_in_one_line
 from keras import layers
 
 from shared.backends.exporting import Graph
+from shared.backends.runtime import dtype_policy
 from shared.tools.exporting import worker
 from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.runtimes import caller
@@ -28,24 +29,40 @@ def exporting(monkeypatch, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text(json.dumps({"recipe": "toy"}))
 
-    def run(model, exported=None, **options):
+    def export_toy(model, exported=None, precision="float32", **options):
         def predict(text: Text) -> Text:
             return text
 
+        run = SimpleNamespace(model=model, result={"preset": "test"}, config=SimpleNamespace(precision=precision))
         if exported:
             predict.exported = lambda: exported
-        monkeypatch.setattr(worker, "open_predictor", lambda directory: (SimpleNamespace(model=model), predict))
+        monkeypatch.setattr(
+            worker,
+            "open_predictor",
+            lambda directory: (run, predict),
+        )
         out = tmp_path / "out" / f"toy{FORMATS[FORMAT].suffix}"
         request = Request(tmp_path / "run", FORMAT, out, **options)
         return export(request), request
 
-    return run
+    return export_toy
 
 
 def toy() -> keras.Model:
     """Sequences of any length of three numbers, to two numbers each."""
     inputs = keras.Input((None, 3))
     return keras.Model(inputs, layers.Dense(2)(layers.Dropout(0.5)(inputs)))
+
+
+def test_a_model_of_mixed_precision_computes_in_float32(exporting, tmp_path):
+    with dtype_policy("mixed_bfloat16"):
+        model = toy()
+    model.save(tmp_path / "run/model.keras")
+    code, request = exporting(model, precision="mixed_bfloat16")
+    assert code == 0
+    weights, x = model.get_weights(), normal(2, 5, 3)
+    outputs = caller(FORMAT, request.out, model_graph(toy()))({"inputs": x})["outputs"]
+    np.testing.assert_allclose(outputs, x @ weights[0] + weights[1], atol=1e-5)
 
 
 def test_a_recipe_that_says_nothing_exports_its_model_as_it_is(exporting, capsys):

@@ -15,11 +15,13 @@ import numpy as np
 
 from shared.backends.exporting import (
     ExportError,
+    Tensor,
     write_litert,
     write_onnx,
     write_saved_model,
     write_stablehlo,
 )
+from shared.backends.runtime import machine_name
 from shared.errors import UsageError
 from shared.images.exports import exported_classifier
 from shared.tools.exporting.formats import FORMATS, Request
@@ -28,6 +30,7 @@ from shared.tools.exporting.runtimes import caller
 from shared.tools.predict import open_predictor
 from shared.training.exports import Call, Exported, exported_model
 from shared.training.predictors import Picture, Probabilities, signature_of
+from shared.training.saving import read_model_in_float32
 
 TOLERANCE = 1e-4
 """The largest difference to the model in Keras of an exported file that is kept."""
@@ -107,30 +110,29 @@ def milliseconds(exported: Exported, call: Call, repeats: int = 5) -> dict[str, 
     return {name: round(float(np.median(spent[1:])), 3) for name, spent in times.items()}
 
 
-def description(
-    request: Request, recipe: str, exported: Exported, paths: dict[str, Path], checked: dict[str, Any]
-) -> dict[str, Any]:
-    """What model.json holds."""
+def described(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
+    """Inputs or outputs of a graph, for model.json."""
+    found = {}
+    for name, tensor in tensors.items():
+        values = about.get(name, {})
+        facts = {"shape": list(tensor.shape), "dtype": tensor.dtype}
+        found[name] = facts | (values if isinstance(values, dict) else {"values": values})
+    return found
 
-    def described(tensors: dict) -> dict[str, Any]:
-        found = {}
-        for name, tensor in tensors.items():
-            about = exported.about.get(name, {})
-            facts = {"shape": list(tensor.shape), "dtype": tensor.dtype}
-            found[name] = facts | (about if isinstance(about, dict) else {"values": about})
-        return found
 
+def description(request: Request, exported: Exported, paths: dict[str, Path]) -> dict[str, Any]:
+    """What model.json says of the graphs and their use."""
     graphs = {
         graph.name: {
             "file": paths[graph.name].name,
-            "inputs": described(graph.inputs),
-            "outputs": described(graph.outputs),
+            "inputs": described(graph.inputs, exported.about),
+            "outputs": described(graph.outputs, exported.about),
         }
         for graph in exported.graphs
     }
-    facts = {"recipe": recipe, "task": exported.task, "format": request.format, "graphs": graphs}
-    files = {name: f"{request.out.stem}-{path.name}" for name, path in exported.files.items()}
-    return facts | ({"files": files} if files else {}) | exported.usage | {"checked": checked}
+    kind = {"format": request.format, "int8": request.int8, "raw": request.raw}
+    files = {"files": {name: f"{request.out.stem}-{path.name}" for name, path in exported.files.items()}}
+    return {"task": exported.task, **kind, "graphs": graphs} | (files if exported.files else {}) | exported.usage
 
 
 def size_of(path: Path) -> int:
@@ -149,24 +151,28 @@ def export(request: Request, timed: bool = True) -> int:
         UsageError: the run has not finished, the format cannot hold it, or files cannot be written.
     """
     run, predict = open_predictor(request.directory)
-    recipe = json.loads((request.directory / "config.json").read_text(encoding="utf-8"))["recipe"]
+    config = json.loads((request.directory / "config.json").read_text(encoding="utf-8"))
+    names = ("preset", "data", "metric")
+    origin = {"recipe": config["recipe"]} | {name: run.result[name] for name in names if name in run.result}
+    if run.config.precision != "float32":  # which few runtimes compute in
+        run.model = read_model_in_float32(request.directory / "model.keras")
     exported = exported_of(run, predict)
     if request.raw:
         exported = exported.model_alone()
     try:
         request.out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=request.out.parent) as folder:
-            return write_checked(request, recipe, exported, Path(folder), timed)
+            return write_checked(request, origin, exported, Path(folder), timed)
     except OSError as error:
         raise UsageError(f"cannot write {request.out} ({error.strerror or error}): name another --out") from None
 
 
-def write_checked(request: Request, recipe: str, exported: Exported, folder: Path, timed: bool) -> int:
+def write_checked(request: Request, origin: dict[str, Any], exported: Exported, folder: Path, timed: bool) -> int:
     """Writes a run to a folder, checks it there, and moves it to where it belongs; returns the exit code."""
     try:
         paths = write_graphs(request.format, exported, folder, request.out)
     except ExportError as error:
-        raise UsageError(f"{recipe} cannot be exported as {request.format}: {error}") from None
+        raise UsageError(f"{origin['recipe']} cannot be exported as {request.format}: {error}") from None
     callers = {graph.name: caller(request.format, paths[graph.name], graph) for graph in exported.graphs}
 
     def call(name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -186,12 +192,14 @@ def write_checked(request: Request, recipe: str, exported: Exported, folder: Pat
         "runtime": f"{runtime} {version}",
         "largest_difference": difference,
         "bytes": sum(size_of(path) for path in set(paths.values())),
+        "backend": keras.config.backend(),
+        "machine": machine_name(),
     }
     if timed:
         checked["milliseconds"] = spent = milliseconds(exported, call)
         shown = ", ".join(f"{value:.2f} by {name}" for name, value in list(spent.items())[1:])
         print(f"one input takes {spent['exported']:.2f} ms of processor time; {keras.config.backend()} takes {shown}")
-    facts = description(request, recipe, exported, paths, checked)
+    facts = origin | description(request, exported, paths) | {"checked": checked}
     (folder / f"{request.out.stem}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     for name, path in exported.files.items():
         shutil.copy(path, folder / facts["files"][name])
