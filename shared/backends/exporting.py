@@ -140,7 +140,11 @@ def write_onnx(graph: Graph, model: keras.Model, path: Path) -> None:
     """
     import onnx
 
-    program = onnx_of_tensorflow(graph) if keras.config.backend() == "tensorflow" else onnx_of_torch(graph, model)
+    try:
+        program = onnx_of_tensorflow(graph) if keras.config.backend() == "tensorflow" else onnx_of_torch(graph, model)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"the converter of {keras.config.backend()} says {reason}") from error
     foreign = sorted({node.op_type for node in program.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise ExportError(f"ONNX has no {', '.join(foreign)}")
@@ -208,14 +212,11 @@ def onnx_of_torch(graph: Graph, model: keras.Model) -> Any:
         {index: size for index, size in enumerate(each.sized(dimensions)) if index in each.names()}
         for each in graph.inputs.values()
     )
-    try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                Program().eval(), examples, dynamo=True, dynamic_shapes=(shapes,), input_names=list(graph.inputs),
-                output_names=list(graph.outputs), opset_version=OPSET, verbose=False,
-            )  # fmt: skip
-    except Exception as error:  # noqa: BLE001 - of kinds of its own
-        raise ExportError(f"PyTorch's exporter says {str(error).strip().splitlines()[0]}") from None
+    with torch.no_grad():
+        program = torch.onnx.export(
+            Program().eval(), examples, dynamo=True, dynamic_shapes=(shapes,), input_names=list(graph.inputs),
+            output_names=list(graph.outputs), opset_version=OPSET, verbose=False,
+        )  # fmt: skip
     return program.model_proto
 
 

@@ -30,7 +30,7 @@ from shared.tools.exporting.runtimes import caller
 from shared.tools.predict import open_predictor
 from shared.training.exports import Call, Exported, exported_model
 from shared.training.predictors import Picture, Probabilities, signature_of
-from shared.training.saving import read_model_in_float32
+from shared.training.saving import first_line, read_model_in_float32
 
 TOLERANCE = 1e-4
 """The largest difference to the model in Keras of an exported file that is kept."""
@@ -173,14 +173,19 @@ def write_checked(request: Request, origin: dict[str, Any], exported: Exported, 
         paths = write_graphs(request.format, exported, folder, request.out)
     except ExportError as error:
         raise UsageError(f"{origin['recipe']} cannot be exported as {request.format}: {error}") from None
-    callers = {graph.name: caller(request.format, paths[graph.name], graph) for graph in exported.graphs}
+    callers: dict[str, Callable] = {}
 
     def call(name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return callers[name](inputs)
 
-    difference = compare(exported, call)
     runtime = FORMATS[request.format].runtime
     version = importlib.metadata.version(FORMATS[request.format].package)
+    try:
+        callers |= {graph.name: caller(request.format, paths[graph.name], graph) for graph in exported.graphs}
+        difference = compare(exported, call)
+    except Exception as error:  # noqa: BLE001 - a runtime can raise nearly anything
+        print(f"error: it does not run in {runtime} {version}: {first_line(error)}: nothing is kept", file=sys.stderr)
+        return 1
     print(f"largest difference to model(x, training=False) in {runtime} {version}: {difference:.1e}")
     if not difference <= TOLERANCE:
         print(f"error: above {TOLERANCE}: nothing is kept of {request.out}", file=sys.stderr)
