@@ -143,8 +143,10 @@ def write_onnx(graph: Graph, model: keras.Model, path: Path) -> None:
     try:
         program = onnx_of_tensorflow(graph) if keras.config.backend() == "tensorflow" else onnx_of_torch(graph, model)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"the converter of {keras.config.backend()} says {reason}") from error
+        if keras.config.backend() == "torch":  # whose exporter explains itself on pages
+            remedy = 'TensorFlow\'s may (pip install -e ".[tensorflow]"), or try --raw'
+            raise ExportError(f"PyTorch's exporter cannot write it: {remedy}") from error
+        raise ExportError(f"tf2onnx says {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
     foreign = sorted({node.op_type for node in program.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise ExportError(f"ONNX has no {', '.join(foreign)}")

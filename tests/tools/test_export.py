@@ -138,3 +138,8 @@ def test_what_cannot_be_exported_is_said_in_one_line(words, hidden, message, run
     assert process.stderr.startswith("error: ")
     assert process.stderr.count("\n") == 1
     assert message in process.stderr
+
+
+def test_only_what_has_a_metric_is_quantized(exporting):
+    with refused_in_one_line("--int8 is for image classification"):
+        exporting(toy(), int8=True)

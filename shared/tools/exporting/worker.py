@@ -222,8 +222,9 @@ def quantize_checked(
 ) -> dict[str, float] | None:
     """Quantizes the only graph in place; returns its metric before and after, None if too much is lost."""
     ((name, path),) = paths.items()
+    examples = exported.calibration()
     before = exported.metric(call)
-    quantize(path, exported.calibration())
+    quantize(path, examples)
     callers[name] = caller(request.format, path, exported.graphs[0])
     after = exported.metric(call)
     print(f"metric on held-out data: {before:.4f} before quantization, {after:.4f} after")
