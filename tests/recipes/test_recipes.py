@@ -324,7 +324,7 @@ def printed_by(run_python, hiding, program: str, *arguments, **keywords) -> str:
     return process.stdout
 
 
-def check_program(run, predict, about, run_python, hiding):
+def check_program(predict, about, run_python, hiding):
     """Whether the program of docs/deploy for what a recipe takes and gives says what its predictor says."""
     signature = signature_of(predict)
     given = INPUTS[signature.takes]
@@ -363,23 +363,30 @@ def check_program(run, predict, about, run_python, hiding):
             assert np.std(np.asarray(images)) > 1
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_finished_run_is_exported(recipe, run_python, hiding, tmp_path):
-    """By the backend that writes a format; what is written is compared with the model there. PyTorch writes what
-    TensorFlow writes, where that is not installed.
-    """
-    format_name = {"tensorflow": "onnx", "jax": "stablehlo"}.get(keras.config.backend())
-    if format_name is None:
-        return
-    out = tmp_path / "exported" / f"model{FORMATS[format_name].suffix}"
-    directory = finished_run(recipe, tmp_path / "run")
-    assert export(Request(directory, format_name, out), timed=False) == 0
-    facts = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+def exported_run(recipe: str, directory, format_name: str):
+    """The directory of a finished run of a recipe, and the model.json of its export, beside what was compared."""
+    run = finished_run(recipe, directory / "run")
+    out = directory / "exported" / f"model{FORMATS[format_name].suffix}"
+    assert export(Request(run, format_name, out), timed=False) == 0
+    about = out.with_suffix(".json")
+    facts = json.loads(about.read_text(encoding="utf-8"))
     assert all((out.parent / graph["file"]).exists() for graph in facts["graphs"].values())
     assert facts["checked"]["largest_difference"] < 1e-4
-    if format_name == "onnx":
-        run, predict = open_predictor(directory)
-        check_program(run, predict, out.with_suffix(".json"), run_python, hiding)
+    return run, about
+
+
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_finished_run_is_exported_and_a_program_without_keras_uses_it(recipe, run_python, hiding, tmp_path):
+    run, about = exported_run(recipe, tmp_path, "onnx")
+    check_program(open_predictor(run)[1], about, run_python, hiding)
+
+
+@pytest.mark.slow
+@pytest.mark.only_on("jax")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_finished_run_is_exported_as_stablehlo(recipe, tmp_path):
+    exported_run(recipe, tmp_path, "stablehlo")
 
 
 @pytest.mark.in_turn
