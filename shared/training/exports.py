@@ -101,22 +101,31 @@ def model_graph(model: keras.Model, inputs: str = "inputs", outputs: str = "outp
     """A model as it is.
 
     Args:
-        model: its only output may have axes that vary.
-        inputs: the name of its input, where it does not take a dictionary.
-        outputs: the name of its output.
+        model: whose axes may vary.
+        inputs: the name of its input, where it does not take a dictionary; several are numbered.
+        outputs: the name of its output, where it does not give a dictionary; several are numbered.
         below: ids that it takes are below this.
     """
-    named = model.input if isinstance(model.input, dict) else {inputs: model.input}
+    taken, given = named_tensors(model.input, inputs), named_tensors(model.output, outputs)
 
     def tensor(name: str, spec: Any) -> Tensor:
         lengths = (f"{name}_length" if size is None else size for size in spec.shape[1:])
         return Tensor(("batch", *lengths), spec.dtype, 256 if spec.dtype == "uint8" else below)
 
     def function(**values: Any) -> dict[str, Any]:
-        return {outputs: model(values if isinstance(model.input, dict) else values[inputs], training=False)}
+        if not isinstance(model.input, dict):
+            values = keras.tree.pack_sequence_as(model.input, [values[name] for name in taken])
+        return named_tensors(model(values, training=False), outputs)
 
-    found = {name: tensor(name, spec) for name, spec in named.items()}
-    return Graph("model", function, found, {outputs: tensor(outputs, model.output)})
+    return Graph("model", function, *({name: tensor(name, each[name]) for name in each} for each in (taken, given)))
+
+
+def named_tensors(structure: Any, name: str) -> dict[str, Any]:
+    """A dictionary as it is; another structure of tensors by one name, or by several numbered."""
+    if isinstance(structure, dict):
+        return structure
+    tensors = keras.tree.flatten(structure)
+    return {name: tensors[0]} if len(tensors) == 1 else {f"{name}_{i}": each for i, each in enumerate(tensors)}
 
 
 def exported_model(model: keras.Model) -> Exported:

@@ -11,6 +11,9 @@ from keras import layers
 
 from shared.backends.exporting import Graph
 from shared.backends.runtime import dtype_policy
+from shared.data.images.datasets import load_images
+from shared.images.exports import exported_classifier
+from shared.images.metrics import top_k_accuracy
 from shared.tools.exporting import worker
 from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.runtimes import caller
@@ -29,7 +32,7 @@ def exporting(monkeypatch, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text(json.dumps({"recipe": "toy"}))
 
-    def export_toy(model, exported=None, precision="float32", **options):
+    def export_toy(model, exported=None, precision="float32", timed=True, **options):
         def predict(text: Text) -> Text:
             return text
 
@@ -43,7 +46,7 @@ def exporting(monkeypatch, tmp_path):
         )
         out = tmp_path / "out" / f"toy{FORMATS[FORMAT].suffix}"
         request = Request(tmp_path / "run", FORMAT, out, **options)
-        return export(request), request
+        return export(request, timed), request
 
     return export_toy
 
@@ -81,6 +84,15 @@ def test_a_recipe_that_says_nothing_exports_its_model_as_it_is(exporting, capsys
     outputs = caller(FORMAT, request.out, model_graph(model))({"inputs": x})["outputs"]
     np.testing.assert_allclose(outputs, model.predict(x, verbose=0), atol=1e-6)
     assert "largest difference to model(x, training=False) in" in capsys.readouterr().out
+
+
+def test_several_inputs_and_outputs_are_numbered(exporting):
+    inputs = [keras.Input((2,)), keras.Input((3,))]
+    outputs = [layers.Dense(1)(each) for each in inputs]
+    code, request = exporting(keras.Model(inputs, outputs), timed=False)
+    assert code == 0
+    graph = json.loads(request.out.with_suffix(".json").read_text(encoding="utf-8"))["graphs"]["model"]
+    assert (list(graph["inputs"]), list(graph["outputs"])) == (["inputs_0", "inputs_1"], ["outputs_0", "outputs_1"])
 
 
 def test_a_file_that_computes_something_else_is_not_kept(exporting, capsys):
@@ -143,3 +155,30 @@ def test_what_cannot_be_exported_is_said_in_one_line(words, hidden, message, run
 def test_only_what_has_a_metric_is_quantized(exporting):
     with refused_in_one_line("--int8 is for image classification"):
         exporting(toy(), int8=True)
+
+
+@pytest.mark.only_on("tensorflow")
+def test_quantization_keeps_the_accuracy_and_more_loss_is_refused(exporting, capsys):
+    data = load_images("mnist5k", None, "mnist5k", validation=0.1)
+    inputs = keras.Input((28, 28, 1), dtype="uint8")
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(10)(layers.Dense(64, "relu")(x)))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(*data.train, epochs=3, verbose=0)
+    exported = exported_classifier(model, data.classes, lambda: data)
+
+    code, request = exporting(model, exported, timed=False)
+    assert code == 0
+    before = request.out.stat().st_size
+    code, request = exporting(model, exported, timed=False, int8=True)
+    assert code == 0
+    assert request.out.stat().st_size < before / 3
+    checked = json.loads(request.out.with_suffix(".json").read_text(encoding="utf-8"))["checked"]
+    accuracy = top_k_accuracy(model.predict(data.test.images, verbose=0), data.test.labels, 1)
+    assert checked["metric_before"] == accuracy > 0.8
+    assert abs(checked["metric_after"] - accuracy) < 0.01
+    capsys.readouterr()
+
+    code, request = exporting(model, exported, timed=False, int8=True, most_loss=-2)
+    assert code == 1
+    assert "percentage points are lost, more than -2" in capsys.readouterr().err

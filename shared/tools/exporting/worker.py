@@ -95,7 +95,8 @@ def milliseconds(exported: Exported, call: Call, repeats: int = 5) -> dict[str, 
     """
     inputs = exported.inputs(check_sizes(exported)[0], np.random.default_rng(0))
     given = {name: inputs[name] for name in exported.raw.inputs}
-    taken = given if isinstance(exported.model.input, dict) else next(iter(given.values()))
+    names = isinstance(exported.model.input, dict)
+    taken = given if names else keras.tree.pack_sequence_as(exported.model.input, list(given.values()))
     programs = {
         "exported": lambda: exported.computed(call, inputs),
         "model(x)": lambda: exported.raw.function(**given),
