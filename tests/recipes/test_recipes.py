@@ -382,6 +382,18 @@ def test_a_finished_run_is_exported_and_a_program_without_keras_uses_it(recipe, 
     check_program(open_predictor(run)[1], about, run_python, hiding)
 
 
+@pytest.mark.only_on("tensorflow")
+def test_the_command_exports_on_its_backend_whatever_is_asked_for(run_python, tmp_path):
+    run = finished_run("mlp_from_scratch", tmp_path / "run")
+    command = ("-m", "shared.tools.cli", "export", run, "--raw")
+    process = run_python(*command, check=0, KERAS_BACKEND="jax", PYTHONPATH=str(PROJECT))
+    facts = json.loads((run / "export/onnx/model.json").read_text(encoding="utf-8"))
+    assert list(facts["graphs"]["model"]["outputs"]) == ["logits"]
+    assert (run / "export/onnx/model.onnx").stat().st_size == facts["checked"]["bytes"]
+    assert "ms of processor time; tensorflow takes" in process.stdout
+    assert process.stderr == ""
+
+
 @pytest.mark.slow
 @pytest.mark.only_on("jax")
 @pytest.mark.parametrize("recipe", RECIPES)

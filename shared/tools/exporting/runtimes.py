@@ -40,6 +40,7 @@ def litert_caller(path: Path, graph: Graph) -> Callable:
     interpreter = Interpreter(str(path), num_threads=1)
 
     def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return interpreter.get_signature_runner(graph.name)(**{name: inputs[name] for name in graph.inputs})
+        outputs = interpreter.get_signature_runner(graph.name)(**{name: inputs[name] for name in graph.inputs})
+        return {name: outputs[name] for name in graph.outputs}
 
     return call
