@@ -44,6 +44,7 @@ from shared.generative.diffusion.schedule import Prediction
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding, attention_heads
 from shared.generative.evaluation import evaluate_generator, labels_like_test
 from shared.generative.evaluation_networks import EvaluationNetwork, evaluation_network
+from shared.generative.exports import exported_denoiser
 from shared.generative.metrics import frechet_distance
 from shared.generative.options import GenerativeOptions
 from shared.generative.plots import plot_denoising
@@ -239,6 +240,9 @@ def predictor(run: FinishedRun) -> Callable:
         draw = sampler_of(count, seed=seed, sampler=sampler, steps=steps, guidance=guidance)
         return pictures_of_class(draw, name, classes, count)
 
+    generate.exported = lambda: exported_denoiser(
+        run.model, sampler_steps(config.sampler, config.steps), config.prediction, config.guidance, classes
+    )
     return generate
 
 

@@ -40,6 +40,7 @@ from shared.backends.steps import compiled_step
 from shared.data.images.datasets import ImageData
 from shared.generative.evaluation import evaluate_generator
 from shared.generative.evaluation_networks import evaluation_network
+from shared.generative.exports import exported_generator
 from shared.generative.gan_batches import AdversarialBatches
 from shared.generative.gan_losses import AdversarialLoss, critic_loss, critic_penalty, generator_loss
 from shared.generative.gan_sampling import EpochSheets, NoiseSampler, warn_if_collapsed
@@ -239,6 +240,7 @@ def predictor(run: FinishedRun) -> Callable:
         draw = NoiseSampler(run.model, latent, conditional, count, replace(run.config, seed=seed).seed)
         return pictures_of_class(draw, name, run.result["classes"], count)
 
+    generate.exported = lambda: exported_generator(run.model, run.result["classes"])
     return generate
 
 

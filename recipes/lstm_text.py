@@ -38,6 +38,7 @@ from shared.data.text.characters import TextData, load_text
 from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.batches import TextBatches, consecutive_windows
+from shared.text.exports import exported_language_model
 from shared.text.language_model import nats_a_character, write_characters
 from shared.training.options import Options
 from shared.training.plots import plot_curves
@@ -221,6 +222,7 @@ def predictor(run: FinishedRun) -> Callable:
             print(f"left out, not in the training text: {''.join(sorted(missing))!r}", file=sys.stderr)
         return TextStream(write(run.model, alphabet, replace(config, length=length, **options), prompt))
 
+    write_on.exported = lambda: exported_language_model(run.model, alphabet, config.temperature)
     return write_on
 
 

@@ -39,6 +39,7 @@ from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.decoding import WritingOptions
 from shared.text.dialogue import answer_counts, answer_pairs, evenly_spread, readable_context
+from shared.text.exports import exported_answerer
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import distinct_n, sacre_bleu, word_perplexity
 from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
@@ -174,9 +175,7 @@ def train(run: Run, model: keras.Model, parts: dict[str, SequencePairs], data: s
 
 def answerer(config: Config, model: keras.Model, subwords: Subwords, rows: int) -> Answerer:
     """Answerer of `rows` contexts per batch, with the options of the config."""
-    return Answerer(
-        model, subwords, config, turns=config.turns, context=config.context, answer=config.answer, rows=rows
-    )
+    return Answerer(model, subwords, config, config.turns, config.context, config.answer, rows)
 
 
 def write_answers(
@@ -243,6 +242,7 @@ def predictor(run: FinishedRun) -> Callable:
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return Text(answerer_with(**options).answer(conversation))
 
+    chat.exported = lambda: exported_answerer(run.model, answerer_with(), run.directory)
     return chat
 
 

@@ -97,7 +97,7 @@ class Config(Options):
     validation: Part = 0.1
     """Fraction of the training images held out for validation."""
 
-    def few_images(self) -> ImageData:
+    def load(self) -> ImageData:
         """Training and validation images, `per_class` of each class together, and test images."""
         data = load_images(
             self.data, self.data_dir, "cifar10", self.validation, size=self.image_size, own_size=True,
@@ -189,7 +189,7 @@ def predicted(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    data = config.few_images()
+    data = config.load()
     check_initial_classes(config.initial_weights, data.classes)
     images, labels = data.test
 

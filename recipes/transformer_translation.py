@@ -36,6 +36,7 @@ from shared.data.text.parallel_corpus import ParallelText, SentencePairs, load_p
 from shared.errors import UsageError
 from shared.files import replacing
 from shared.layers.positions import SinusoidalPositions
+from shared.text.exports import exported_translator
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import sacre_bleu
 from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
@@ -204,6 +205,9 @@ def predictor(run: FinishedRun) -> Callable:
         (translation,) = translator(beams, length_penalty)([text.strip()])
         return Text(translation)
 
+    translate.exported = lambda: exported_translator(
+        run.model, translator(config.beams, config.length_penalty), run.directory
+    )
     return translate
 
 

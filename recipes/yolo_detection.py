@@ -36,6 +36,7 @@ from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
 from shared.detection.batches import DetectionBatches, detection_targets
 from shared.detection.decoding import DetectionDecoder, Detections, boxes_in_picture
+from shared.detection.exports import exported_detector
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.detection.losses import DetectionLoss
 from shared.detection.metrics import RECALLS, detection_metrics
@@ -227,6 +228,9 @@ def predictor(run: FinishedRun) -> Callable:
         found = detector(confidence, overlap)(square.pixels[None])
         return boxes_in_picture(found, square, image.size, run.result["classes"])
 
+    detect.exported = lambda: exported_detector(
+        run.model, run.result["classes"], run.config.confidence, run.config.overlap
+    )
     return detect
 
 

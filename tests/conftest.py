@@ -2,8 +2,9 @@
 
 A test marked `once` does not depend on the backend and runs on one of them only. One marked `in_turn` is costly, and
 what it tests is tested on every backend in smaller too: it runs on one of them, on another for each next parameter;
-without parameters, its name decides on which. One marked `slow` runs with `--slow` only, and what it tests is tested
-in smaller without. Any other that takes more than MOST_SECONDS of processor time fails.
+without parameters, its name decides on which. One marked `only_on` runs on the backend that it names. One marked `slow`
+runs with `--slow` only, and what it tests is tested in smaller without. Any other that takes more than MOST_SECONDS of
+processor time fails.
 """
 
 import contextlib
@@ -99,7 +100,14 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
     config.addinivalue_line("markers", "in_turn: costly; runs on one of the backends, each parameter on another")
+    config.addinivalue_line("markers", "only_on(backend): of what this backend alone does")
     config.addinivalue_line("markers", "slow: runs with --slow only; what it tests is tested in smaller without")
+
+
+def is_of_another(item, backend):
+    """Whether a test is of what another backend alone does."""
+    mark = item.get_closest_marker("only_on")
+    return mark is not None and mark.args[0] != backend
 
 
 def belongs_to(item, backend):
@@ -115,9 +123,11 @@ def belongs_to(item, backend):
 
 
 def pytest_collection_modifyitems(config, items):
-    if hasattr(config, "workerinput") and (backend := os.environ.get("KERAS_BACKEND")):
-        config.hook.pytest_deselected(items=[item for item in items if not belongs_to(item, backend)])
-        items[:] = [item for item in items if belongs_to(item, backend)]
+    if backend := os.environ.get("KERAS_BACKEND"):
+        alone = not hasattr(config, "workerinput")
+        runs = [not is_of_another(item, backend) and (alone or belongs_to(item, backend)) for item in items]
+        config.hook.pytest_deselected(items=[item for item, here in zip(items, runs, strict=True) if not here])
+        items[:] = [item for item, here in zip(items, runs, strict=True) if here]
     for item in items:
         if item.get_closest_marker("slow") and not config.option.slow:
             item.add_marker(pytest.mark.skip(reason=SLOW))
@@ -193,10 +203,10 @@ def offline(monkeypatch, tmp_path) -> Path:
 def run_python(tmp_path):
     """Runs Python with arguments in an empty directory; returns the finished process, its output as text."""
 
-    def run(*arguments, check=None, **environment):
+    def run(*arguments, check=None, said=None, **environment):
         command = [sys.executable, *map(str, arguments)]
         process = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=600
+            command, cwd=tmp_path, env=os.environ | environment, input=said, capture_output=True, text=True, timeout=600
         )
         if check is not None:
             assert process.returncode == check, process.stdout[-2000:] + process.stderr[-4000:]

@@ -62,7 +62,7 @@ def with_entry(cache: Any, entry: Any, index: Any) -> Any:
 
     On PyTorch it is written into the cache itself, so the cache that was given is not to be used again.
     """
-    batch, heads, length, depth = cache.shape
+    batch, heads, length, depth = keras.ops.shape(cache)
     match keras.config.backend():
         case "jax":
             here = keras.ops.arange(length) == index
@@ -76,4 +76,4 @@ def with_entry(cache: Any, entry: Any, index: Any) -> Any:
             # A selection as on JAX is twice as slow here.
             places = tf.range(batch * heads)[:, None] * length + index
             rows, entries = (tf.reshape(each, (-1, depth)) for each in (cache, entry))
-            return tf.reshape(tf.tensor_scatter_nd_update(rows, places, entries), cache.shape)
+            return tf.reshape(tf.tensor_scatter_nd_update(rows, places, entries), (batch, heads, length, depth))

@@ -83,7 +83,9 @@ class MultiHeadAttention(layers.Layer):
         """
         entries = self.cached_keys_values(inputs, index)
         cache = tuple(with_entry(old, entry, index) for old, entry in zip(cache, entries, strict=True))
-        return self.attend(inputs, *cache, (ops.arange(cache[0].shape[2]) <= index)[None], start=index), cache
+        return self.attend(
+            inputs, *cache, (ops.arange(ops.shape(cache[0])[2], dtype="int32") <= index)[None], start=index
+        ), cache
 
     def attention_weights(self, queries, memory, key_mask=None):
         """Attention weights (batch, heads, n, m) of each query over a memory, for figures."""

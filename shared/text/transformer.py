@@ -215,6 +215,10 @@ class TransformerDecoder(TransformerStack):
             x = block(x, memory, key_mask=key_mask, training=training)
         return self.norm(x)
 
+    def memory_keys_values(self, memory):
+        """For each block keys and values (batch, heads, m, depth) of the encoder outputs (batch, m, channels)."""
+        return [block.cross_attention.cached_keys_values(memory) for block in self.blocks]
+
     def start(self, memory, length):
         """Initial state of decoding token by token.
 
@@ -226,7 +230,7 @@ class TransformerDecoder(TransformerStack):
             For each block an empty key-value cache (batch, heads, length, depth), and for each block the constant keys
             and values (batch, heads, m, depth) of the memory.
         """
-        fixed = [block.cross_attention.cached_keys_values(memory) for block in self.blocks]
+        fixed = self.memory_keys_values(memory)
         caches = [
             tuple(ops.zeros((*x.shape[:2], length, x.shape[3]), dtype=x.dtype) for x in keys_values)
             for keys_values in fixed

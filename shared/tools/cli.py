@@ -20,6 +20,8 @@ from shared.tools.compare.report import report_html
 from shared.tools.compare.summary import failed, report_text
 from shared.tools.copying import check_copy, copied_source
 from shared.tools.doctor import report_backends, report_data, report_disk
+from shared.tools.exporting.formats import FormatName, export_run
+from shared.tools.exporting.records import record_export
 from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of
@@ -82,13 +84,39 @@ class Predict:
 
 
 @dataclass
-class Record:
-    """Records the result of a run, or the report of a comparison, under results/."""
+class Export:
+    """Exports the model of a finished run to a file that runs without Keras, and checks what it computes."""
 
     run_directory: Annotated[Path, tyro.conf.Positional]
-    """Directory of a finished run or comparison."""
+    """Directory of a finished run, whatever backend trained it."""
+    format: FormatName = "onnx"
+    """ONNX, LiteRT, TensorFlow's SavedModel, or StableHLO for JAX."""
+    raw: bool = False
+    """Export the model alone: logits in place of probabilities, a detector without non-maximum suppression."""
+    int8: bool = False
+    """Quantize to integers of 8 bits, an image classifier as ONNX: a quarter of the size."""
+    most_loss: float = 1.0
+    """With --int8: refuse a loss of more than this many percentage points of accuracy."""
+    out: Path | None = None
+    """File to write, with model.json beside it (default: RUN/export/FORMAT/model.onnx, or the like)."""
 
     def run(self) -> int:
+        return export_run(
+            self.run_directory, self.format, self.out, raw=self.raw, int8=self.int8, most_loss=self.most_loss
+        )
+
+
+@dataclass
+class Record:
+    """Records the result of a run, the report of a comparison, or what was measured of an export, under results/."""
+
+    run_directory: Annotated[Path, tyro.conf.Positional]
+    """Directory of a finished run or comparison, or the model.json of an export."""
+
+    def run(self) -> int:
+        if self.run_directory.suffix == ".json":
+            print(record_export(self.run_directory))
+            return 0
         compared = (self.run_directory / "report.json").exists()
         print(record_comparison(self.run_directory) if compared else record_run(self.run_directory))
         return 0
@@ -201,7 +229,7 @@ class Compare:
 def main() -> None:
     """Runs the command `recipes`. Exit codes: 0 done, 1 check failed, 2 wrong use or input, 130 interrupted."""
     replace_what_cannot_be_shown()
-    commands = List | Compare | Copy | Doctor | Predict | Record | Tables
+    commands = List | Compare | Copy | Doctor | Export | Predict | Record | Tables
     # Everything after `recipes predict RUN`, --help too, is parsed by the run's predictor.
     words, inputs = (sys.argv[1:3], sys.argv[3:]) if sys.argv[1:2] == ["predict"] else (sys.argv[1:], [])
     try:

@@ -88,6 +88,15 @@ class SourceFile:
                 self.problem(line, "imports from shared inside a function: put it at the top of the file")
 
 
+def without_export(recipe: str) -> str:
+    """The source of a recipe without what its predictor exports, which `recipes export` alone asks for."""
+    lines = recipe.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(recipe)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(".exported"):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "".join(lines)
+
+
 def guards_backend(node: ast.stmt) -> bool:
     """Whether a statement is part of what stands before `import keras` in a recipe: a copy needs no guard, its
     dependencies being its own."""
@@ -142,7 +151,7 @@ class Collection:
         self.wanted: dict[str, set[str]] = {}
         self.order: list[str] = []
         self.imports: dict[str, set[str]] = {}
-        self.recipe = SourceFile(recipe, edit(recipe.read_text(encoding="utf-8")))
+        self.recipe = SourceFile(recipe, edit(without_export(recipe.read_text(encoding="utf-8"))))
         self.problems = self.recipe.problems
         for name in sorted(names_used("\n".join(self.recipe.statements))):
             self.resolve(self.recipe, name)

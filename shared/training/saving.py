@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -87,6 +88,19 @@ def read_model(path: Path, **arguments: Any) -> keras.Model:
         return keras.saving.load_model(path, **arguments)
     except Exception as error:  # noqa: BLE001 - of a model of other code, or another Keras, it can be nearly anything
         raise ValueError(first_line(error)) from None
+
+
+def read_model_in_float32(path: Path) -> keras.Model:
+    """Reads a .keras file of a model of mixed precision as one that computes in float32, with the same weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as written:
+            for info in archive.infolist():
+                content = archive.read(info)
+                if info.filename == "config.json":
+                    content = re.sub(rb'"mixed_b?float16"', b'"float32"', content)
+                written.writestr(info, content)
+        return read_model(copy, compile=False)
 
 
 def first_line(error: Exception) -> str:

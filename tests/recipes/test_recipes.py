@@ -5,6 +5,7 @@ import importlib
 import inspect
 import itertools
 import json
+import re
 import shutil
 
 import keras
@@ -22,6 +23,8 @@ from shared.text.subwords import kept_subwords
 from shared.tools.compare.agreement import LOSS_BOUNDS, ROUNDING, UPDATE_BOUNDS
 from shared.tools.compare.course import length, read_groups
 from shared.tools.compare.worker import silence
+from shared.tools.exporting.formats import FORMATS, Request
+from shared.tools.exporting.worker import export
 from shared.tools.predict import open_predictor
 from shared.training.checkpoint import assign_variables, read_variables
 from shared.training.custom import models_together
@@ -312,6 +315,90 @@ def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path)
         path.name: content for path, content in before.items()
     }
     assert list((moved / "checkpoint").iterdir()) == [], "not even a lock"
+
+
+def printed_by(run_python, hiding, program: str, *arguments, **keywords) -> str:
+    """What a program of docs/deploy prints where no framework is installed."""
+    hidden = hiding("keras", "tensorflow", "torch", "jax", "shared")
+    process = run_python(PROJECT / "docs/deploy" / program, *arguments, check=0, **hidden, **keywords)
+    return process.stdout
+
+
+def check_program(predict, about, run_python, hiding):
+    """Whether the program of docs/deploy for what a recipe takes and gives says what its predictor says."""
+    signature = signature_of(predict)
+    given = INPUTS[signature.takes]
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    picture = about.with_name("picture.png")
+    if signature.takes is Picture:
+        given.save(picture)
+    if signature.gives is Probabilities:
+        shown = printed_by(run_python, hiding, "classify.py", about, picture)
+        answer = predict(given)
+        for label, percent in re.findall(r"(\w+) ([\d.]+)%", shown.removeprefix(str(picture))):
+            assert float(percent) / 100 == pytest.approx(answer[label], abs=1e-3)
+    elif signature.gives is Boxes:
+        boxes = predict(given, confidence=1e-4)
+        confidence = float(np.mean([box.score for box in boxes[9:11]]))
+        facts["graphs"]["model"]["inputs"]["confidence"]["default"] = confidence
+        about.write_text(json.dumps(facts))
+        lines = printed_by(run_python, hiding, "detect.py", about, picture).splitlines()
+        assert len(lines) == 10
+        for line, (label, score, *sides) in zip(lines, boxes, strict=False):
+            assert line.split(": ")[1].startswith(f"{label} {score:.2f} at ")
+            np.testing.assert_allclose([float(side) for side in line.rpartition(" at ")[2].split()], sides, atol=0.06)
+    elif (signature.takes, signature.gives) == (Text, Text):
+        assert printed_by(run_python, hiding, "translate.py", about, given) == f"{predict(given)}\n"
+    elif signature.takes is Conversation:
+        shown = printed_by(run_python, hiding, "chat.py", about, said="ab\n")
+        assert shown == f"{predict(['ab'], beams=1)}\n"
+    elif signature.gives is TextStream:
+        about.write_text(json.dumps(facts | {"temperature": 0}))
+        shown = printed_by(run_python, hiding, "write.py", about, given, 5)
+        assert shown == "".join(predict(given, length=5, temperature=0)) + "\n"
+    elif signature.gives is Pictures:
+        printed_by(run_python, hiding, "generate.py", about, given, about.with_name("images.png"))
+        with Image.open(about.with_name("images.png")) as images:
+            assert images.size == (8 * 28, 28)
+            assert np.std(np.asarray(images)) > 1
+
+
+def exported_run(recipe: str, directory, format_name: str):
+    """The directory of a finished run of a recipe, and the model.json of its export, beside what was compared."""
+    run = finished_run(recipe, directory / "run")
+    out = directory / "exported" / f"model{FORMATS[format_name].suffix}"
+    assert export(Request(run, format_name, out), timed=False) == 0
+    about = out.with_suffix(".json")
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    assert all((out.parent / graph["file"]).exists() for graph in facts["graphs"].values())
+    assert facts["checked"]["largest_difference"] < 1e-4
+    return run, about
+
+
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_finished_run_is_exported_and_a_program_without_keras_uses_it(recipe, run_python, hiding, tmp_path):
+    run, about = exported_run(recipe, tmp_path, "onnx")
+    check_program(open_predictor(run)[1], about, run_python, hiding)
+
+
+@pytest.mark.only_on("tensorflow")
+def test_the_command_exports_on_its_backend_whatever_is_asked_for(run_python, tmp_path):
+    run = finished_run("mlp_from_scratch", tmp_path / "run")
+    command = ("-m", "shared.tools.cli", "export", run, "--raw")
+    process = run_python(*command, check=0, KERAS_BACKEND="jax", PYTHONPATH=str(PROJECT))
+    facts = json.loads((run / "export/onnx/model.json").read_text(encoding="utf-8"))
+    assert list(facts["graphs"]["model"]["outputs"]) == ["logits"]
+    assert (run / "export/onnx/model.onnx").stat().st_size == facts["checked"]["bytes"]
+    assert "ms of processor time; tensorflow takes" in process.stdout
+    assert process.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.only_on("jax")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_finished_run_is_exported_as_stablehlo(recipe, tmp_path):
+    exported_run(recipe, tmp_path, "stablehlo")
 
 
 @pytest.mark.in_turn

@@ -133,7 +133,7 @@ def test_every_change_of_a_folder_is_seen(tmp_path, recipe, change):
             case "mlp_from_scratch":
                 return PerceptronConfig.for_preset("smoke", **options).load()
             case "transfer_learning":
-                return TransferConfig.for_preset("smoke", **options, image_size=32).few_images()
+                return TransferConfig.for_preset("smoke", **options, image_size=32).load()
             case "gan_fashion":
                 return GanConfig.for_preset("smoke", **options).load()
             case "diffusion":

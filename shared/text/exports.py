@@ -1,0 +1,217 @@
+"""The exported graphs of models that generate text token by token."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from shared.backends.exporting import Graph, Tensor
+from shared.text.language_model import read_on
+from shared.text.pairs import encoder_inputs, padded
+from shared.text.responder import Answerer
+from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.text.translator import LONGEST, Translator
+from shared.training.exports import Call, Exported, model_graph
+
+
+class ExportedWriter(Exported):
+    """An encoder, and a decoder that is called for each token."""
+
+    def inputs(self, sizes: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Sources of several lengths, with padding, and targets."""
+        below, longest = self.raw.inputs["source"].below, sizes["source_length"]
+        sources = [rng.integers(END + 1, below, longest - 1 - row % 2) for row in range(sizes["batch"])]
+        targets = [[START, *rng.integers(END + 1, below, sizes["target_length"] - 1)] for _ in sources]
+        return {"source": encoder_inputs(sources, longest), "target": padded(targets, sizes["target_length"])}
+
+    def computed(self, call: Call, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The logits of each target token, one after the other."""
+        context, logits = call("encode", {"source": inputs["source"]}), []
+        for token in inputs["target"].T:
+            outputs = call("step", {"token": token, **context})
+            logits.append(outputs["logits"])
+            context["state"] = outputs["next_state"]
+        return {"logits": np.stack(logits, axis=1)}
+
+
+def exported_writer(
+    model: keras.Model, vocabulary: int, encode: Callable, step: Callable, state: tuple, after: tuple, memory: tuple,
+    **description: Any,
+) -> Exported:  # fmt: skip
+    """The graphs "encode" and "step" of an encoder–decoder.
+
+    Args:
+        model: from a dictionary of "source" and "target" to logits.
+        vocabulary: number of tokens.
+        encode: from the source to state, memory and mask.
+        step: from token, state, memory and mask to logits and state.
+        state: shape of the state before a step.
+        after: shape of the state after a step.
+        memory: shape of the memory.
+        description: the task, usage and files of `Exported`.
+    """
+    raw = model_graph(model, outputs="logits", below=vocabulary)
+    tensors = {
+        "memory": Tensor(memory),
+        "mask": Tensor(("batch", "source_length"), "bool"),
+    }
+    token = {"token": Tensor(("batch",), "int32", vocabulary)}
+    graphs = [
+        Graph("encode", encode, {"source": raw.inputs["source"]}, {"state": Tensor(state), **tensors}),
+        Graph(
+            "step",
+            step,
+            {**token, "state": Tensor(state), **tensors},
+            {"logits": Tensor(("batch", vocabulary)), "next_state": Tensor(after)},
+        ),
+    ]
+    about = {
+        "source": "ids of subwords, then END; in a batch shorter ones are filled with PAD",
+        "target": "START, then ids of subwords",
+        "token": "START in the first step, then the token chosen in the step before",
+        "state": "of encode in the first step, then next_state of the step before",
+        "next_state": "for the next step; its rows may be reordered, as by beam search",
+        "memory": "of encode, the same in each step",
+        "mask": "of encode, the same in each step",
+        "logits": "of the next token",
+    }
+    special = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
+    description["usage"] = {"special_tokens": special, "tokenizer": "sentencepiece"} | description["usage"]
+    return ExportedWriter(model, raw=raw, graphs=graphs, about=about, **description)
+
+
+def exported_translator(model: keras.Model, translator: Translator, directory: Path) -> Exported:
+    """A Transformer, whose state is the key-value cache: as long as there are tokens, empty at first.
+
+    Args:
+        model: of the translator.
+        translator: with the decoding options.
+        directory: of the run.
+    """
+    attention = translator.decoder.blocks[0].attention
+    layers, heads = 2 * len(translator.decoder.blocks), attention.heads
+    depth = model.get_layer("embedding").output_dim // heads
+
+    def pairs(stacked: Any) -> list[tuple[Any, Any]]:
+        parts = ops.unstack(stacked, layers, axis=1)
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def stacked(pairs: list[tuple[Any, Any]]) -> Any:
+        return ops.stack([each for pair in pairs for each in pair], axis=1)
+
+    def encode(source: Any) -> dict[str, Any]:
+        mask = ops.not_equal(source, PAD)
+        outputs = translator.encoder(translator.embedded(source), key_mask=mask, training=False)
+        memory = stacked(translator.decoder.memory_keys_values(outputs))
+        return {"state": memory[:, :, :, :0], "memory": memory, "mask": mask}
+
+    def step(token: Any, state: Any, memory: Any, mask: Any) -> dict[str, Any]:
+        index = ops.shape(state)[3]
+        room = ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0)))
+        logits, caches = translator.step(token, index, pairs(room), (pairs(memory), mask))
+        return {"logits": logits, "next_state": stacked(caches)}
+
+    method, most = translator.method, translator.length(0)
+    return exported_writer(
+        model, len(translator.subwords), encode, step, ("batch", layers, heads, "tokens - 1", depth),
+        ("batch", layers, heads, "tokens", depth), ("batch", layers, heads, "source_length", depth),
+        task="translation",
+        usage={
+            "longest_source": LONGEST,
+            "longest_target": {"for_each_16_source_tokens": translator.length(16) - most, "more": most},
+            "beams": method.beams,
+            "length_penalty": getattr(method, "length_penalty", 0.0),
+        },
+        files={"subwords": directory / "subwords.model"},
+    )  # fmt: skip
+
+
+def exported_answerer(model: keras.Model, answerer: Answerer, directory: Path) -> Exported:
+    """A recurrent encoder–decoder, whose states are joined to one.
+
+    Args:
+        model: of the answerer.
+        answerer: with the decoding options.
+        directory: of the run.
+    """
+    _, memory, _, *states = answerer.decoder.inputs
+    units = [state.shape[-1] for state in states]
+
+    def encode(source: Any) -> dict[str, Any]:
+        states, (memory, mask) = answerer.encoded(source)
+        return {"state": ops.concatenate(states, axis=-1), "memory": memory, "mask": mask}
+
+    def step(token: Any, state: Any, memory: Any, mask: Any) -> dict[str, Any]:
+        logits, states = answerer.step(token, 0, parts_of(state, units), [memory, mask])
+        return {"logits": logits, "next_state": ops.concatenate(states, axis=-1)}
+
+    state, method = ("batch", sum(units)), answerer.method
+    return exported_writer(
+        model, len(answerer.subwords), encode, step, state, state, ("batch", "source_length", memory.shape[-1]),
+        task="dialogue",
+        usage={
+            "context": "ids of the last turns, END between them; of more tokens than fit the last",
+            "turns": answerer.turns,
+            "longest_context": answerer.context,
+            "longest_answer": answerer.answer_length,
+            "beams": method.beams,
+            "length_penalty": getattr(method, "length_penalty", 0.0),
+            "no_repeat": method.no_repeat,
+        },
+        files={"subwords": directory / "subwords.model"},
+    )  # fmt: skip
+
+
+def parts_of(state: Any, sizes: list[int]) -> list[Any]:
+    """States (batch, size) of these sizes that were joined to one."""
+    edges = [0, *itertools.accumulate(sizes)]
+    return [state[:, start:end] for start, end in itertools.pairwise(edges)]
+
+
+class ExportedLanguageModel(Exported):
+    """A language model that reads on from a state."""
+
+    def computed(self, call: Call, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The logits of a text that is read in two parts."""
+        codes, logits = inputs["codes"], []
+        tensor = self.graphs[0].inputs["state"]
+        state = np.zeros(tensor.sized({"batch": len(codes)}), tensor.dtype)
+        for part in np.array_split(codes, [1], axis=1):
+            outputs = call("step", {"codes": part, "state": state})
+            logits.append(outputs["logits"])
+            state = outputs["next_state"]
+        return {"logits": np.concatenate(logits, axis=1)}
+
+
+def exported_language_model(model: keras.Model, alphabet: str, temperature: float) -> Exported:
+    """A recurrent language model, whose states are joined to one.
+
+    Args:
+        model: see `read_on`.
+        alphabet: the character of each code.
+        temperature: default of sampling.
+    """
+    raw = model_graph(model, "codes", "logits", below=len(alphabet))
+    recurrent = [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
+    sizes = [keras.tree.flatten(layer.state_size) for layer in recurrent]
+    units = [size for each in sizes for size in each]
+
+    def step(codes: Any, state: Any) -> dict[str, Any]:
+        parts = iter(parts_of(state, units))
+        logits, states = read_on(model, codes, [[next(parts) for _ in each] for each in sizes])
+        return {"logits": logits, "next_state": ops.concatenate(keras.tree.flatten(states), axis=-1)}
+
+    state = Tensor(("batch", sum(units)))
+    graph = Graph("step", step, raw.inputs | {"state": state}, raw.outputs | {"next_state": state})
+    about = {
+        "codes": "of characters, any number: their places in the alphabet; code 0 stands for all others",
+        "state": "zeros before a text, then next_state of the step before",
+        "next_state": "after the last of these characters",
+        "logits": "of the character after each; code 0 is not to be chosen",
+    }
+    usage = {"alphabet": alphabet, "temperature": temperature}
+    return ExportedLanguageModel(model, "language modelling by characters", raw, [graph], about, usage)

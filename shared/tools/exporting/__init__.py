@@ -1,0 +1,1 @@
+"""The command `recipes export`: models in formats that run without Keras."""

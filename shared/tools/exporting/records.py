@@ -1,0 +1,57 @@
+"""Records of exported models, and the table of them."""
+
+import json
+from pathlib import Path
+
+from shared.errors import UsageError
+from shared.files import replacing
+from shared.tools.project import PROJECT, recipe_paths
+
+MEASURED = PROJECT / "results" / "exports"
+
+
+def record_export(path: Path) -> Path:
+    """Copies what was measured of an exported model to results/exports/; returns the path of the record.
+
+    Args:
+        path: of the model.json that `recipes export` wrote.
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        record = {name: facts[name] for name in ("recipe", "format", "int8", "raw", "preset", "data")} | facts[
+            "checked"
+        ]
+        kind = "-".join([record["format"], *(name for name in ("int8", "raw") if record[name])])
+        place = MEASURED / f"{record['recipe']}-{kind}.json"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} describes no exported model ({error}): run  recipes export  first") from None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return place
+
+
+def exports_table() -> str:
+    """The recorded exports by recipe and format, in Markdown."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(MEASURED.glob("*.json"))]
+    rows = [
+        "| recipe | model of | format | largest difference | size | one input | by `model(x)` | by `predict` | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for recipe in recipe_paths():
+        for record in (each for each in records if each["recipe"] == recipe.stem):
+            kind = " ".join([record["format"], *(name for name in ("int8", "raw") if record[name])])
+            times = [f"{record['milliseconds'][name]:.2f} ms" for name in ("exported", "model(x)", "predict")]
+            metric = ""
+            if record["int8"]:
+                before, after = record["metric_before"], record["metric_after"]
+                metric = f"{record['metric']} {after:.4f}, {before:.4f} before"
+            cells = [
+                recipe.stem, f"{record['preset']}, {record['data']}", kind, f"{record['largest_difference']:.1e}",
+                f"{record['bytes'] / 1e6:.2f} MB", times[0], *times[1:], metric,
+            ]  # fmt: skip
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
