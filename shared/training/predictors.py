@@ -68,6 +68,11 @@ Boxes = NewType("Boxes", list[Box])
 """The detected objects in an image, by descending score."""
 
 
+Mask = NewType("Mask", Image.Image)
+"""A segmentation, of the size of its image: class indices with a palette (mode P), or numbers of objects, 0 for none
+(mode I;16)."""
+
+
 class InputError(ValueError):
     """An input that cannot be answered, whatever the options; the message is one line that names it."""
 

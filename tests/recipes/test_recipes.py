@@ -30,6 +30,7 @@ from shared.training.predictors import (
     Boxes,
     ClassName,
     Conversation,
+    Mask,
     Picture,
     Pictures,
     Probabilities,
@@ -280,6 +281,9 @@ def check_answer(kind, answer):
             assert 0 <= score <= 1
             assert 0 <= left <= right <= 50
             assert 0 <= top <= bottom <= 30
+    elif kind is Mask:
+        assert answer.size == (50, 30)
+        assert np.asarray(answer).max() < 3
     elif kind is Pictures:
         assert {picture.size for picture in answer} == {(28, 28)}
         assert np.std([np.asarray(picture) for picture in answer]) > 1
