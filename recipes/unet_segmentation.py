@@ -63,11 +63,11 @@ class Config(Options):
             "data": "synthetic_cells", "widths": (8, 16), "size": 32, "epochs": 1, "train_examples": 32,
             "test_examples": 4, "learning_rate": 1e-5,
         },
-        "smoke": {"epochs": 3, "widths": (8, 16, 32), "size": 96, "train_examples": 160, "test_examples": 10},
+        "smoke": {"epochs": 8, "widths": (8, 16, 32), "size": 96, "train_examples": 160, "test_examples": 10},
         "full": {"epochs": 200, "widths": (64, 128, 256, 512, 1024), "size": 256, "batch_size": 16},
     }  # fmt: skip
 
-    epochs: Count = 20
+    epochs: Count = 40
     batch_size: Count = 8
     learning_rate: Positive = 2e-3
     """The highest learning rate, of AdamW."""
@@ -77,7 +77,7 @@ class Config(Options):
     """Learning-rate warmup: fraction of the steps over which it rises, before cosine decay."""
     loss: tuple[LossName, ...] = ("cross_entropy", "dice")
     """Losses that are added up."""
-    widths: tuple[Count, ...] = (16, 32, 64, 128)
+    widths: tuple[Count, ...] = (8, 16, 32, 64, 128)
     """Filters at each level, from the full resolution down; each level halves it."""
     encoder: Literal["", "efficientnet_lite0"] = ""
     """Encoder with ImageNet weights, whose features take the place of all levels but the first; "": none."""

@@ -57,32 +57,29 @@ class MaskFolder(NamedTuple):
 
 
 class PlaceOfFile(NamedTuple):
-    """What the path of an image file says."""
+    """What the path of an image or a mask says, and both have in common."""
 
-    is_mask: bool
     part: str
     """train, validation or test; empty where no folder says it."""
     name: str
-    """The rest, which an image and its mask have in common."""
+
+    def of_image(self) -> "PlaceOfFile":
+        """The place of the image whose mask lies beside it."""
+        return self._replace(name=MASK_STEM.sub("", self.name))
 
 
-def place_of(path: Path) -> PlaceOfFile:
-    """Reads the path of an image file, relative to the user's folder."""
-    is_mask, part, rest = False, "", []
+def place_of(path: Path) -> tuple[bool, PlaceOfFile]:
+    """Whether a path, relative to the user's folder, is in a folder of masks; and what else it says."""
+    in_masks, part, rest = False, "", []
     for folder in path.parts[:-1]:
         if MASK_FOLDER.search(folder.lower()):
-            is_mask, folder = True, MASK_FOLDER.sub("", folder.lower())
+            in_masks, folder = True, MASK_FOLDER.sub("", folder.lower())
         name = IMAGE_FOLDER.sub("", folder).strip("-_ .") if not part_of(folder) else folder
         if not part and part_of(name):
             part = part_of(name)
         elif name:
             rest.append(name.lower())
-    stem = path.stem
-    if not is_mask and MASK_STEM.search(stem):
-        is_mask = True
-    if is_mask:
-        stem = MASK_STEM.sub("", stem)
-    return PlaceOfFile(is_mask, part, "/".join([*rest, stem]))
+    return in_masks, PlaceOfFile(part, "/".join([*rest, path.stem]))
 
 
 def find_mask_folder(folder: Path, objects: bool, remarks: Remarks) -> MaskFolder:
@@ -123,27 +120,30 @@ def find_pairs(folder: Path, remarks: Remarks) -> tuple[dict[str, list[MaskPair]
         files = user_files(folder)
     except OSError as error:
         raise UsageError(f"--data {folder} cannot be read ({error.strerror})") from None
-    found: dict[bool, dict[tuple[str, str], Path]] = {False: {}, True: {}}
+    images: dict[PlaceOfFile, Path] = {}
+    masks: dict[PlaceOfFile, Path] = {}
     for path in files:
         name = path.relative_to(folder)
         if not path.is_file() or not looks_like_picture(path):
             if path not in table_files(folder):
                 remarks.passed_over.add("that are no images", name)
             continue
-        is_mask, *key = place_of(name)
-        if found[is_mask].setdefault(tuple(key), path) != path:
+        in_masks, place = place_of(name)
+        if (masks if in_masks else images).setdefault(place, path) != path:
             remarks.passed_over.add("of the name of another", name)
-    images, masks = found[False], found[True]
+    for place in [place for place in images if place != place.of_image() in images]:
+        masks.setdefault(place.of_image(), images.pop(place))
+    masks = {place if place in images else place.of_image(): path for place, path in masks.items()}
     if not images.keys() & masks.keys():
         remarks.passed_over.places.clear()
         return {}, (len(images), len(masks))
-    for key in images.keys() - masks.keys():
-        remarks.passed_over.add("without a mask", images[key].relative_to(folder))
-    for key in masks.keys() - images.keys():
-        remarks.passed_over.add("masks without an image", masks[key].relative_to(folder))
+    for place in sorted(images.keys() - masks.keys()):
+        remarks.passed_over.add("without a mask", images[place].relative_to(folder))
+    for place in sorted(masks.keys() - images.keys()):
+        remarks.passed_over.add("masks without an image", masks[place].relative_to(folder))
     pairs: dict[str, list[MaskPair]] = {}
-    for key in sorted(images.keys() & masks.keys()):
-        pairs.setdefault(key[0] or "train", []).append(MaskPair(images[key], masks[key]))
+    for place in sorted(images.keys() & masks.keys()):
+        pairs.setdefault(place.part or "train", []).append(MaskPair(images[place], masks[place]))
     return pairs, (len(images), len(masks))
 
 

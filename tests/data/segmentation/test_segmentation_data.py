@@ -1,6 +1,7 @@
 """Folders of images with masks, as people have them, and the sets known by name."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,12 +67,11 @@ def masks_of(data):
         ("{}.jpg", "{}_mask.png"),
         ("scan_{}.png", "labels/scan_{}.png"),
         ("patient_1/images/{}.png", "patient_1/ground_truth/{}.png"),
-        ("701_StillsRaw_full/{}.png", "LabeledApproved_full/labels/{}_L.png"),
+        ("raw/{}.png", "raw/labels/{}_L.png"),
+        ("images/eye_{}_L.png", "masks/eye_{}_L.png"),
     ],
 )
 def test_where_masks_may_lie(folder, image, mask):
-    if "StillsRaw" in image:
-        image, mask = "raw/{}.png", "raw/labels/{}_L.png"
     scans(folder, image, mask)
     data = load(folder)
     assert (data.name, data.classes, data.objects) == ("folder", ["class 0", "class 1", "class 2"], False)
@@ -95,12 +95,10 @@ def test_parts_from_folders_in_three_layouts(folder, capsys):
 
 
 def test_what_a_path_says():
-    from pathlib import Path
-
-    assert place_of(Path("train/images/a.png")) == (False, "train", "a")
-    assert place_of(Path("trainannot/a.png")) == (True, "train", "a")
-    assert place_of(Path("masks_val/a_mask.png")) == (True, "validation", "a")
-    assert place_of(Path("length/right.png")) == (False, "", "length/right")
+    assert place_of(Path("train/images/a.png")) == (False, ("train", "a"))
+    assert place_of(Path("trainannot/a.png")) == (True, ("train", "a"))
+    assert place_of(Path("masks_val/a_mask.png")) == (True, ("validation", "a_mask"))
+    assert place_of(Path("length/right.png")) == (False, ("", "length/right"))
 
 
 def test_binary_masks_palettes_and_grey_images(folder):
