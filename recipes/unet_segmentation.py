@@ -67,8 +67,8 @@ class Config(Options):
         "full": {"epochs": 200, "widths": (64, 128, 256, 512, 1024), "size": 256, "batch_size": 16},
     }  # fmt: skip
 
-    epochs: Count = 40
-    batch_size: Count = 8
+    epochs: Count = 30
+    batch_size: Count = 4
     learning_rate: Positive = 2e-3
     """The highest learning rate, of AdamW."""
     weight_decay: NonNegative = 1e-4
