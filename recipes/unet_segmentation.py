@@ -7,6 +7,7 @@ class and a watershed (instance segmentation).
 
     KERAS_BACKEND=torch python recipes/unet_segmentation.py                      nuclei (DSB 2018), on two CPU cores
     KERAS_BACKEND=torch python recipes/unet_segmentation.py --data scans         a folder of your own, see docs/data.md
+    KERAS_BACKEND=torch python recipes/unet_segmentation.py --data camvid --encoder efficientnet_lite0 --size 192
     KERAS_BACKEND=torch python recipes/unet_segmentation.py --preset full        nuclei, on one GPU
     KERAS_BACKEND=torch recipes predict RUN new.png                              masks of other images, of any size
 
