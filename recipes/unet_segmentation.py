@@ -33,10 +33,9 @@ from keras import layers
 from shared.data.images.files import channel_pixels
 from shared.data.segmentation.datasets import load_segmentation
 from shared.data.segmentation.segmented_images import SegmentationData
-from shared.images.backbones.efficientnet_lite import feature_levels
-from shared.images.backbones.pretrained import load_backbone
+from shared.images.backbones.efficientnet_lite import efficientnet_lite0, feature_levels, load_imagenet_weights
 from shared.layers.convolution import Convolution
-from shared.layers.resampling import MaxPooling, NearestUpsampling
+from shared.layers.resampling import MaxPooling
 from shared.layers.residual import ConvolutionBlock
 from shared.segmentation.batches import SegmentationBatches, centre_crops
 from shared.segmentation.instances import separate_objects
@@ -141,15 +140,15 @@ def build_model(config: Config, classes: int, channels: int = 3, encoder: keras.
             levels.append(twice(MaxPooling()(levels[-1]), filters))
     *levels, x = levels
     for level, filters in reversed(list(zip(levels, config.widths, strict=False))):
-        x = NearestUpsampling(*level.shape[1:3])(x)
-        x = twice(layers.Concatenate()([x, level]), filters)
+        x = twice(layers.Concatenate()([layers.UpSampling2D()(x), level]), filters)
     logits = Convolution(classes, 1, use_bias=True, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name="unet")
 
 
 def load_encoder(config: Config) -> keras.Model:
     """Pixels (batch, size, size, 3) to features of ImageNet at each resolution, the highest first."""
-    backbone, _ = load_backbone(config.encoder, config.size)
+    backbone = efficientnet_lite0((config.size, config.size, 3))
+    load_imagenet_weights(backbone)
     return keras.Model(backbone.input, feature_levels(backbone), name="encoder")
 
 

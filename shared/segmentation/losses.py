@@ -74,6 +74,7 @@ SEGMENTATION_LOSSES: dict[str, Callable] = {
 }
 
 
+@keras.saving.register_keras_serializable("keras_recipes")
 class SegmentationLoss(keras.losses.Loss):
     """The sum of several losses.
 
@@ -96,3 +97,6 @@ class SegmentationLoss(keras.losses.Loss):
         logits = ops.reshape(ops.cast(y_pred, "float32"), (-1, classes))
         log_probabilities = ops.log_softmax(logits, axis=-1)
         return sum(SEGMENTATION_LOSSES[name](labelled, truth, log_probabilities) for name in self.names)
+
+    def get_config(self):
+        return super().get_config() | {"names": self.names}

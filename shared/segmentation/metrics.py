@@ -43,7 +43,9 @@ def class_metrics(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
 
 
 def mean_dice(counts: Iterable[np.ndarray]) -> float:
-    """Dice coefficient (F1 score) of the second of two classes, averaged over images; 1 where it is rightly not found.
+    """Dice coefficient (F1 score) of the second of two classes, averaged over images.
+
+    It is 1 where the class neither occurs nor is predicted.
 
     Args:
         counts: (2, 2) of each image, as from `pixel_counts`.

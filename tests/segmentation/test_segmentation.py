@@ -87,6 +87,11 @@ def test_lovasz_of_certain_predictions_is_one_minus_iou():
     assert float(numbers(loss)) == pytest.approx(1 - class_metrics(counts, list("abc"))["miou"], rel=1e-5)
 
 
+def test_the_loss_is_saved_by_name():
+    loss = keras.losses.deserialize(keras.losses.serialize(SegmentationLoss(("dice", "focal"))))
+    assert tuple(loss.names) == ("dice", "focal")
+
+
 def test_losses_add_up_and_nothing_labelled_costs_nothing():
     each = [float(numbers(SegmentationLoss((name,))(LABELS, LOGITS))) for name in ("dice", "focal")]
     assert float(numbers(SegmentationLoss(("dice", "focal"))(LABELS, LOGITS))) == pytest.approx(sum(each), rel=1e-6)

@@ -12,7 +12,13 @@ from shared.data.detection.remarks import Remarks
 from shared.data.images.folders import PARTS
 from shared.data.places import data_directory, fingerprint_of
 from shared.data.segmentation.folders import MASKS_VERSION, decode_mask_folder, mask_folder_files
-from shared.data.segmentation.segmented_images import UNLABELLED, SegmentationData, SegmentedImages, packed, unpacked
+from shared.data.segmentation.segmented_images import (
+    UNLABELLED,
+    SegmentationData,
+    SegmentedImages,
+    packed_images,
+    unpacked_images,
+)
 from shared.data.segmentation.synthetic_cells import CELLS_VERSION, make_cells
 from shared.errors import UsageError
 from shared.files import cache_directory
@@ -78,7 +84,7 @@ def load_segmentation(
     known_as, known, fingerprint, decode = find_masks(name, data_directory(directory), objects)
     arrays, facts = cached_arrays(cache_directory() / "decoded" / f"{known_as}-masks-{fingerprint}", decode)
     given = {
-        part: unpacked(*(arrays[f"{part}_{field}"] for field in ("pixels", "masks", "shapes")))
+        part: unpacked_images(*(arrays[f"{part}_{field}"] for field in ("pixels", "masks", "shapes")))
         for part in facts["parts"]
     }
     parts = with_all_parts(name, given, validation)
@@ -121,7 +127,9 @@ def cache_contents(
     parts: dict[str, SegmentedImages], classes: list[str], remarks: Remarks
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Contents of a cache: arrays by part and field; and facts: the classes, the parts, and remarks."""
-    arrays = {f"{part}_{field}": array for part, images in parts.items() for field, array in packed(images).items()}
+    arrays = {
+        f"{part}_{field}": array for part, images in parts.items() for field, array in packed_images(images).items()
+    }
     return arrays, {"classes": classes, "parts": list(parts), "remarks": str(remarks)}
 
 

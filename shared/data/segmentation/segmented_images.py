@@ -46,7 +46,7 @@ class SegmentationData(NamedTuple):
         return self.train.pixels[0].shape[-1]
 
 
-def packed(images: SegmentedImages) -> dict[str, np.ndarray]:
+def packed_images(images: SegmentedImages) -> dict[str, np.ndarray]:
     """The images as three arrays, which a cache can hold: all pixels in a row, all masks, and the shapes."""
     return {
         "pixels": np.concatenate([each.ravel() for each in images.pixels]),
@@ -55,8 +55,8 @@ def packed(images: SegmentedImages) -> dict[str, np.ndarray]:
     }
 
 
-def unpacked(pixels: np.ndarray, masks: np.ndarray, shapes: np.ndarray) -> SegmentedImages:
-    """The inverse of `packed`; the arrays are views."""
+def unpacked_images(pixels: np.ndarray, masks: np.ndarray, shapes: np.ndarray) -> SegmentedImages:
+    """The inverse of `packed_images`; the arrays are views."""
     sizes = np.prod(shapes[:, :2], axis=1)
     ends, channels = np.cumsum(sizes), int(shapes[0, 2])
     places = list(zip(ends - sizes, ends, shapes.tolist(), strict=True))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from shared.data.segmentation.datasets import load_segmentation
 from shared.data.segmentation.folders import place_of
-from shared.data.segmentation.segmented_images import UNLABELLED, SegmentedImages, packed, unpacked
+from shared.data.segmentation.segmented_images import UNLABELLED, SegmentedImages, packed_images, unpacked_images
 from shared.data.segmentation.synthetic_cells import CELL_COUNTS
 
 pytestmark = pytest.mark.once
@@ -224,7 +224,7 @@ def test_ragged_images_are_packed(folder):
         [rng.integers(0, 256, shape).astype(np.uint8) for shape in shapes],
         [rng.integers(0, 999, shape[:2]).astype(np.uint16) for shape in shapes],
     )
-    for before, after in zip(images, unpacked(**packed(images)), strict=True):
+    for before, after in zip(images, unpacked_images(**packed_images(images)), strict=True):
         for one, other in zip(before, after, strict=True):
             np.testing.assert_array_equal(one, other)
 
