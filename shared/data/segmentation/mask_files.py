@@ -20,7 +20,7 @@ MOST_MASK_CLASSES = 64
 
 
 def read_mask(path: Path, table: ClassTable) -> np.ndarray:
-    """The value of each pixel of a mask, (height, width) in int64: a number, or a colour.
+    """The value of each pixel of a mask, (height, width): a number, or a colour.
 
     Colours are red · 65536 + green · 256 + blue. Grey images and those with a palette hold numbers, unless a table of
     colours is given.
@@ -36,14 +36,17 @@ def read_mask(path: Path, table: ClassTable) -> np.ndarray:
                 file = file.convert({"LA": "L", "PA": "P", "RGBA": "RGB"}[file.mode])
             if table.colours or file.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "F", "RGB"):
                 file = file.convert("RGB")
-            values = np.asarray(file).astype(np.int64)
+            values = np.asarray(file)
+            values = values.astype(np.int32) if values.dtype.kind in "bf" else values
     except Exception as error:  # noqa: BLE001 - each format of Pillow's raises its own for a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(reason or type(error).__name__) from None
     if values.ndim == 2:
         return values
     grey = (values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all()
-    return values[..., 0] if grey and not table.colours else values @ [65536, 256, 1]
+    if grey and not table.colours:
+        return values[..., 0]
+    return values.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
 
 
 class MaskReader:
