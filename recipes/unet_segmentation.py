@@ -60,7 +60,7 @@ class Config(Options):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "test": {
-            "data": "synthetic_cells", "widths": (8, 16), "size": 32, "epochs": 1, "train_examples": 32,
+            "data": "synthetic_cells", "widths": (8, 16), "size": 32, "epochs": 1, "train_examples": 48,
             "test_examples": 4, "learning_rate": 1e-5,
         },
         "smoke": {"epochs": 8, "widths": (8, 16, 32), "size": 96, "train_examples": 160, "test_examples": 10},

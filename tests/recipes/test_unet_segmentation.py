@@ -108,8 +108,8 @@ def test_options(changes, message):
 
 @pytest.mark.once
 def test_more_in_a_batch_than_there_are_crops():
-    with refused_in_one_line("--batch-size must be at most the 64 crops of an epoch, not 65"):
-        Config.for_preset("test", batch_size=65, crops=2).load()
+    with refused_in_one_line("--batch-size must be at most the 96 crops of an epoch, not 97"):
+        Config.for_preset("test", batch_size=97, crops=2).load()
 
 
 @pytest.mark.slow
