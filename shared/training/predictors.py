@@ -69,6 +69,11 @@ Boxes = NewType("Boxes", list[Box])
 """The detected objects in an image, by descending score."""
 
 
+Mask = NewType("Mask", Image.Image)
+"""A segmentation, of the size of its image: class indices with a palette (mode P), or numbers of objects, 0 for none
+(mode I;16)."""
+
+
 Watcher = NewType("Watcher", Callable[[list[Image.Image]], None])
 """A function that is shown the images while they are made; the predictor ends with what it raises."""
 

@@ -24,7 +24,7 @@ from shared.layers.dense import SequenceDense
 from shared.layers.normalization import BatchNormalization, GroupNormalization
 from shared.layers.positions import SinusoidalPositions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
-from shared.layers.resampling import DepthToSpace, NearestUpsampling, SpaceToDepth
+from shared.layers.resampling import DepthToSpace, MaxPooling, NearestUpsampling, SpaceToDepth
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.transformer import (
@@ -85,6 +85,7 @@ CASES = {
     "image attention": (lambda **kw: ImageAttention(1, 5, **kw), [X]),
     "imagenet pixels": (lambda **kw: ImageNetPixels("mobilenet_v2", **kw), [X[..., :3]]),
     "lstm": (lambda **kw: FusedLSTM(3, **kw), [SEQUENCE]),
+    "max pooling": (lambda **kw: MaxPooling(**kw), [X[:, :5, :7]]),
     "multi-head attention": (lambda **kw: MultiHeadAttention(2, **kw), [SEQUENCE, MEMORY, MASK]),
     "multi-head attention, rotary": (lambda **kw: MultiHeadAttention(2, rotary=True, **kw), [SEQUENCE]),
     "positions": (lambda **kw: SinusoidalPositions(**kw), [SEQUENCE]),

@@ -39,6 +39,7 @@ from shared.training.predictors import (
     Boxes,
     ClassName,
     Conversation,
+    Mask,
     Picture,
     Pictures,
     Probabilities,
@@ -289,6 +290,9 @@ def check_answer(kind, answer):
             assert 0 <= score <= 1
             assert 0 <= left <= right <= 50
             assert 0 <= top <= bottom <= 30
+    elif kind is Mask:
+        assert answer.size == (50, 30)
+        assert np.asarray(answer).max() < 3
     elif kind is Pictures:
         assert {picture.size for picture in answer} == {(28, 28)}
         assert np.std([np.asarray(picture) for picture in answer]) > 1
@@ -343,6 +347,9 @@ def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path)
     check_answer(signature.gives, answers[0])
     if signature.gives is Pictures:
         np.testing.assert_array_equal([decoded(picture) for picture in served["pictures"]], answers[0])
+    elif signature.gives is Mask:
+        np.testing.assert_array_equal(decoded(served["mask"]), answers[0])
+        assert decoded(served["drawn"]).shape == (30, 50, 3)
     else:
         assert served == answer_facts(signature.gives, INPUTS[signature.takes], answers[0])
     assert {path.name: path.read_bytes() for path in moved.iterdir() if path.is_file()} == {

@@ -38,7 +38,7 @@ NOT_HERE = ("shared", "recipes")
 MOST_LINES = {
     "cnn_cifar10": 600, "lstm_text": 600, "transfer_learning": 900, "seq2seq_chatbot": 900,
     "transformer_translation": 900, "gan_fashion": 900, "diffusion": 1100, "yolo_detection": 1100,
-    "mlp_from_scratch": 1100,
+    "mlp_from_scratch": 1100, "unet_segmentation": 1100,
 }  # fmt: skip
 
 
@@ -532,6 +532,7 @@ def first_steps(run_class, weights, losses):
 LOADERS = {
     "load_images": "images.datasets", "load_text": "text.characters", "load_conversations": "text.conversations",
     "load_parallel": "text.parallel_corpus", "load_detection": "detection.datasets",
+    "load_segmentation": "segmentation.datasets",
 }  # fmt: skip
 
 

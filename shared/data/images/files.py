@@ -124,7 +124,12 @@ def fitted_pixels(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarr
     It is resized and cropped around the middle.
     """
     height, width, channels = shape
-    pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
+    return channel_pixels(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR), channels)
+
+
+def channel_pixels(picture: Image.Image, channels: int) -> np.ndarray:
+    """Pixels (height, width, channels) in uint8, with one channel or three, of an RGB picture."""
+    pixels = np.asarray(picture)
     return pixels if channels == 3 else np.round(pixels @ LUMINANCE).astype(np.uint8)[..., None]
 
 

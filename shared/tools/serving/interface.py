@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
 from shared.data.images.files import TooManyPixels, open_picture, reads_heif
+from shared.segmentation.plots import mask_facts, mask_over
 from shared.tools.predict import Option, answer_facts
 from shared.tools.serving.worker import Computation
 from shared.training.predictors import (
@@ -19,6 +20,7 @@ from shared.training.predictors import (
     ClassName,
     Conversation,
     InputError,
+    Mask,
     Picture,
     Pictures,
     Probabilities,
@@ -152,9 +154,21 @@ class MadePictures(BaseModel):
     pictures: list[str] = Field(description="PNG files, in base64.")
 
 
+class SegmentedPicture(BaseModel):
+    """A segmented image, with the number of its objects or the fraction of each class."""
+
+    width: int
+    height: int
+    mask: str = Field(description="PNG file, in base64: class indices, or numbers of objects in 16 bits, 0 for none.")
+    drawn: str = Field(description="The image with the mask over it: PNG file, in base64.")
+    count: int | None = None
+    fractions: dict[str, float] | None = None
+
+
 ANSWERS = {
     Probabilities: ClassProbabilities,
     Boxes: FoundObjects,
+    Mask: SegmentedPicture,
     Text: WrittenText,
     TextStream: WrittenText,
     Pictures: MadePictures,
@@ -213,6 +227,9 @@ def answer_request(
         return
     if served.gives is Pictures:
         computation.emit(pictures_facts(answer))
+    elif served.gives is Mask:
+        drawn = {"mask": encoded_png(answer), "drawn": encoded_png(mask_over(given, answer))}
+        computation.emit(mask_facts(answer, served.classes) | drawn)
     elif not streamed:
         computation.emit(answer_facts(served.gives, given, answer))
 

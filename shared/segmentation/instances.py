@@ -1,0 +1,55 @@
+"""Objects told apart: the border class that a network learns, and watershed on what it predicts."""
+
+import numpy as np
+
+BACKGROUND = 0
+"""With the next two, the classes that the network distinguishes where objects are told apart."""
+
+
+INTERIOR = 1
+
+
+BORDER = 2
+
+
+def border_targets(mask: np.ndarray) -> np.ndarray:
+    """Background, interior and border of objects: their outermost pixels, in int32.
+
+    Args:
+        mask: (height, width), the number of the object of each pixel, 0 for the background.
+    """
+    padded = np.pad(mask, 1, mode="edge")
+    height, width = mask.shape
+    neighbours = [padded[down : down + height, right : right + width] for down in range(3) for right in range(3)]
+    border = np.any([each != mask for each in neighbours], axis=0)
+    return np.where(mask == 0, BACKGROUND, np.where(border, BORDER, INTERIOR)).astype(np.int32)
+
+
+def separate_objects(probabilities: np.ndarray, smallest: int) -> np.ndarray:
+    """Number of the object of each pixel, (height, width) in uint16, 0 for the background.
+
+    Connected interiors are the seeds of a watershed (Meyer 1994) over the foreground; foreground without an interior is
+    an object too.
+
+    Args:
+        probabilities: (height, width, 3) of background, interior and border.
+        smallest: smaller seeds and objects, in pixels, are dropped.
+    """
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    foreground = probabilities[..., BACKGROUND] < 0.5
+    interior = foreground & (probabilities[..., INTERIOR] > probabilities[..., BORDER])
+    seeds = without_small(ndimage.label(interior)[0], smallest)
+    parts, count = ndimage.label(foreground)
+    seeded = np.bincount(parts.ravel(), seeds.ravel() > 0, minlength=count + 1) > 0
+    seeds = np.where(seeded[parts], seeds, np.where(parts > 0, parts + seeds.max(), 0))
+    objects = watershed(-probabilities[..., INTERIOR], seeds, mask=foreground)
+    _, numbers = np.unique(without_small(objects, smallest), return_inverse=True)
+    return numbers.reshape(objects.shape).astype(np.uint16)
+
+
+def without_small(objects: np.ndarray, smallest: int) -> np.ndarray:
+    """Numbered objects (height, width), without those of fewer pixels than `smallest`."""
+    sizes = np.bincount(objects.ravel())
+    return np.where(sizes[objects] < smallest, 0, objects)
