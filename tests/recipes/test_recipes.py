@@ -251,7 +251,7 @@ INPUTS = {
     Conversation: ["ab", "ba ab", "b"],
     ClassName: "b",
 }
-QUICK = {"lstm_text": {"length": 5}, "diffusion": {"count": 2, "steps": 2}}
+QUICK = {"lstm_text": {"length": 5}, "gpt_text": {"length": 5}, "diffusion": {"count": 2, "steps": 2}}
 """Options with which a prediction takes less time."""
 
 
