@@ -18,7 +18,6 @@ The recorded runs are under results/lstm_text.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -34,11 +33,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.files import replacing
+from shared.data.text.characters import load_text
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.language_model import nats_a_character, write_characters
 from shared.text.options import TextOptions
+from shared.text.samples import save_text, timed_text
 from shared.training.plots import plot_curves
 from shared.training.predictors import FinishedRun, Text, TextStream
 from shared.training.ranges import Count, NonNegative, Positive, Rate, ranged
@@ -116,22 +116,9 @@ def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Ite
     )  # fmt: skip
 
 
-def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
-    """Writes samples.txt; returns generated characters per second, None if there are fewer than two."""
-    characters = write(model, alphabet, run.config, "\n")
-    text = next(characters, "")  # compiles
-    start = time.perf_counter()
-    text += "".join(characters)
-    seconds = time.perf_counter() - start
-    with replacing(run.directory / "samples.txt") as path:
-        path.write_text(text + "\n", encoding="utf-8", errors="replace")
-    print(text)
-    return round((len(text) - 1) / seconds, 1) if len(text) > 1 else None
-
-
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    data = config.load()
+    data = config.limited(load_text(config.data, config.data_dir))
     print(data.found)
     batches = TextBatches(data.train, config.window, config.batch_size, config.seed)
 
@@ -155,7 +142,9 @@ def main(run: Run) -> dict[str, float]:
         nats = nats_a_character(model, getattr(data, part))
         metrics |= {f"{part}_nats": nats, f"{part}_perplexity": float(np.exp(nats))}
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
-    speed = save_sample(run, model, data.alphabet)
+    sample, speed = timed_text(write(model, data.alphabet, config, "\n"))
+    save_text(run.directory / "samples.txt", sample)
+    print(sample)
     return run.finish(
         model,
         data.name,

@@ -12,7 +12,7 @@ from shared.data.randomness import random_stream
 from shared.text.decoding import decoding_step, generate
 from shared.text.pairs import padded
 from shared.text.sampling import Sampling
-from shared.text.subwords import PAD
+from shared.text.tokens import Vocabulary, decoded_stream
 from shared.text.transformer import CausalTransformer
 
 
@@ -119,7 +119,8 @@ class CachedWriter:
 
         Yields:
             (prompts,), the next token of each, from the first position at which a prompt has ended; of the others the
-            next token of the prompt.
+            next token of the prompt. Where the method has a token that ends a sequence, PAD follows it, and the
+            generation stops when all have ended.
         """
         rng, known = random_stream(seed, "tokens"), min(map(len, prompts))
         text = padded(prompts, max(map(len, prompts)) + length)
@@ -134,10 +135,19 @@ class CachedWriter:
                 known += 1
                 if known == text.shape[1]:
                     break
+            if self.method.end is not None and (text == self.method.end).any(axis=1).all():
+                break
 
 
-def readable(writer: Iterator[np.ndarray], alphabet: str) -> Iterator[str]:
-    """The characters that a writer generates after a single prompt; code 0, which stands for all others, is not one."""
-    for (code,) in writer:
-        if code != PAD:
-            yield alphabet[code]
+def continued(writer: CachedWriter, vocabulary: Vocabulary, prompt: str, length: int, seed: int) -> Iterator[str]:
+    """Generates the continuation of a prompt, piece by piece; an empty one is the beginning of a line.
+
+    Args:
+        writer: of the model.
+        vocabulary: of the model.
+        prompt: what is not in the vocabulary is left out.
+        length: tokens to generate.
+        seed: of sampling.
+    """
+    ids = vocabulary.encode(prompt) or vocabulary.encode("\n") or [1]
+    return decoded_stream((token for (token,) in writer([ids], length, seed)), vocabulary)
