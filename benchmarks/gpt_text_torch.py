@@ -144,7 +144,7 @@ class CachedWriter:
     def __call__(self, prompts, length, seed):
         (text,), rng, caches = [list(prompt) for prompt in prompts], random_stream(seed, "tokens"), None
         for _ in range(length):
-            if caches is None or caches[0][0].shape[2] == self.window:
+            if caches is None or caches[0][0].shape[2] == self.window - 1:
                 start = len(text) - self.window // 2 if len(text) >= self.window else 0
                 caches, new = None, text[start:]
             logits, caches = self.network(torch.tensor([new], device=DEVICE), caches)

@@ -58,7 +58,7 @@ class ModelParts(NamedTuple):
     """From vectors (batch, length, channels) to logits (batch, length, tokens)."""
 
 
-def parts_of(model: keras.Model) -> ModelParts:
+def model_parts(model: keras.Model) -> ModelParts:
     """The parts of a model with the layers "embedding" and "decoder"; "positions", if they are embedded; and "head", if
     the embedding is not its own reverse.
     """
@@ -76,7 +76,7 @@ def parts_of(model: keras.Model) -> ModelParts:
 
 def attention_maps(model: keras.Model, ids: np.ndarray) -> list[np.ndarray]:
     """Attention weights (heads, length, length) of each block on a text (length,)."""
-    parts = parts_of(model)
+    parts = model_parts(model)
     weights = parts.decoder.attention_weights(parts.embed(ids[None].astype(np.int32)))
     return [ops.convert_to_numpy(ops.cast(each, "float32"))[0] for each in weights]
 
@@ -88,13 +88,13 @@ class CachedWriter:
     of the next window, so the text may become of any length.
 
     Args:
-        model: see `parts_of`.
+        model: see `model_parts`.
         window: sequence length of the training.
         method: how tokens are chosen.
     """
 
     def __init__(self, model: keras.Model, window: int, method: Sampling):
-        self.embed, self.decoder, self.logits = parts_of(model)
+        self.embed, self.decoder, self.logits = model_parts(model)
         self.window = window
         self.method = method
         self.read = compiled_inference(self.caches, [model])

@@ -60,7 +60,7 @@ class AnswerBatches(SeededBatches):
 
 
 def enable_lora(model: keras.Model, rank: int) -> int:
-    """Low-rank adaptation, LoRA (Hu et al. 2021, arXiv:2106.09685): of the dense layers a low-rank update is trained.
+    """Low-rank adaptation, LoRA (Hu et al. 2021, arXiv:2106.09685): trains a low-rank update of each dense layer.
 
     Args:
         model: built; all its other weights are frozen.

@@ -349,7 +349,7 @@ def test_a_notebook_runs_top_to_bottom(full, run_python, tmp_path, monkeypatch):
     assert result["metrics"]["top1"] > (0 if full else 0.9)
 
 
-TOO_LONG = tuple(name for name in MOST_LINES if name not in ("gpt_text", "lstm_text", "mlp_from_scratch"))
+TOO_LONG = tuple(name for name in MOST_LINES if name not in ("lstm_text", "mlp_from_scratch"))
 
 
 @pytest.mark.once
