@@ -68,7 +68,7 @@ class Trainer(NativeTrainer):
     """
 
     def __init__(self, config, model, steps):
-        require_options(config, precision="float32", top_k=0, top_p=1)
+        require_options(config, precision="float32", top_k=0, top_p=1, min_p=0, repetition_penalty=1)
         if config.temperature == 0:
             raise UsageError("the native baseline samples each character: say --temperature 1, or leave out --native")
         network = native_network(model)
@@ -82,7 +82,7 @@ class Trainer(NativeTrainer):
 
 
 @torch.inference_mode()
-def write_characters(model, alphabet, prompt, length, seed, temperature, top_k, top_p):
+def write_characters(model, alphabet, prompt, length, seed, temperature, top_k, top_p, min_p=0, repetition_penalty=1):
     """What the recipe's writes, with this network and the same random numbers, among all characters."""
     network = native_network(model).eval()
     rng, states = random_stream(seed, "tokens"), None

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the `full` presets on a GPU, on JAX and PyTorch, in parts of at most $MINUTES (9) each.
 #   ci/gpu.sh                          all recipes: compares them with native code, then trains and records them
-#   ci/gpu.sh compare cnn_cifar10      one part: an epoch beside native code, in float32 and mixed_bfloat16
+#   ci/gpu.sh compare cnn_cifar10      one part: an epoch in float32, beside native code, and in mixed_bfloat16
 #   ci/gpu.sh train cnn_cifar10 jax    one part: trains until the time is over; called again it goes on, and records the end
 # Reports and runs go to $OUT (runs/gpu). PRESET=test tries all of it on a CPU.
 set -uo pipefail
@@ -10,11 +10,11 @@ out=${OUT:-runs/gpu} preset=${PRESET:-full} limit=$((${MINUTES:-9} * 60))
 mkdir -p "$out"
 
 compare() {
-  local precision
-  for precision in float32 mixed_bfloat16; do
+  local options
+  for options in "float32 --native" mixed_bfloat16; do # the native baselines compute in float32
     # SIGTERM leaves a report of what was measured until then.
-    timeout $((limit / 2)) recipes compare "$1" --backends jax,torch --repeats 1 --agreement-steps 3 --native \
-      --preset "$preset" --epochs 1 --precision $precision --out "$out/compare-$1-$precision-$(date +%H%M%S)"
+    timeout $((limit / 2)) recipes compare "$1" --backends jax,torch --repeats 1 --agreement-steps 3 \
+      --preset "$preset" --epochs 1 --out "$out/compare-$1-${options%% *}-$(date +%H%M%S)" --precision $options
   done
 }
 

@@ -18,7 +18,6 @@ The recorded runs are under results/lstm_text.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -34,22 +33,22 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.data.text.characters import TextData, load_text
-from shared.files import replacing
+from shared.data.text.characters import load_text
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.exports import exported_language_model
 from shared.text.language_model import nats_a_character, write_characters
-from shared.training.options import Options
+from shared.text.options import TextOptions
+from shared.text.samples import save_text, timed_text
 from shared.training.plots import plot_curves
 from shared.training.predictors import FinishedRun, Text, TextStream
-from shared.training.ranges import Count, Limit, NonNegative, Positive, Rate, Whole, ranged
+from shared.training.ranges import Count, NonNegative, Positive, Rate, ranged
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
 
 
 @dataclass(kw_only=True)
-class Config(Options):
+class Config(TextOptions):
     """Trains a recurrent character language model on a text, and generates text."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -65,7 +64,6 @@ class Config(Options):
             "window": 256, "dropout": 0.5, "patience": 10,
         },
     }  # fmt: skip
-    free_on_resume: ClassVar[tuple[str, ...]] = ("length", "temperature", "top_k", "top_p", "sample_seed")
 
     epochs: Count = 10
     batch_size: Count = 32
@@ -89,39 +87,6 @@ class Config(Options):
     """Dropout rate of the outputs of each recurrent layer."""
     window: ranged(int, least=2) = 128
     """Sequence length of truncated backpropagation through time, in characters."""
-    patience: Limit = None
-    """Early stopping: epochs without a lower validation loss; the best weights are taken in any case."""
-    train_characters: ranged(int, least=2, optional=True) = None
-    """Limit training to the first N characters."""
-    test_characters: ranged(int, least=2, optional=True) = 100_000
-    """Limit validation and evaluation to the first N characters of each held-out part."""
-    length: Whole = 1000
-    """Number of characters to generate."""
-    temperature: NonNegative = 0.8
-    """Sampling temperature; 0 is greedy."""
-    top_k: Whole = 0
-    """Top-k sampling: among the k likeliest characters; 0: all."""
-    top_p: ranged(float, above=0, most=1) = 1.0
-    """Top-p (nucleus) sampling: among the likeliest characters that together have this probability."""
-    sample_seed: Whole = 0
-    """Seed of sampling."""
-
-    def load(self) -> TextData:
-        """The data; a UsageError if the options do not fit them."""
-        data = load_text(self.data, self.data_dir)
-        limits = {"train": self.train_characters, "validation": self.test_characters, "test": self.test_characters}
-        parts = {name: getattr(data, name)[:limit] for name, limit in limits.items()}
-        fewer = [f"{len(part):,} of {name}" for name, part in parts.items() if len(part) < len(getattr(data, name))]
-        used = f"; used are {', '.join(fewer)}" if fewer else ""
-        data = data._replace(**parts, found=f"{data.name}: {data.found}{used}")
-        longest = min(len(data.validation), len(data.test)) - 1
-        rule = f"must be at most {longest} for this text"
-        if self.batch_size > (most := len(data.train) // longest - 1):
-            rule += f" (and then --batch-size at most {most})"
-        self.require("window", self.window <= longest, rule)
-        most = len(data.train) // self.window - 1
-        self.require("batch_size", self.batch_size <= most, f"must be at most the {most} windows of the training text")
-        return data
 
 
 def build_model(config: Config, characters: int) -> keras.Model:
@@ -148,26 +113,13 @@ def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Ite
     """Generates the continuation of a prompt, one character at a time."""
     return write_characters(
         model, alphabet, prompt, length=config.length, seed=config.sample_seed, temperature=config.temperature,
-        top_k=config.top_k, top_p=config.top_p,
+        top_k=config.top_k, top_p=config.top_p, min_p=config.min_p, repetition_penalty=config.repetition_penalty,
     )  # fmt: skip
-
-
-def save_sample(run: Run, model: keras.Model, alphabet: str) -> float | None:
-    """Writes samples.txt; returns generated characters per second, None if there are fewer than two."""
-    characters = write(model, alphabet, run.config, "\n")
-    text = next(characters, "")  # compiles
-    start = time.perf_counter()
-    text += "".join(characters)
-    seconds = time.perf_counter() - start
-    with replacing(run.directory / "samples.txt") as path:
-        path.write_text(text + "\n", encoding="utf-8", errors="replace")
-    print(text)
-    return round((len(text) - 1) / seconds, 1) if len(text) > 1 else None
 
 
 def main(run: Run) -> dict[str, float]:
     config = run.config
-    data = config.load()
+    data = config.limited(load_text(config.data, config.data_dir))
     print(data.found)
     batches = TextBatches(data.train, config.window, config.batch_size, config.seed)
 
@@ -191,7 +143,9 @@ def main(run: Run) -> dict[str, float]:
         nats = nats_a_character(model, getattr(data, part))
         metrics |= {f"{part}_nats": nats, f"{part}_perplexity": float(np.exp(nats))}
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
-    speed = save_sample(run, model, data.alphabet)
+    sample, speed = timed_text(write(model, data.alphabet, config, "\n"))
+    save_text(run.directory / "samples.txt", sample)
+    print(sample)
     return run.finish(
         model,
         data.name,
@@ -214,10 +168,13 @@ def predictor(run: FinishedRun) -> Callable:
         temperature: float = config.temperature,
         top_k: int = config.top_k,
         top_p: float = config.top_p,
+        min_p: float = config.min_p,
+        repetition_penalty: float = config.repetition_penalty,
         sample_seed: int = config.sample_seed,
     ) -> TextStream:
         """Generates the continuation of a prompt."""
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "sample_seed": sample_seed}
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+        options |= {"repetition_penalty": repetition_penalty, "sample_seed": sample_seed}
         if missing := set(prompt) - set(alphabet):
             print(f"left out, not in the training text: {''.join(sorted(missing))!r}", file=sys.stderr)
         return TextStream(write(run.model, alphabet, replace(config, length=length, **options), prompt))

@@ -10,8 +10,8 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, key_mask: Any = 
 
     Args:
         queries: (batch, n, heads, depth).
-        keys: (batch, m, heads, depth).
-        values: (batch, m, heads, depth).
+        keys: (batch, m, key-value heads, depth), whose heads as many heads of queries share, in their order.
+        values: (batch, m, key-value heads, depth).
         key_mask: (batch or 1, m), True where a key may be attended to, which must be somewhere in each row; None:
             everywhere.
         causal: whether query i attends to the first i keys alone.
@@ -20,6 +20,8 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, key_mask: Any = 
         (batch, n, heads, depth).
     """
     mask = None if key_mask is None else keras.ops.cast(key_mask, "bool")[:, None, None, :]
+    if (sharing := queries.shape[2] // keys.shape[2]) > 1:
+        keys, values = (keras.ops.repeat(each, sharing, axis=2) for each in (keys, values))
     if keras.config.backend() != "torch":
         return keras.ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=causal)
     import torch
@@ -37,14 +39,18 @@ def cached_attention(queries: Any, keys: Any, values: Any, key_mask: Any) -> Any
 
     Args:
         queries: (batch, n, heads, depth).
-        keys: (batch, heads, m, depth).
-        values: (batch, heads, m, depth).
+        keys: (batch, key-value heads, m, depth).
+        values: (batch, key-value heads, m, depth).
         key_mask: (batch or 1, m), as for `dot_product_attention`.
 
     Returns:
         (batch, n, heads, depth).
     """
-    queries = keras.ops.swapaxes(queries, 1, 2)
+    _, length, heads, depth = queries.shape
+    # Heads that share keys are as many more queries of one head: the cache is read once.
+    queries = keras.ops.reshape(
+        keras.ops.swapaxes(queries, 1, 2), (-1, keys.shape[1], heads // keys.shape[1] * length, depth)
+    )
     mask = keras.ops.cast(key_mask, "bool")[:, None, None, :]
     if keras.config.backend() == "torch":
         import torch
@@ -54,7 +60,7 @@ def cached_attention(queries: Any, keys: Any, values: Any, key_mask: Any) -> Any
         scores = keras.ops.matmul(queries * queries.shape[-1] ** -0.5, keras.ops.swapaxes(keys, 2, 3))
         scores = keras.ops.where(mask, keras.ops.cast(scores, "float32"), -1e9)
         outputs = keras.ops.matmul(keras.ops.cast(keras.ops.softmax(scores, axis=-1), values.dtype), values)
-    return keras.ops.swapaxes(outputs, 1, 2)
+    return keras.ops.swapaxes(keras.ops.reshape(outputs, (-1, heads, length, depth)), 1, 2)
 
 
 def with_entry(cache: Any, entry: Any, index: Any) -> Any:

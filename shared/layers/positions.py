@@ -1,7 +1,9 @@
-"""Positional encodings: sinusoidal, and rotary (RoPE)."""
+"""Positional encodings: sinusoidal, learned, and rotary (RoPE)."""
 
 import keras
 from keras import layers, ops
+
+from shared.backends.initializers import RandomNormal
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -29,6 +31,38 @@ class SinusoidalPositions(layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"max_wavelength": self.max_wavelength}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class LearnedPositions(layers.Layer):
+    """Learned position embeddings, added to the inputs (Gehring et al. 2017, arXiv:1705.03122).
+
+    Args:
+        length: number of positions.
+        stddev: standard deviation of the initial embeddings.
+
+    Inputs: (batch, length, channels), and `start`, the first position. Output: the same shape.
+    """
+
+    def __init__(self, length, stddev=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+        self.stddev = stddev
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            shape=(self.length, input_shape[-1]), initializer=RandomNormal(stddev=self.stddev), name="embeddings"
+        )
+
+    def call(self, inputs, start=0):
+        positions = ops.arange(ops.shape(inputs)[1], dtype="int32") + start
+        return inputs + ops.cast(ops.take(self.embeddings, positions, axis=0), inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"length": self.length, "stddev": self.stddev}
 
 
 def position_angles(length, channels, max_wavelength, start=0):

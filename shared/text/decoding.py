@@ -86,7 +86,9 @@ def decoding_step(step: Callable, method: Method) -> Callable:
     return advance
 
 
-def generate(advance: Callable, sequences: Any, state: Any, context: Any, rng: np.random.Generator) -> Iterator[Any]:
+def generate(
+    advance: Callable, sequences: Any, state: Any, context: Any, rng: np.random.Generator, first: int = 0
+) -> Iterator[Any]:
     """Generates sequences token by token, until all have ended or are full; yields the state after each token.
 
     Args:
@@ -95,9 +97,10 @@ def generate(advance: Callable, sequences: Any, state: Any, context: Any, rng: n
         state: of the model, before the first token.
         context: constant inputs of the model, such as an encoder's outputs.
         rng: of sampling.
+        first: position of the first token that the model has not read yet.
     """
     batch, *_, length = sequences.ids.shape
-    for index in range(length - 1):
+    for index in range(first, length - 1):
         uniform = rng.random(batch, np.float32)
         sequences, state, done = advance(sequences, np.int32(index), state, context, uniform)
         yield sequences

@@ -76,6 +76,8 @@ def write_characters(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
 ) -> Iterator[str]:
     """Writes what follows a prompt, character by character, each at the same cost.
 
@@ -88,13 +90,15 @@ def write_characters(
         temperature: see `shared.text.sampling.sample_tokens`, as the rest.
         top_k: see there.
         top_p: see there.
+        min_p: see there.
+        repetition_penalty: see `shared.text.sampling.penalized_logits`.
     """
 
     def step(codes: Any, index: Any, states: list, context: None) -> tuple[Any, list]:
         logits, states = read_on(model, codes[:, None], states)
         return logits[:, 0], states
 
-    method = Sampling(temperature, top_k, top_p, end=None)
+    method = Sampling(temperature, top_k, top_p, end=None, min_p=min_p, repetition_penalty=repetition_penalty)
     advance = compiled_inference(decoding_step(step, method), [model])
     codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
     start = method.start(padded([codes], len(codes) + length))

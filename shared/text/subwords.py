@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -39,15 +40,17 @@ class VocabularySizeError(UsageError):
         self.nearest = nearest
 
 
-def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = ()) -> bytes:
+def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (), keep_spaces: bool = False) -> bytes:
     """Trains a byte-pair encoding, BPE (Sennrich et al. 2016, arXiv:1508.07909); deterministic.
 
-    Characters outside the vocabulary fall back to bytes, so that any text survives; repeated spaces become one.
+    Characters outside the vocabulary fall back to bytes, so that any text survives.
 
     Args:
         lines: training text.
         size: vocabulary size, with `PAD`, `UNKNOWN`, `START`, `END` and 256 bytes included.
         symbols: strings that are never split, such as a separator of turns.
+        keep_spaces: whether all spaces are kept, for running text; otherwise repeated ones become one, and those at
+            both ends are dropped.
 
     Returns:
         A sentencepiece model.
@@ -71,6 +74,8 @@ def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (
             byte_fallback=True,
             character_coverage=0.9995,
             normalization_rule_name="identity",
+            remove_extra_whitespaces=not keep_spaces,
+            add_dummy_prefix=not keep_spaces,
             max_sentence_length=2**24,
             num_threads=1,
             minloglevel=2,
@@ -126,7 +131,9 @@ class Subwords:
         return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
 
 
-def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = True, data: str = "") -> Subwords:
+def kept_subwords(
+    path: Path, lines: Iterable[str], size: int, exactly: bool = True, data: str = "", **options: Any
+) -> Subwords:
     """The vocabulary in a file; if there is no file, one is trained (see `train_subwords`) and saved.
 
     Args:
@@ -135,6 +142,7 @@ def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = T
         size: vocabulary size.
         exactly: whether an impossible size is an error; otherwise the nearest possible one is used, with a warning.
         data: name and fingerprint of the text, saved beside the file.
+        options: of `train_subwords`.
 
     Raises:
         UsageError: the file is damaged or of other data, or no vocabulary can be trained.
@@ -143,12 +151,12 @@ def kept_subwords(path: Path, lines: Iterable[str], size: int, exactly: bool = T
     if not path.exists():
         lines = list(lines)
         try:
-            model = train_subwords(lines, size)
+            model = train_subwords(lines, size, **options)
         except VocabularySizeError as error:
             if exactly:
                 raise
             print(f"WARNING: {error}; taking {error.nearest}", file=sys.stderr)
-            model = train_subwords(lines, error.nearest)
+            model = train_subwords(lines, error.nearest, **options)
         with replacing(origin) as unfinished:
             unfinished.write_text(made_of, encoding="utf-8")
         with replacing(path) as unfinished:

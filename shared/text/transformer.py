@@ -18,13 +18,15 @@ class TokenEmbedding(layers.ReversibleEmbedding):
     Args:
         vocabulary: number of tokens.
         channels: embedding size.
+        stddev: standard deviation of the initial embeddings before they are multiplied; None: 1/√channels. Where what
+            goes in also comes out, as in a decoder-only model, 1/√channels would predict each token to be repeated.
 
     Input: ids (batch, length), output (batch, length, channels). Reversed: (batch, length, channels) to logits (batch,
     length, vocabulary), float32.
     """
 
-    def __init__(self, vocabulary, channels, **kwargs):
-        own = {"embeddings_initializer": RandomNormal(stddev=channels**-0.5)}
+    def __init__(self, vocabulary, channels, stddev=None, **kwargs):
+        own = {"embeddings_initializer": RandomNormal(stddev=stddev or channels**-0.5)}
         super().__init__(vocabulary, channels, **own | {"reverse_dtype": "float32"} | kwargs)
 
     def call(self, inputs, reverse=False):
@@ -40,18 +42,27 @@ class TokenEmbedding(layers.ReversibleEmbedding):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class FeedForward(layers.Layer):
-    """Position-wise feed-forward network: two dense layers with ReLU between them.
+    """Position-wise feed-forward network: two dense layers with an activation between them.
 
     Args:
         hidden: hidden width.
+        activation: "relu", "gelu", or "swiglu": SiLU of one half of a first layer of twice the width, times the other
+            half (Shazeer 2020, arXiv:2002.05202).
 
     Input and output: (batch, length, channels).
     """
 
-    def __init__(self, hidden, **kwargs):
+    def __init__(self, hidden, activation="relu", **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
-        self.expand = SequenceDense(hidden, activation="relu", dtype=self.dtype_policy, name="expand")
+        self.activation = activation
+        gated = activation == "swiglu"
+        self.expand = SequenceDense(
+            2 * hidden if gated else hidden,
+            activation=None if gated else activation,
+            dtype=self.dtype_policy,
+            name="expand",
+        )
 
     def build(self, input_shape):
         self.expand.build(input_shape)
@@ -59,13 +70,23 @@ class FeedForward(layers.Layer):
         self.contract.build((*input_shape[:-1], self.hidden))
 
     def call(self, inputs):
-        return self.contract(self.expand(inputs))
+        x = self.expand(inputs)
+        if self.activation == "swiglu":
+            gate, x = ops.split(x, 2, axis=-1)
+            x = ops.silu(gate) * x
+        return self.contract(x)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return super().get_config() | {"hidden": self.hidden}
+        return super().get_config() | {"hidden": self.hidden, "activation": self.activation}
+
+
+def normalization_layer(kind, dtype, name):
+    """Normalization over the channels: "layer", or "rms" without mean and shift (RMSNorm, arXiv:1910.07467)."""
+    layer = {"layer": layers.LayerNormalization, "rms": layers.RMSNormalization}[kind]
+    return layer(epsilon=1e-5, dtype=dtype, name=name)
 
 
 class TransformerBlock(layers.Layer):
@@ -76,21 +97,33 @@ class TransformerBlock(layers.Layer):
         hidden: hidden width of the feed-forward layers.
         dropout: dropout rate of each sublayer's output.
         rotary: whether self-attention uses rotary position embeddings (RoPE).
+        key_value_heads: grouped-query attention: number of heads of keys and values; None: as many as heads.
+        normalization: see `normalization_layer`.
+        activation: see `FeedForward`.
     """
 
-    def __init__(self, heads, hidden, dropout=0.0, rotary=False, **kwargs):
+    def __init__(
+        self,
+        heads,
+        hidden,
+        dropout=0.0,
+        rotary=False,
+        key_value_heads=None,
+        normalization="layer",
+        activation="relu",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.heads = heads
-        self.hidden = hidden
-        self.rotary = rotary
-        self.dropout = layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
-        self.attention = MultiHeadAttention(heads, rotary, dtype=self.dtype_policy, name="attention")
-        self.attention_norm = self.normalization("attention_norm")
-        self.feed_forward = FeedForward(hidden, dtype=self.dtype_policy, name="feed_forward")
-        self.feed_forward_norm = self.normalization("feed_forward_norm")
-
-    def normalization(self, name):
-        return layers.LayerNormalization(epsilon=1e-5, dtype=self.dtype_policy, name=name)
+        self.options = {
+            "heads": heads, "hidden": hidden, "dropout": dropout, "rotary": rotary, "key_value_heads": key_value_heads,
+            "normalization": normalization, "activation": activation,
+        }  # fmt: skip
+        policy = self.dtype_policy
+        self.dropout = layers.Dropout(dropout, dtype=policy, name="dropout")
+        self.attention = MultiHeadAttention(heads, rotary, key_value_heads, dtype=policy, name="attention")
+        self.attention_norm = normalization_layer(normalization, policy, "attention_norm")
+        self.feed_forward = FeedForward(hidden, activation, dtype=policy, name="feed_forward")
+        self.feed_forward_norm = normalization_layer(normalization, policy, "feed_forward_norm")
 
     def build(self, input_shape):
         for layer in (self.attention, self.attention_norm, self.feed_forward, self.feed_forward_norm):
@@ -104,8 +137,7 @@ class TransformerBlock(layers.Layer):
         return input_shape
 
     def get_config(self):
-        config = {"heads": self.heads, "hidden": self.hidden, "dropout": self.dropout.rate, "rotary": self.rotary}
-        return super().get_config() | config
+        return super().get_config() | dict(self.options)
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -131,7 +163,7 @@ class TransformerDecoderBlock(TransformerBlock):
     def __init__(self, heads, hidden, dropout=0.0, rotary=False, **kwargs):
         super().__init__(heads, hidden, dropout, rotary, **kwargs)
         self.cross_attention = MultiHeadAttention(heads, dtype=self.dtype_policy, name="cross_attention")
-        self.cross_norm = self.normalization("cross_norm")
+        self.cross_norm = normalization_layer(self.options["normalization"], self.dtype_policy, "cross_norm")
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -152,6 +184,28 @@ class TransformerDecoderBlock(TransformerBlock):
         return self.finish(x), cache
 
 
+@keras.saving.register_keras_serializable("keras_recipes")
+class CausalBlock(TransformerBlock):
+    """Causal self-attention and feed-forward layers; for its arguments see `TransformerBlock`.
+
+    Input and output: (batch, length, channels). Padding at the end needs no mask, since attention is causal.
+    """
+
+    def call(self, inputs, training=None):
+        found = self.attention(self.attention_norm(inputs), causal=True)
+        return self.finish(inputs + self.dropout(found, training=training), training=training)
+
+    def read(self, inputs):
+        """The same without dropout, and the key-value cache of the sequence."""
+        found, cache = self.attention.read(self.attention_norm(inputs))
+        return self.finish(inputs + found), cache
+
+    def step(self, inputs, cache, index):
+        """One token (batch, 1, channels) at position `index`."""
+        found, cache = self.attention.step(self.attention_norm(inputs), cache, index)
+        return self.finish(inputs + found), cache
+
+
 class TransformerStack(layers.Layer):
     """A stack of blocks and a final normalization.
 
@@ -161,16 +215,32 @@ class TransformerStack(layers.Layer):
         hidden: hidden width of the feed-forward layers.
         dropout: dropout rate of each sublayer's output.
         rotary: whether self-attention uses rotary position embeddings (RoPE).
+        key_value_heads: grouped-query attention: number of heads of keys and values; None: as many as heads.
+        normalization: see `normalization_layer`.
+        activation: see `FeedForward`.
     """
 
-    def __init__(self, depth, heads, hidden, dropout=0.0, rotary=False, **kwargs):
+    def __init__(
+        self,
+        depth,
+        heads,
+        hidden,
+        dropout=0.0,
+        rotary=False,
+        key_value_heads=None,
+        normalization="layer",
+        activation="relu",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.options = {"depth": depth, "heads": heads, "hidden": hidden, "dropout": dropout, "rotary": rotary}
-        self.blocks = [
-            self.block_class(heads, hidden, dropout, rotary, dtype=self.dtype_policy, name=f"block_{index}")
-            for index in range(depth)
-        ]
-        self.norm = layers.LayerNormalization(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
+        block = {
+            "heads": heads, "hidden": hidden, "dropout": dropout, "rotary": rotary, "key_value_heads": key_value_heads,
+            "normalization": normalization, "activation": activation,
+        }  # fmt: skip
+        self.options = {"depth": depth} | block
+        policy = self.dtype_policy
+        self.blocks = [self.block_class(**block, dtype=policy, name=f"block_{index}") for index in range(depth)]
+        self.norm = normalization_layer(normalization, policy, "norm")
 
     def build(self, input_shape):
         for layer in (*self.blocks, self.norm):
@@ -264,3 +334,54 @@ class TransformerDecoder(TransformerStack):
         last = self.blocks[-1]
         x = x + last.attention(last.attention_norm(x), causal=True)
         return last.cross_attention.attention_weights(last.cross_norm(x), memory, key_mask)
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class CausalTransformer(TransformerStack):
+    """Decoder-only Transformer, as of GPT (Radford et al. 2018); for its arguments see `TransformerStack`.
+
+    Input and output: (batch, length, channels); no position sees those after it. `read` and `step` compute the same
+    with a key-value cache.
+    """
+
+    block_class = CausalBlock
+
+    def call(self, inputs, training=None):
+        x = inputs
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.norm(x)
+
+    def read(self, inputs):
+        """The outputs for a sequence, and each block's key-value cache (batch, key-value heads, length, depth)."""
+        x, caches = inputs, []
+        for block in self.blocks:
+            x, cache = block.read(x)
+            caches.append(cache)
+        return self.norm(x), caches
+
+    def step(self, inputs, caches, index):
+        """Reads one token.
+
+        Args:
+            inputs: (batch, 1, channels).
+            caches: from `read` or the previous step; their entries from `index` on are not looked at.
+            index: position of the token, from 0.
+
+        Returns:
+            (batch, 1, channels), and the caches with the token at its position.
+        """
+        x, grown = inputs, []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block.step(x, cache, index)
+            grown.append(cache)
+        return self.norm(x), grown
+
+    def attention_weights(self, inputs):
+        """Attention weights (batch, heads, length, length) of each block, for figures."""
+        x, found = inputs, []
+        for block in self.blocks:
+            normed = block.attention_norm(x)
+            found.append(block.attention.attention_weights(normed, normed, causal=True))
+            x = block(x, training=False)
+        return found

@@ -16,11 +16,11 @@ SECTIONS = {
     "The layers and losses": ("layers", "losses"),
     "Metrics and figures": ("metrics", "evaluation", "evaluation_networks", "plots", "grad_cam"),
     "Using the model": (
-        "prediction", "predictors", "decoding", "sampling", "samplers", "beam_search", "language_model", "responder",
-        "translator", "gan_sampling", "instances",
+        "prediction", "predictors", "decoding", "sampling", "samplers", "beam_search", "language_model", "causal_model",
+        "chat_tuning", "samples", "responder", "translator", "gan_sampling", "instances",
     ),
     "The data": (
-        "data", "batches", "gan_batches", "augment", "pairs", "subwords", "dialogue", "pixels",
+        "data", "batches", "gan_batches", "augment", "pairs", "subwords", "tokens", "dialogue", "pixels",
     ),
     "The loop": ("training", "backends", "errors", "files"),
 }  # fmt: skip

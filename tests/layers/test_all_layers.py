@@ -22,12 +22,14 @@ from shared.layers.attention import MultiHeadAttention
 from shared.layers.convolution import Convolution, DepthwiseConvolution
 from shared.layers.dense import SequenceDense
 from shared.layers.normalization import BatchNormalization, GroupNormalization
-from shared.layers.positions import SinusoidalPositions
+from shared.layers.positions import LearnedPositions, SinusoidalPositions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.layers.resampling import DepthToSpace, MaxPooling, NearestUpsampling, SpaceToDepth
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.transformer import (
+    CausalBlock,
+    CausalTransformer,
     FeedForward,
     TokenEmbedding,
     TransformerDecoder,
@@ -56,6 +58,12 @@ CASES = {
     "bottleneck": (lambda **kw: InvertedBottleneck(5, **kw), [X]),
     "bottleneck plain": (lambda **kw: InvertedBottleneck(4, expansion=1, **kw), [X]),
     "bottleneck strided": (lambda **kw: InvertedBottleneck(5, 5, 2, **kw), [X]),
+    "causal block": (lambda **kw: CausalBlock(2, 16, 0.1, normalization="rms", **kw), [SEQUENCE]),
+    "causal transformer": (
+        lambda **kw: CausalTransformer(2, 4, 16, 0.1, True, 2, "rms", "swiglu", **kw),
+        [SEQUENCE],
+    ),
+    "causal transformer, as GPT-2": (lambda **kw: CausalTransformer(2, 2, 16, activation="gelu", **kw), [SEQUENCE]),
     "class modulation": (lambda **kw: ClassModulation(5, **kw), [X, np.array([4, 1], "int32")]),
     "convolution": (lambda **kw: Convolution(6, 3, **kw), [X]),
     "convolution 6x6": (lambda **kw: Convolution(6, 6, use_bias=True, **kw), [X[:, :5, :7]]),
@@ -76,6 +84,7 @@ CASES = {
     "encoder": (lambda **kw: TransformerEncoder(2, 2, 16, 0.1, rotary=True, **kw), [MEMORY, MASK]),
     "encoder block": (lambda **kw: TransformerEncoderBlock(2, 16, 0.1, **kw), [MEMORY, MASK]),
     "feed forward": (lambda **kw: FeedForward(16, **kw), [SEQUENCE]),
+    "feed forward, gated": (lambda **kw: FeedForward(16, "swiglu", **kw), [SEQUENCE]),
     "group normalization": (lambda **kw: GroupNormalization(5, **kw), [X]),
     "group normalization, adaptive": (
         lambda **kw: GroupNormalization(1, learned=False, **kw),
@@ -84,9 +93,11 @@ CASES = {
     "gru": (lambda **kw: FusedGRU(3, return_sequences=True, **kw), [SEQUENCE]),
     "image attention": (lambda **kw: ImageAttention(1, 5, **kw), [X]),
     "imagenet pixels": (lambda **kw: ImageNetPixels("mobilenet_v2", **kw), [X[..., :3]]),
+    "learned positions": (lambda **kw: LearnedPositions(5, **kw), [normal(3, 5, 8)]),
     "lstm": (lambda **kw: FusedLSTM(3, **kw), [SEQUENCE]),
     "max pooling": (lambda **kw: MaxPooling(**kw), [X[:, :5, :7]]),
     "multi-head attention": (lambda **kw: MultiHeadAttention(2, **kw), [SEQUENCE, MEMORY, MASK]),
+    "multi-head attention, grouped queries": (lambda **kw: MultiHeadAttention(4, True, 2, **kw), [SEQUENCE]),
     "multi-head attention, rotary": (lambda **kw: MultiHeadAttention(2, rotary=True, **kw), [SEQUENCE]),
     "positions": (lambda **kw: SinusoidalPositions(**kw), [SEQUENCE]),
     "pyramid pooling": (lambda **kw: PyramidPooling(6, **kw), [X]),

@@ -8,8 +8,11 @@ from keras import ops
 
 from shared.backends.attention import cached_attention, dot_product_attention, with_entry
 from shared.layers.attention import MultiHeadAttention
-from shared.layers.positions import SinusoidalPositions, apply_rotary_embedding
+from shared.layers.positions import LearnedPositions, SinusoidalPositions, apply_rotary_embedding
 from shared.text.transformer import (
+    CausalBlock,
+    CausalTransformer,
+    FeedForward,
     TokenEmbedding,
     TransformerDecoder,
     TransformerDecoderBlock,
@@ -113,6 +116,84 @@ def test_multi_head_attention_is_that_of_keras():
     np.testing.assert_allclose(numbers(ours(x, memory, key_mask=MASK)), numbers(expected), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_grouped_queries_are_those_of_pytorch(causal):
+    torch = pytest.importorskip("torch")
+    queries, keys, values = random((3, 5, 6, 4)), random((3, 5, 2, 4), 1), random((3, 5, 2, 4), 2)
+    found = numbers(dot_product_attention(*map(ops.convert_to_tensor, (queries, keys, values)), causal=causal))
+    heads_first = [torch.tensor(each).transpose(1, 2) for each in (queries, keys, values)]
+    theirs = torch.nn.functional.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=True)
+    np.testing.assert_allclose(found, theirs.transpose(1, 2).numpy(), rtol=1e-5, atol=1e-6)
+
+    cache = [ops.convert_to_tensor(each.transpose(0, 2, 1, 3)) for each in (keys, values)]
+    last = numbers(cached_attention(ops.convert_to_tensor(queries[:, 2:3]), *cache, np.arange(5)[None] <= 2))
+    expected, _ = reference_attention(queries, *(np.repeat(each, 3, axis=2) for each in (keys, values)), causal=True)
+    np.testing.assert_allclose(last[:, 0], expected[:, 2], rtol=1e-5, atol=1e-6)
+
+
+def test_heads_share_keys_equally():
+    with pytest.raises(ValueError, match="4 heads cannot share 3 heads of keys and values equally"):
+        MultiHeadAttention(4, key_value_heads=3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "swiglu"])
+def test_feed_forward_is_that_of_pytorch(activation):
+    torch = pytest.importorskip("torch")
+    layer, x = FeedForward(6, activation), random((2, 3, 4))
+    layer.build(x.shape)
+    randomize(layer)
+    kernel, bias, contract, contract_bias = map(torch.tensor, layer.get_weights())
+    hidden = torch.tensor(x) @ kernel + bias
+    if activation == "swiglu":
+        hidden = torch.nn.functional.silu(hidden[..., :6]) * hidden[..., 6:]
+    else:
+        hidden = getattr(torch.nn.functional, activation)(hidden)
+    np.testing.assert_allclose(numbers(layer(x)), hidden @ contract + contract_bias, rtol=1e-5, atol=1e-6)
+
+
+def test_rms_normalization_is_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    block, x = CausalBlock(2, 16, normalization="rms"), random((3, 4, 8))
+    block.build(x.shape)
+    (scale,) = [0.5 + np.arange(8, dtype="float32")]
+    block.attention_norm.set_weights([scale])
+    expected = torch.nn.functional.rms_norm(torch.tensor(x), (8,), torch.tensor(scale), eps=1e-5)
+    np.testing.assert_allclose(numbers(block.attention_norm(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_causal_blocks_are_those_of_keras_hub():
+    hub = pytest.importorskip("keras_hub")
+    ours, x = CausalBlock(2, 16, activation="gelu"), random((3, 4, 8))
+    ours.build(x.shape)
+    randomize(ours)
+    theirs = hub.layers.TransformerDecoder(
+        16, 2, activation="gelu", normalize_first=True, layer_norm_epsilon=1e-5
+    )  # without a memory it is the block of a decoder-only model
+    theirs(x)
+    give_attention(ours.attention, theirs._self_attention_layer)
+    for mine, other in [
+        (ours.attention_norm, theirs._self_attention_layer_norm),
+        (ours.feed_forward_norm, theirs._feedforward_layer_norm),
+        (ours.feed_forward.expand, theirs._feedforward_intermediate_dense),
+        (ours.feed_forward.contract, theirs._feedforward_output_dense),
+    ]:
+        other.set_weights(mine.get_weights())
+    np.testing.assert_allclose(numbers(ours(x)), numbers(theirs(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_learned_positions_are_those_of_keras_hub():
+    hub = pytest.importorskip("keras_hub")
+    x = random((2, 6, 8))
+    ours, theirs = LearnedPositions(9), hub.layers.PositionEmbedding(9)
+    ours.build(x.shape)
+    randomize(ours)
+    theirs.build(x.shape)
+    theirs.set_weights(ours.get_weights())
+    for start in (0, 3):
+        expected = x + numbers(theirs(x, start_index=start))
+        np.testing.assert_allclose(numbers(ours(x, start=start)), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_blocks_are_those_of_keras_hub():
     hub = pytest.importorskip("keras_hub")
     x, memory = random((3, 4, 8)), random((3, 5, 8), seed=1)
@@ -186,6 +267,25 @@ def test_token_by_token_is_the_same(rotary):
         outputs, caches = decoder.step(ops.convert_to_tensor(x[:, index : index + 1]), caches, fixed, MASK, index)
         np.testing.assert_allclose(numbers(outputs)[:, 0], expected[:, index], rtol=1e-4, atol=1e-5)
     assert [each.shape for cache in caches for each in cache] == shapes
+
+
+@pytest.mark.parametrize(("rotary", "key_value_heads"), [(False, None), (True, 2)])
+def test_a_causal_transformer_reads_token_by_token_as_at_once(rotary, key_value_heads):
+    decoder, x = CausalTransformer(2, 4, 16, 0.5, rotary, key_value_heads, "rms", "swiglu"), random((3, 7, 8))
+    decoder.build(x.shape)
+    randomize(decoder)
+    expected = numbers(decoder(x))
+    outputs, caches = decoder.read(ops.convert_to_tensor(np.concatenate([x[:, :4], x[:, :3] + 9], axis=1)))
+    np.testing.assert_allclose(numbers(outputs)[:, :4], expected[:, :4], rtol=1e-4, atol=1e-5)
+    assert {tuple(each.shape) for cache in caches for each in cache} == {(3, key_value_heads or 4, 7, 2)}
+    for index in range(4, 7):  # what the cache holds from there on is of another text
+        outputs, caches = decoder.step(ops.convert_to_tensor(x[:, index : index + 1]), caches, index)
+        np.testing.assert_allclose(numbers(outputs)[:, 0], expected[:, index], rtol=1e-4, atol=1e-5)
+    weights = [numbers(each) for each in decoder.attention_weights(ops.convert_to_tensor(x))]
+    assert [each.shape for each in weights] == [(3, 4, 7, 7)] * 2
+    for each in weights:
+        np.testing.assert_allclose(each.sum(axis=-1), 1, rtol=1e-5)
+        assert (each[..., ~np.tril(np.ones((7, 7), bool))] < 1e-6).all()
 
 
 @pytest.mark.parametrize("rotary", [False, True])

@@ -15,7 +15,7 @@ import pytest
 from conftest import PROJECT, refused_in_one_line
 
 from recipes.lstm_text import Config, build_model, build_optimizer
-from shared.data.text.characters import UNKNOWN_CHARACTER
+from shared.data.text.characters import UNKNOWN_CHARACTER, load_text
 from shared.errors import UsageError
 from shared.text.batches import TextBatches
 from shared.text.language_model import first_states, nats_a_character, read_on, write_characters
@@ -162,6 +162,10 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys):
         predict_from(tmp_path / "run", ["Roses", "--top-p", "0"])
 
 
+def loaded(config):
+    return config.limited(load_text(config.data, config.data_dir))
+
+
 def start(tmp_path, *arguments):
     script = PROJECT / "recipes" / "lstm_text.py"
     return subprocess.Popen(
@@ -213,7 +217,7 @@ def test_mistakes_get_one_line(monkeypatch, tmp_path, options, message):
     (tmp_path / "short.txt").write_text("not so long\n")
     (tmp_path / "latin.txt").write_bytes("für immer\n".encode("latin-1") * 500)
     with pytest.raises(UsageError, match=re.escape(message)) as error:
-        parse_options(Config, [*TINY, *options]).load()
+        loaded(parse_options(Config, [*TINY, *options]))
     assert "\n" not in str(error.value)
 
 
@@ -226,6 +230,6 @@ def test_what_is_found_and_used_is_said(monkeypatch, tmp_path):
         "text.txt: 3,000 characters, 3 different: 2,700 for training, 150 for validation, 150 for testing; "
         "nothing passed over"
     )
-    assert Config(**options).load().found == found
-    few = Config(**options, train_characters=1000, test_characters=60).load().found
+    assert loaded(Config(**options)).found == found
+    few = loaded(Config(**options, train_characters=1000, test_characters=60)).found
     assert few == f"{found}; used are 1,000 of train, 60 of validation, 60 of test"

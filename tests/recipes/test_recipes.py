@@ -192,7 +192,8 @@ def built_models(recipe: str, config, shape=(28, 28, 1), vocabulary: int = 12) -
     module = importlib.import_module(f"recipes.{recipe}")
     prepare_backend(0, config.precision)
     try:
-        given = {"config": config, "data": image_data(*shape), "classes": 3, "characters": 12, "vocabulary": vocabulary}
+        given = {"config": config, "data": image_data(*shape), "classes": 3, "characters": 12, "tokens": 12}
+        given["vocabulary"] = vocabulary
         wanted = inspect.signature(module.build_model).parameters.keys()
         if "backbone" in wanted:
             given["backbone"], _ = load_backbone(config.backbone, config.image_size, pretrained=False)
@@ -261,7 +262,7 @@ INPUTS = {
     Conversation: ["ab", "ba ab", "b"],
     ClassName: "b",
 }
-QUICK = {"lstm_text": {"length": 5}, "diffusion": {"count": 2, "steps": 2}}
+QUICK = {"lstm_text": {"length": 5}, "gpt_text": {"length": 5}, "diffusion": {"count": 2, "steps": 2}}
 """Options with which a prediction takes less time."""
 
 

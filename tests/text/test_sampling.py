@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from shared.text.sampling import draw_tokens, sample_tokens, sampling_probabilities
+from shared.text.sampling import Sampling, draw_tokens, penalized_logits, sample_tokens, sampling_probabilities
 
 
 def numpy_of(tensor):
@@ -35,6 +35,39 @@ def test_probabilities(temperature, top_k, top_p):
     actual = numpy_of(sampling_probabilities(x, temperature, top_k, top_p))
     np.testing.assert_array_equal(actual > 0, expected > 0)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("top_p", "min_p"), [(1.0, 0.2), (0.8, 0.5), (1.0, 1.0)])
+def test_min_p_keeps_a_fraction_of_the_highest_probability(top_p, min_p):
+    x = logits(6, 9)
+    expected = np.stack([expected_probabilities(row, 0.7, 0, top_p) for row in x])
+    expected[expected < min_p * expected.max(axis=1, keepdims=True)] = 0
+    expected /= expected.sum(axis=1, keepdims=True)
+    actual = numpy_of(sampling_probabilities(x, 0.7, top_p=top_p, min_p=min_p))
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_repetition_penalty_is_that_of_transformers():
+    """By its definition there: the logit of a token that occurred is divided where it is positive, else multiplied."""
+    x, ids = logits(2, 5), np.array([[3, 1, 3, 0], [4, 0, 0, 0]], "int32")
+    expected = x.copy()
+    for row, seen in enumerate(ids):
+        for token in set(seen.tolist()):
+            value = x[row, token]
+            expected[row, token] = value / 1.7 if value > 0 else value * 1.7
+    found = numpy_of(penalized_logits(x, (ids[:, :, None] == np.arange(5)).any(axis=1), 1.7))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_repetition_penalty_is_of_the_tokens_so_far():
+    """At position 1 of a sequence whose third token is given: that one has not occurred yet."""
+    method = Sampling(temperature=0, end=None, repetition_penalty=2.0)
+    sequences = method.start(np.array([[1, 2, 0, 3, 0], [1, 2, 4, 3, 0]], "int32"))
+    x = np.array([[0.0, 3.0, 2.0, 1.4, 1.0]] * 2, "float32")
+    sequences, *_ = method.extend(sequences, x, np.zeros(5, "float32"), None, 1, np.zeros(2))
+    assert numpy_of(sequences.last).tolist() == [1, 4]
+    sequences, *_ = method.extend(sequences, x, np.zeros(5, "float32"), None, 3, np.zeros(2))
+    assert numpy_of(sequences.last).tolist() == [1, 1]
 
 
 def test_equally_likely_tokens_stay_or_go_together():

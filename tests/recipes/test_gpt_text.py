@@ -1,0 +1,111 @@
+"""The decoder-only Transformer: as people run it."""
+
+import json
+import re
+import runpy
+
+import keras
+import numpy as np
+import pytest
+from conftest import PROJECT, normal, refused_in_one_line
+
+from recipes.gpt_text import Config, build_model, build_optimizer
+from shared.backends.optimizers import prepare_optimizer
+from shared.data.text.characters import load_text
+from shared.errors import UsageError
+from shared.text.batches import TextBatches
+from shared.text.causal_model import CachedWriter
+from shared.text.sampling import Sampling
+from shared.tools.predict import open_predictor, predict_from
+from shared.training.options import parse_options
+
+VERSE = "Roses are red, violets are blue,\nsugar is sweet, and so are you.\n" * 100
+TINY = (
+    "--preset", "smoke", "--epochs", "5", "--width", "32", "--depth", "2", "--heads", "2", "--hidden", "64",
+    "--window", "32", "--length", "60", "--data", "verse.txt",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
+@pytest.mark.parametrize("key_value_heads", [None, 1])
+def test_the_native_baseline_trains_and_writes_as_keras_does(key_value_heads):
+    config = Config.for_preset(
+        "smoke", width=16, depth=2, heads=2, hidden=24, key_value_heads=key_value_heads, batch_size=4, window=16,
+        learning_rate=1e-3,
+    )  # fmt: skip
+    native = runpy.run_path(str(PROJECT / "benchmarks/gpt_text_torch.py"))
+    codes = np.random.default_rng(0).integers(1, 11, 2000).astype("uint16")
+    batches = TextBatches(codes, config.window, config.batch_size, seed=0)
+    model = build_model(config, 11)
+    for index, weight in enumerate(model.trainable_weights):
+        weight.assign(0.3 * normal(*weight.shape, seed=index) + ("gamma" in weight.path))
+    asked = ([[1, 2, 3]], 40, 7)
+    texts = [
+        np.concatenate(list(kind(model, 16, Sampling(1.2, end=None))(*asked))).tolist()
+        for kind in (CachedWriter, native["CachedWriter"])
+    ]
+    assert texts[0] == texts[1]
+    model.compile(build_optimizer(config, 20), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    prepare_optimizer(model)
+    trainer = native["Trainer"](config, model, 20)
+    for index in range(6):
+        model.reset_metrics()
+        ours, theirs = (float(each.train_on_batch(*batches[index])) for each in (model, trainer))
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for a, b in zip(model.get_weights(), trainer.weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    with pytest.raises(UsageError, match="--positions rotary"):
+        native["Trainer"](Config.for_preset("smoke", positions="learned"), model, 20)
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("vocabulary", [0, 300])
+def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys, vocabulary):
+    (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
+    options = (*TINY, "--vocabulary", str(vocabulary), "--learning-rate", "1e-2", "--target", "1.0", "--out", "run")
+    process = run_recipe("gpt_text", *options, check=0)
+    result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
+    assert result["metric"] == "validation_nats"
+    assert 0 < result["value"] == result["metrics"]["validation_nats"] < 1.0
+    files = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*.*")}
+    drawn = {"attention.png", "curves.png", "samples.txt", *(f"samples/epoch-00{epoch}.txt" for epoch in range(1, 6))}
+    assert drawn | ({"subwords.model"} if vocabulary else set()) < files
+    sample = (tmp_path / "run/samples.txt").read_text(encoding="utf-8")
+    assert sample.strip() in process.stdout
+
+    predict_from(tmp_path / "run", ["Roses 猫", "--length", "40", "--min-p", "0.1", "--repetition-penalty", "1.01"])
+    out, err = capsys.readouterr()
+    assert out.startswith("Roses 猫")
+    assert len(out) >= 40
+    assert ("left out, not in the training text: '猫'" in err) == (vocabulary == 0)
+    _, predict = open_predictor(tmp_path / "run")
+    texts = ["".join(predict("Roses", length=30, sample_seed=seed, temperature=2.0)) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    with refused_in_one_line("--min-p must be between 0 and 1"):
+        predict_from(tmp_path / "run", ["Roses", "--min-p", "2"])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--width", "33"), "--width must be a multiple of twice the 2 heads, not 33"),
+        (("--key-value-heads", "3"), "--key-value-heads must divide the 2 heads, not 3"),
+        (("--finetune", "dialogues"), "--finetune needs subwords, so a --vocabulary, not dialogues"),
+        (
+            ("--finetune", "dialogues", "--vocabulary", "300", "--positions", "learned"),
+            "--positions must be rotary for dialogues",
+        ),
+        (("--vocabulary", "70000"), "--vocabulary must be between 0 and 65535"),
+        (("--window", "5000"), "--window must be at most 324 for this text"),
+        (("--min-p", "1.5"), "--min-p must be between 0 and 1"),
+    ],
+)
+def test_mistakes_get_one_line(monkeypatch, tmp_path, options, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
+    with pytest.raises(UsageError, match=re.escape(message)) as error:
+        config = parse_options(Config, [*TINY, *options])
+        config.limited(load_text(config.data, config.data_dir))
+    assert "\n" not in str(error.value)
