@@ -6,7 +6,7 @@ from shared.generative.diffusion.samplers import SamplerSteps
 from shared.generative.diffusion.schedule import Prediction
 from shared.training.exports import Exported, model_graph
 
-PIXELS = "-1 to 1: round((x + 1) · 127.5), clipped, is 0 to 255"
+EXPORTED_PIXELS = "-1 to 1: round((x + 1) · 127.5), clipped, is 0 to 255"
 
 
 def exported_generator(model: keras.Model, classes: list[str] | None) -> Exported:
@@ -19,7 +19,7 @@ def exported_generator(model: keras.Model, classes: list[str] | None) -> Exporte
     about = {
         "noise": "normal numbers of mean 0 and deviation 1",
         "label": "index of the class" if classes else "0",
-        "images": PIXELS,
+        "images": EXPORTED_PIXELS,
     }
     raw = model_graph(model, outputs="images", below=len(classes or [""]))
     return Exported(model, "images from noise", raw, about=about, usage={"classes": classes})
@@ -38,7 +38,7 @@ def exported_denoiser(
         classes: class names.
     """
     about = {
-        "image": f"noisy images; the result is {PIXELS}",
+        "image": f"noisy images; the result is {EXPORTED_PIXELS}",
         "time": "0 to 1, from the image to noise",
         "label": "index of the class; the null label for prediction without one",
         "outputs": {"v": "the velocity, signal · noise - noise rate · image", "noise": "the noise"}[prediction],

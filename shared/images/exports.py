@@ -13,7 +13,7 @@ from shared.backends.exporting import Graph, Tensor
 from shared.data.images.datasets import ImageData
 from shared.errors import UsageError
 from shared.images.metrics import softmax, top_k_accuracy
-from shared.training.exports import Call, Exported, model_graph
+from shared.training.exports import Exported, GraphCall, model_graph
 
 CALIBRATION = 200
 """Training images from which quantization takes the ranges of activations."""
@@ -44,7 +44,7 @@ class ExportedClassifier(Exported):
         images = self.data.train.images
         return {"image": images[np.linspace(0, len(images) - 1, min(CALIBRATION, len(images))).astype(int)]}
 
-    def metric(self, call: Call) -> float:
+    def metric(self, call: GraphCall) -> float:
         """The top-1 accuracy on the test images."""
         images, labels = self.data.test
         parts = np.array_split(images, -(-len(images) // 100))

@@ -15,7 +15,7 @@ from shared.text.pairs import encoder_inputs, padded
 from shared.text.responder import Answerer
 from shared.text.subwords import END, PAD, START, UNKNOWN
 from shared.text.translator import LONGEST, Translator
-from shared.training.exports import Call, Exported, model_graph
+from shared.training.exports import Exported, GraphCall, model_graph
 
 
 class ExportedWriter(Exported):
@@ -28,7 +28,7 @@ class ExportedWriter(Exported):
         targets = [[START, *rng.integers(END + 1, below, sizes["target_length"] - 1)] for _ in sources]
         return {"source": encoder_inputs(sources, longest), "target": padded(targets, sizes["target_length"])}
 
-    def computed(self, call: Call, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def computed(self, call: GraphCall, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The logits of each target token, one after the other."""
         context, logits = call("encode", {"source": inputs["source"]}), []
         for token in inputs["target"].T:
@@ -146,7 +146,7 @@ def exported_answerer(model: keras.Model, answerer: Answerer, directory: Path) -
         return {"state": ops.concatenate(states, axis=-1), "memory": memory, "mask": mask}
 
     def step(token: Any, state: Any, memory: Any, mask: Any) -> dict[str, Any]:
-        logits, states = answerer.step(token, 0, parts_of(state, units), [memory, mask])
+        logits, states = answerer.step(token, 0, split_state(state, units), [memory, mask])
         return {"logits": logits, "next_state": ops.concatenate(states, axis=-1)}
 
     state, method = ("batch", sum(units)), answerer.method
@@ -166,7 +166,7 @@ def exported_answerer(model: keras.Model, answerer: Answerer, directory: Path) -
     )  # fmt: skip
 
 
-def parts_of(state: Any, sizes: list[int]) -> list[Any]:
+def split_state(state: Any, sizes: list[int]) -> list[Any]:
     """States (batch, size) of these sizes that were joined to one."""
     edges = [0, *itertools.accumulate(sizes)]
     return [state[:, start:end] for start, end in itertools.pairwise(edges)]
@@ -175,7 +175,7 @@ def parts_of(state: Any, sizes: list[int]) -> list[Any]:
 class ExportedLanguageModel(Exported):
     """A language model that reads on from a state."""
 
-    def computed(self, call: Call, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def computed(self, call: GraphCall, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The logits of a text that is read in two parts."""
         codes, logits = inputs["codes"], []
         tensor = self.graphs[0].inputs["state"]
@@ -201,7 +201,7 @@ def exported_language_model(model: keras.Model, alphabet: str, temperature: floa
     units = [size for each in sizes for size in each]
 
     def step(codes: Any, state: Any) -> dict[str, Any]:
-        parts = iter(parts_of(state, units))
+        parts = iter(split_state(state, units))
         logits, states = read_on(model, codes, [[next(parts) for _ in each] for each in sizes])
         return {"logits": logits, "next_state": ops.concatenate(keras.tree.flatten(states), axis=-1)}
 

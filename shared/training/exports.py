@@ -18,7 +18,7 @@ import numpy as np
 from shared.backends.exporting import Graph, Tensor, by_keras, positional
 from shared.errors import UsageError
 
-Call = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
+GraphCall = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
 """Runs an exported graph: from its name and its inputs to its outputs."""
 
 
@@ -63,7 +63,7 @@ class Exported:
         """The outputs of the model as it is, by Keras."""
         return arrays(by_keras(positional(self.raw), [self.model])(*inputs.values()))
 
-    def computed(self, call: Call, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def computed(self, call: GraphCall, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs by the exported graphs."""
         return call(self.graphs[0].name, inputs)
 
@@ -75,7 +75,7 @@ class Exported:
         """
         raise UsageError(f"--int8 is for image classification, not for {self.task}: leave it out")
 
-    def metric(self, call: Call) -> float:
+    def metric(self, call: GraphCall) -> float:
         """The metric of the graph on held-out data, 0 to 1, which quantization must not lower much."""
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.quantization import quantize
 from shared.tools.exporting.runtimes import caller
 from shared.tools.predict import open_predictor
-from shared.training.exports import Call, Exported, exported_model
+from shared.training.exports import Exported, GraphCall, exported_model
 from shared.training.predictors import Picture, Probabilities, signature_of
 from shared.training.saving import first_line, read_model_in_float32
 
@@ -79,7 +79,7 @@ def check_sizes(exported: Exported) -> list[dict[str, int]]:
     ]
 
 
-def compare(exported: Exported, call: Call) -> float:
+def compare(exported: Exported, call: GraphCall) -> float:
     """The largest difference of exported graphs to `model(x, training=False)`."""
     rng, differences = np.random.default_rng(0), []
     for sizes in check_sizes(exported):
@@ -88,7 +88,7 @@ def compare(exported: Exported, call: Call) -> float:
     return max(differences)
 
 
-def milliseconds(exported: Exported, call: Call, repeats: int = 5) -> dict[str, float]:
+def milliseconds(exported: Exported, call: GraphCall, repeats: int = 5) -> dict[str, float]:
     """Processor time of one input, by the exported graphs, by `model(x)` and by `predict`: the median.
 
     The three run in turn, and once before.
@@ -111,7 +111,7 @@ def milliseconds(exported: Exported, call: Call, repeats: int = 5) -> dict[str, 
     return {name: round(float(np.median(spent[1:])), 3) for name, spent in times.items()}
 
 
-def described(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
+def described_tensors(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Any]:
     """Inputs or outputs of a graph, for model.json."""
     found = {}
     for name, tensor in tensors.items():
@@ -126,8 +126,8 @@ def description(request: Request, exported: Exported, paths: dict[str, Path]) ->
     graphs = {
         graph.name: {
             "file": paths[graph.name].name,
-            "inputs": described(graph.inputs, exported.about),
-            "outputs": described(graph.outputs, exported.about),
+            "inputs": described_tensors(graph.inputs, exported.about),
+            "outputs": described_tensors(graph.outputs, exported.about),
         }
         for graph in exported.graphs
     }
@@ -219,7 +219,7 @@ def write_checked(request: Request, origin: dict[str, Any], exported: Exported, 
 
 
 def quantize_checked(
-    request: Request, exported: Exported, call: Call, paths: dict[str, Path], callers: dict[str, Callable]
+    request: Request, exported: Exported, call: GraphCall, paths: dict[str, Path], callers: dict[str, Callable]
 ) -> dict[str, float] | None:
     """Quantizes the only graph in place; returns its metric before and after, None if too much is lost."""
     ((name, path),) = paths.items()
