@@ -1,7 +1,6 @@
 """Figures of detections."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,7 +109,7 @@ def annotated_picture(
     return figure
 
 
-def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[str]) -> dict[str, Any]:
+def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[str]) -> None:
     """Writes a copy of an image with its detections drawn.
 
     Args:
@@ -118,9 +117,6 @@ def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[s
         picture: the image.
         found: the detections, in its pixels.
         classes: all class names, which determine the colors.
-
-    Returns:
-        The detections as JSON.
     """
     boxes = np.array([box[2:] for box in found]).reshape(-1, 4)
     scores, labels = np.array([box.score for box in found]), np.array([classes.index(box.label) for box in found], int)
@@ -128,7 +124,3 @@ def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[s
         annotated_picture(np.asarray(picture), boxes=boxes, labels=labels, classes=classes, scores=scores).savefig(
             unfinished
         )
-    objects = [
-        {"class": box.label, "score": round(box.score, 4), "box": [round(side, 1) for side in box[2:]]} for box in found
-    ]
-    return {"drawn": str(path), "width": picture.width, "height": picture.height, "objects": objects}

@@ -20,11 +20,13 @@ from shared.tools.compare.report import report_html
 from shared.tools.compare.summary import failed, report_text
 from shared.tools.copying import check_copy, copied_source
 from shared.tools.doctor import report_backends, report_data, report_disk
+from shared.tools.extras import require_extra
 from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of
 from shared.tools.records import headline_records, record_comparison, record_run, result_and_time
 from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
+from shared.training.ranges import Count, Positive, out_of_range, ranged
 
 
 @dataclass
@@ -79,6 +81,37 @@ class Predict:
         from shared.tools.predict import predict_from  # imports Keras, which the other commands do without
 
         return predict_from(self.run_directory, list(self.inputs))
+
+
+@dataclass
+class Serve:
+    """Serves the model of a finished run as a web page and an API. Needs KERAS_BACKEND, any one."""
+
+    run_directory: Annotated[Path, tyro.conf.Positional]
+    """Directory of a finished run, whatever backend trained it."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: all of this machine's, open to whoever reaches them."""
+    port: ranged(int, least=0, most=65535) = 8000
+    """Port to listen on; 0: a free one."""
+    max_megabytes: Positive = 16
+    """Largest request."""
+    max_megapixels: Positive = 50
+    """Largest image."""
+    max_seconds: Positive = 60
+    """Longest time that a request may take."""
+    max_requests: Count = 32
+    """Most requests at once: one is answered, the others wait."""
+
+    def run(self) -> int:
+        for name, rule in out_of_range(self):
+            raise UsageError(f"--{name.replace('_', '-')} {rule}, not {getattr(self, name)}")
+        require_extra("serve", "fastapi", "python_multipart", "uvicorn")
+        require_backend()
+        from shared.tools.serving.app import Limits  # as the next, imports Keras and what only the extra brings
+        from shared.tools.serving.server import serve_from
+
+        sizes = int(self.max_megabytes * 2**20), int(self.max_megapixels * 1e6)
+        return serve_from(self.run_directory, self.host, self.port, Limits(*sizes, self.max_seconds, self.max_requests))
 
 
 @dataclass
@@ -201,7 +234,7 @@ class Compare:
 def main() -> None:
     """Runs the command `recipes`. Exit codes: 0 done, 1 check failed, 2 wrong use or input, 130 interrupted."""
     replace_what_cannot_be_shown()
-    commands = List | Compare | Copy | Doctor | Predict | Record | Tables
+    commands = List | Compare | Copy | Doctor | Predict | Record | Serve | Tables
     # Everything after `recipes predict RUN`, --help too, is parsed by the run's predictor.
     words, inputs = (sys.argv[1:3], sys.argv[3:]) if sys.argv[1:2] == ["predict"] else (sys.argv[1:], [])
     try:

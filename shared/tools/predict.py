@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import io
 import json
 import os
 import re
 import sys
-import tempfile
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -51,6 +52,15 @@ WHAT_TO_NAME = {
     ClassName: "classes of the data; none: all of them",
 }
 """Inputs on the command line, by input type of the predictor."""
+
+
+class Option(NamedTuple):
+    """An option of a predictor."""
+
+    kind: Any
+    """Its type, with the range where it has one."""
+    default: Any
+    meaning: str | None
 
 
 class Input(NamedTuple):
@@ -114,6 +124,35 @@ def meaning_of_options(config_class: type[Options]) -> dict[str, str | None]:
     return {field.arg_name: field.description for each in classes for field in parse_from_object(each).params}
 
 
+def options_of(run: FinishedRun, signature: Signature) -> dict[str, Option]:
+    """Options of a predictor by name; where the recipe has one of that name, with its range and meaning."""
+    meaning = meaning_of_options(type(run.config))
+    kinds = typing.get_type_hints(type(run.config), include_extras=True)
+    return {
+        name: Option(kinds.get(name, kind), default, meaning.get(name))
+        for name, (kind, default) in signature.options.items()
+    }
+
+
+def answer_facts(gives: Any, given: Any, answer: Any) -> dict[str, Any]:
+    """An answer as JSON; one of pictures, which have none, is not among those.
+
+    Args:
+        gives: output type of the predictor.
+        given: its input.
+        answer: its output.
+    """
+    if gives is Probabilities:
+        return {"probabilities": answer}
+    if gives is Boxes:
+        found = [
+            {"class": box.label, "score": round(box.score, 4), "box": [round(side, 1) for side in box[2:]]}
+            for box in answer
+        ]
+        return {"width": given.width, "height": given.height, "objects": found}
+    return {"text": "".join(answer)}
+
+
 def read_options(run: FinishedRun, predict: Callable, signature: Signature, words: list[str]) -> dict[str, Any]:
     """Parses a command line for a predictor: "inputs", "json", and its options.
 
@@ -122,10 +161,9 @@ def read_options(run: FinishedRun, predict: Callable, signature: Signature, word
     """
     inputs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help=WHAT_TO_NAME[signature.takes])]
     as_json = Annotated[bool, tyro.conf.arg(help="Print a line of JSON for each input.")]
-    meaning = meaning_of_options(type(run.config))
     options = [
-        (name, Annotated[kind, tyro.conf.arg(help=meaning.get(name))], default)
-        for name, (kind, default) in signature.options.items()
+        (name, Annotated[option.kind, tyro.conf.arg(help=option.meaning)], option.default)
+        for name, option in options_of(run, signature).items()
     ]
     fields = [("inputs", inputs, ()), ("json", as_json, False), *options]
     form = dataclasses.make_dataclass("Prediction", fields, kw_only=True)
@@ -169,20 +207,20 @@ def pictures_named(word: str) -> Iterator[Input]:
         yield Input(word, lambda: read_picture(Path(word)))
 
 
-def read_picture(path: Path, name: str = "") -> Image.Image:
-    """Reads an image file, which an InputError calls `name`."""
+def read_picture(path: Path) -> Image.Image:
+    """Reads an image file."""
     try:
         return open_picture(path)
     except ValueError as error:
-        raise InputError(f"{name or path} cannot be read as an image ({error})") from None
+        raise InputError(f"{path} cannot be read as an image ({error})") from None
 
 
 def read_standard_picture() -> Image.Image:
     """Reads an image from standard input."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stdin"
-        path.write_bytes(sys.stdin.buffer.read())
-        return read_picture(path, "standard input")
+    try:
+        return open_picture(io.BytesIO(sys.stdin.buffer.read()))
+    except ValueError as error:
+        raise InputError(f"standard input cannot be read as an image ({error})") from None
 
 
 def texts_named(word: str, whole: bool) -> Iterator[Input]:
@@ -300,19 +338,18 @@ class Answers:
 
     def facts(self, name: str, given: Any, answer: Any) -> dict[str, Any]:
         """An answer as JSON; pictures are written to files, and so are drawings of boxes."""
-        if self.gives is Probabilities:
-            return {"probabilities": answer}
         if self.gives is Boxes:
             path = self.picture_path(Path(name).stem)
             with self.writing(path):
-                return draw_objects(path, given, answer, self.run.result["classes"])
+                draw_objects(path, given, answer, self.run.result["classes"])
+            return {"drawn": str(path)} | answer_facts(self.gives, given, answer)
         if self.gives is Pictures:
             paths = [self.picture_path(f"{name or 'image'}-{index:03}") for index in range(len(answer))]
             for path, picture in zip(paths, answer, strict=True):
                 with self.writing(path), replacing(path) as unfinished:
                     picture.save(unfinished)
             return {"pictures": [str(path) for path in paths]}
-        return {"text": "".join(answer)}
+        return answer_facts(self.gives, given, answer)
 
     def picture_path(self, name: str) -> Path:
         """Path of an output image, by the number of the answer."""

@@ -85,7 +85,7 @@ class FinishedRun:
 
     def __init__(self, directory: Path, config_class: type[Options]):
         self.directory = directory
-        *_, self.config = read_config(directory, config_class, other_code=True)
+        self.recipe, _, self.config = read_config(directory, config_class, other_code=True)
         prepare_backend(self.config.seed, self.config.precision)
         try:
             self.result: dict[str, Any] = json.loads((directory / "result.json").read_text(encoding="utf-8"))

@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -17,11 +19,16 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def is_heif(path: Path) -> bool:
+class TooManyPixels(ValueError):
+    """An image of more pixels than are to be decoded."""
+
+
+def is_heif(file: Path | BinaryIO) -> bool:
     """Whether a file is HEIF (HEIC), the format of phones, by its first bytes."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(12)
+        with open(file, "rb") if isinstance(file, Path) else contextlib.nullcontext(file) as opened:
+            start = opened.read(12)
+            opened.seek(0)
     except OSError:
         return False
     return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
@@ -46,20 +53,30 @@ def looks_like_picture(path: Path) -> bool:
         return isinstance(error, Image.DecompressionBombError)
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(
+    file: Path | BinaryIO, most_pixels: int | None = None, formats: Sequence[str] | None = None
+) -> Image.Image:
     """Reads an image file of any format as RGB: its first frame, with the EXIF orientation applied.
 
     Transparency becomes white. Grey levels of more than 8 bits are converted to 8: see `eight_bit_levels`.
 
+    Args:
+        file: its path, or the file itself.
+        most_pixels: images of more are not decoded; None: as many as Pillow takes for no attack.
+        formats: accepted formats, by Pillow's names; None: all.
+
     Raises:
-        ValueError: the file is not an image, damaged, or too large.
+        ValueError: the file is not an image, damaged, or too large, then `TooManyPixels`.
     """
     try:
-        if is_heif(path) and not reads_heif():
+        if is_heif(file) and not reads_heif():
             raise ValueError("an image in HEIC, which can be read after  pip install pillow-heif")
         # Pillow warns of what it can read all the same, such as damaged EXIF data and large pictures.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as opened:
+            width, height = opened.size
+            if most_pixels is not None and width * height > most_pixels:
+                raise TooManyPixels(f"{width}×{height} pixels: at most {most_pixels:,} are decoded")
+            picture = ImageOps.exif_transpose(opened)
             if picture.mode == "F" or picture.mode.startswith("I"):
                 picture = Image.fromarray(eight_bit_levels(np.asarray(picture)))
             if picture.mode == "LAB":
@@ -69,8 +86,11 @@ def open_picture(path: Path) -> Image.Image:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             return picture.convert("RGB")
+    except TooManyPixels:
+        raise
     except Exception as error:  # noqa: BLE001 - each format of Pillow's raises its own for a damaged file
-        reason = getattr(error, "strerror", None) or " ".join(str(error).replace(f" {str(path)!r}", "").split())
+        name = repr(str(file) if isinstance(file, Path) else file)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).replace(f" {name}", "").split())
         raise ValueError(reason or type(error).__name__) from None
 
 
