@@ -8,6 +8,7 @@ in smaller without. Any other that takes more than MOST_SECONDS of processor tim
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -171,6 +172,22 @@ def directory_with(data: str) -> Path:
     if not (directory / data).exists():
         pytest.skip(f"KERAS_RECIPES_DATA does not name a directory with {data}")
     return directory
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, without a network."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """The contract of every recipe: its first steps against golden losses, saving, resuming, its models, a whole run."""
 
+import base64
 import functools
 import importlib
 import inspect
+import io
 import itertools
 import json
 import shutil
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import PROJECT, normal, numbers
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from shared.backends.compiling import compiled_inference
@@ -22,7 +25,10 @@ from shared.text.subwords import kept_subwords
 from shared.tools.compare.agreement import LOSS_BOUNDS, ROUNDING, UPDATE_BOUNDS
 from shared.tools.compare.course import length, read_groups
 from shared.tools.compare.worker import silence
-from shared.tools.predict import open_predictor
+from shared.tools.predict import answer_facts, open_predictor
+from shared.tools.serving.app import Limits, create_app
+from shared.tools.serving.engines import served_predictor
+from shared.tools.serving.worker import Worker
 from shared.training.checkpoint import assign_variables, read_variables
 from shared.training.custom import models_together
 from shared.training.options import parse_options, write_config
@@ -287,6 +293,29 @@ def check_answer(kind, answer):
         assert isinstance(answer, str)
 
 
+def served_answer(run, predict, given, options):
+    """What `recipes serve` answers to one of INPUTS."""
+    worker = Worker(lambda: served_predictor(run, predict))
+    try:
+        client = TestClient(create_app(worker, Limits()))
+        name = client.get("/info").json()["input"]["name"]
+        if isinstance(given, Image.Image):
+            content = io.BytesIO()
+            given.save(content, format="PNG")
+            response = client.post("/predict", files={name: content.getvalue()}, data=options)
+        else:
+            response = client.post("/predict", json={name: given} | options)
+        assert response.status_code == 200, response.text
+        return response.json()
+    finally:
+        worker.close()
+
+
+def decoded(picture: str) -> np.ndarray:
+    """The pixels of a served picture."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path):
     first = finished_run(recipe, tmp_path / "run")
@@ -298,9 +327,10 @@ def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path)
     (first / "checkpoint").mkdir()
     moved = shutil.move(first, tmp_path / "moved")
     try:
-        _, predict = open_predictor(moved)
+        run, predict = open_predictor(moved)
         signature = signature_of(predict)
         answers = [predict(INPUTS[signature.takes], **QUICK.get(recipe, {})) for _ in range(2)]
+        served = served_answer(run, predict, INPUTS[signature.takes], QUICK.get(recipe, {}))
     finally:
         keras.config.set_dtype_policy("float32")
     if signature.gives is TextStream:
@@ -308,6 +338,10 @@ def test_a_finished_run_predicts_on_any_backend_wherever_it_is(recipe, tmp_path)
         assert len(answers[0]) == 5
     assert answers[0] == answers[1]
     check_answer(signature.gives, answers[0])
+    if signature.gives is Pictures:
+        np.testing.assert_array_equal([decoded(picture) for picture in served["pictures"]], answers[0])
+    else:
+        assert served == answer_facts(signature.gives, INPUTS[signature.takes], answers[0])
     assert {path.name: path.read_bytes() for path in moved.iterdir() if path.is_file()} == {
         path.name: content for path, content in before.items()
     }

@@ -142,22 +142,6 @@ def test_rounds_are_interleaved(compared):
     assert len(set(names)) == len(names) // 2
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium, without a network."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(names)} is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("scheme", ["light", "dark"])

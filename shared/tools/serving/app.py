@@ -93,16 +93,6 @@ def create_app(worker: Worker[Served], limits: Limits) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(pages["docs"], headers=SAFE)
 
-    @app.get("/info")
-    async def info() -> dict[str, Any]:
-        """What is served: recipe, input, output, options, result of the run, versions and limits."""
-        return facts
-
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        """Whether the server answers, and how many requests are under way."""
-        return {"status": "ok", "requests": service.requests}
-
     @app.post(
         "/predict",
         response_model=ANSWERS[served.gives],
@@ -113,6 +103,16 @@ def create_app(worker: Worker[Served], limits: Limits) -> FastAPI:
     )
     async def predict(request: Request) -> Response:
         return await service.answer(request)
+
+    @app.get("/info")
+    async def info() -> dict[str, Any]:
+        """What is served: recipe, input, output, options, result of the run, versions and limits."""
+        return facts
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether the server answers, and how many requests are under way."""
+        return {"status": "ok", "requests": service.requests}
 
     return app
 
