@@ -17,7 +17,6 @@ or of the classifier that --judge names: compare only numbers of the same networ
 results/diffusion were measured with --judge results/judges/fashion_mnist.keras; sandals come out worst there.
 """
 
-import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -52,7 +51,7 @@ from shared.layers.convolution import Convolution
 from shared.layers.normalization import GroupNormalization
 from shared.layers.resampling import DepthToSpace, NearestUpsampling, SpaceToDepth
 from shared.training.plots import plot_curves
-from shared.training.predictors import ClassName, FinishedRun, Pictures
+from shared.training.predictors import ClassName, FinishedRun, Pictures, Watcher
 from shared.training.ranges import Count, NonNegative, Part, Positive, Rate, Whole
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -226,18 +225,16 @@ def main(run: Run) -> dict[str, float]:
 def predictor(run: FinishedRun) -> Callable:
     """Function from a class name to generated images."""
     config, classes = run.config, run.result["classes"]
-
-    @functools.lru_cache(4)
-    def sampler_of(count: int, **options: Any) -> ImageSampler:
-        return image_sampler(replace(config, **options), run.model, len(classes), count)
+    sampling = image_sampler(config, run.model, len(classes), batch_size=1)
 
     def generate(
         name: ClassName, count: int = 4, seed: int = config.seed, sampler: SamplerName = config.sampler,
-        steps: int = config.steps, guidance: float = config.guidance,
+        steps: int = config.steps, guidance: float = config.guidance, watch: Watcher | None = None,
     ) -> Pictures:  # fmt: skip
         """Generates images of a class."""
-        draw = sampler_of(count, seed=seed, sampler=sampler, steps=steps, guidance=guidance)
-        return pictures_of_class(draw, name, classes, count)
+        replace(config, seed=seed, sampler=sampler, steps=steps, guidance=guidance)  # checks the ranges
+        chosen = sampling.with_options(sampler_steps(sampler, steps), guidance, count, seed)
+        return pictures_of_class(lambda labels: chosen.stages(labels, 0, chosen.stops(11)), name, classes, count, watch)
 
     return generate
 

@@ -237,7 +237,7 @@ def predictor(run: FinishedRun) -> Callable:
     def generate(name: ClassName, count: int = 4, seed: int = run.config.seed) -> Pictures:
         """Generates images of a class."""
         draw = NoiseSampler(run.model, latent, conditional, count, replace(run.config, seed=seed).seed)
-        return pictures_of_class(draw, name, run.result["classes"], count)
+        return pictures_of_class(lambda labels: [draw(labels)], name, run.result["classes"], count)
 
     return generate
 

@@ -1,24 +1,30 @@
 """Prediction of a generative recipe: images of a class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image
 
 from shared.errors import UsageError
-from shared.training.predictors import ClassName, InputError, Pictures
+from shared.training.predictors import ClassName, InputError, Pictures, Watcher
 
 
 def pictures_of_class(
-    draw: Callable[[np.ndarray], np.ndarray], name: ClassName, classes: list[str] | None, count: int
+    draw: Callable[[np.ndarray], Iterable[np.ndarray]],
+    name: ClassName,
+    classes: list[str] | None,
+    count: int,
+    watch: Watcher | None = None,
 ) -> Pictures:
     """Samples images of a class.
 
     Args:
-        draw: from labels (count,) to images (count, height, width, channels) in uint8.
+        draw: from labels (count,) to images (count, height, width, channels) in uint8, in stages, of which the last
+            are the answer.
         name: of the class; empty for an unconditional generator.
         classes: all class names, or None for an unconditional generator.
         count: number of images.
+        watch: is shown the images of each stage.
 
     Raises:
         InputError: there is no such class.
@@ -29,5 +35,8 @@ def pictures_of_class(
         raise InputError(f"{name!r} is not a class of the data: name {known}")
     if count < 1:
         raise UsageError(f"--count must be at least 1, not {count}")
-    images = draw(np.full(count, classes.index(name) if classes else 0))
-    return Pictures([Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images])
+    for images in draw(np.full(count, classes.index(name) if classes else 0)):
+        pictures = Pictures([Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images])
+        if watch:
+            watch(pictures)
+    return pictures

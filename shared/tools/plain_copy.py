@@ -66,6 +66,7 @@ TYPES = {
 NEW_TYPES = {
     "Picture": "Image.Image", "Pictures": "list[Image.Image]", "Text": "str", "TextStream": "Iterator[str]",
     "Conversation": "list[str]", "ClassName": "str", "Probabilities": "dict[str, float]", "Boxes": "list[Box]",
+    "Watcher": "Callable[[list[Image.Image]], None]",
 }  # fmt: skip
 """What is behind the types that predictors take and give."""
 

@@ -1,7 +1,8 @@
 """Predictors: the argument of a recipe's `predictor(run)`, and the input and output types of the returned function.
 
 The function's annotations define the interface: its first parameter is the input, of one of the types below; the others
-are options, each with a default; it returns another of the types. The command `recipes predict` is built from them.
+are options, each with a default; it returns another of the types. An optional `Watcher` is no option. The commands
+`recipes predict` and `recipes serve` are built from them.
 
     def predictor(run: FinishedRun) -> Callable:
         def translate(sentence: Text, beams: int = run.config.beams) -> Text:
@@ -68,6 +69,10 @@ Boxes = NewType("Boxes", list[Box])
 """The detected objects in an image, by descending score."""
 
 
+Watcher = NewType("Watcher", Callable[[list[Image.Image]], None])
+"""A function that is shown the images while they are made; the predictor ends with what it raises."""
+
+
 class InputError(ValueError):
     """An input that cannot be answered, whatever the options; the message is one line that names it."""
 
@@ -104,6 +109,8 @@ class Signature(NamedTuple):
     gives: Any
     options: dict[str, tuple[Any, Any]]
     """Type and default of each option, by name."""
+    watcher: str | None = None
+    """Name of the parameter for a `Watcher`."""
 
 
 def signature_of(predict: Callable) -> Signature:
@@ -117,6 +124,7 @@ def signature_of(predict: Callable) -> Signature:
     for each in (first, *others):
         if each.name not in hints or (each is not first and each.default is each.empty):
             raise TypeError(f"{each.name} of {predict.__name__} needs a type, and an option a default too")
-    return Signature(
-        hints[first.name], hints["return"], {each.name: (hints[each.name], each.default) for each in others}
-    )
+    options = {each.name: (hints[each.name], each.default) for each in others}
+    watchers = [name for name, (kind, _) in options.items() if kind in (Watcher, Watcher | None)]
+    options = {name: option for name, option in options.items() if name not in watchers}
+    return Signature(hints[first.name], hints["return"], options, next(iter(watchers), None))

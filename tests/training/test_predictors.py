@@ -10,7 +10,16 @@ from conftest import numbers, refused_in_one_line
 
 from shared.backends.runtime import prepare_backend
 from shared.training.options import Options, write_config
-from shared.training.predictors import FinishedRun, Signature, Text, TextStream, signature_of
+from shared.training.predictors import (
+    ClassName,
+    FinishedRun,
+    Pictures,
+    Signature,
+    Text,
+    TextStream,
+    Watcher,
+    signature_of,
+)
 from shared.training.saving import save_model
 
 
@@ -66,6 +75,10 @@ def test_annotations_say_what_a_predictor_takes_and_gives():
     def write(prompt: Text, length: int = 3, seed: int | None = None) -> TextStream: ...
 
     assert signature_of(write) == Signature(Text, TextStream, {"length": (int, 3), "seed": (int | None, None)})
+
+    def paint(name: ClassName, count: int = 3, watch: Watcher | None = None) -> Pictures: ...
+
+    assert signature_of(paint) == Signature(ClassName, Pictures, {"count": (int, 3)}, "watch")
 
     def bare(prompt) -> Text: ...
     def no_default(prompt: Text, length: int) -> Text: ...

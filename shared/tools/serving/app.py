@@ -21,9 +21,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from shared.data.images.files import TooManyPixels
 from shared.errors import UsageError
-from shared.tools.serving.interface import ANSWERS, Served, answers_of, request_model
+from shared.tools.serving.interface import ANSWERS, Served, answer_request, request_model
 from shared.tools.serving.worker import Job, Worker
-from shared.training.predictors import Conversation, InputError, Picture, TextStream
+from shared.training.predictors import Conversation, InputError, Picture
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 EVENT_STREAM = "text/event-stream"
@@ -82,7 +82,7 @@ def create_app(worker: Worker[Served], limits: Limits) -> FastAPI:
     app = FastAPI(title=served.recipe, description=served.task, docs_url=None, redoc_url=None)
     app.exception_handler(WebException)(refused)
     app.exception_handler(Exception)(failed)
-    streaming = f" With Accept: {EVENT_STREAM} the text is streamed as it is generated."
+    streaming = f" With Accept: {EVENT_STREAM} the answer is streamed while it is made."
     pages = {name: Path(__file__).with_name(f"{name}.html").read_text(encoding="utf-8") for name in ("page", "docs")}
 
     @app.get("/", include_in_schema=False)
@@ -97,9 +97,9 @@ def create_app(worker: Worker[Served], limits: Limits) -> FastAPI:
         "/predict",
         response_model=ANSWERS[served.gives],
         responses={code: {"model": ErrorLine, "description": text} for code, text in REFUSALS.items()}
-        | ({200: {"content": {EVENT_STREAM: {}}}} if served.gives is TextStream else {}),
+        | ({200: {"content": {EVENT_STREAM: {}}}} if served.streams else {}),
         openapi_extra={"requestBody": {"required": True, "content": bodies(service.model, served)}},
-        description=description_of(served) + streaming * (served.gives is TextStream),
+        description=description_of(served) + streaming * (served.streams),
     )
     async def predict(request: Request) -> Response:
         return await service.answer(request)
@@ -136,7 +136,7 @@ def described(served: Served, model: type[BaseModel], limits: Limits) -> dict[st
         "input": {"name": served.input_name, "kind": served.takes.__name__} | properties.pop(served.input_name),
         "picture_shape": served.picture_shape,
         "output": served.gives.__name__,
-        "streams": served.gives is TextStream,
+        "streams": served.streams,
         "options": properties,
         "classes": served.classes,
         "result": served.result,
@@ -171,13 +171,13 @@ class Service:
             stack.callback(self.end)
             deadline = asyncio.get_running_loop().time() + self.limits.seconds
             arguments = await self.read(request, deadline)
-            job = self.worker.start(functools.partial(answers_of, self.served, arguments, self.limits.pixels))
+            streamed = self.served.streams and EVENT_STREAM in request.headers.get("accept", "")
+            computation = functools.partial(answer_request, self.served, arguments, self.limits.pixels, streamed)
+            job = self.worker.start(computation)
             stack.callback(job.abandon)
             results = self.results(job, deadline)
-            if self.served.gives is not TextStream:
+            if not streamed:
                 return JSONResponse(await anext(results))
-            if EVENT_STREAM not in request.headers.get("accept", ""):
-                return JSONResponse({"text": "".join([result["text"] async for result in results])})
             first = await anext(results, None)  # before the status is sent
             return EventStream(events(first, results), deadline, stack.pop_all().close)
 

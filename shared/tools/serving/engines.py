@@ -41,6 +41,7 @@ def served_predictor(run: FinishedRun, predict: Callable) -> Served:
         takes=signature.takes,
         gives=signature.gives,
         options=options_of(run, signature),
+        watcher=signature.watcher,
         classes=run.result.get("classes"),
         picture_shape=run.model.input_shape[1:] if signature.takes is Picture else None,
         result={name: run.result[name] for name in RESULT_FACTS if name in run.result},

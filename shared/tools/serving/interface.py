@@ -5,7 +5,7 @@ import binascii
 import io
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from PIL import Image
@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from shared.data.images.files import TooManyPixels, open_picture, reads_heif
 from shared.tools.predict import Option, answer_facts
+from shared.tools.serving.worker import Job
 from shared.training.predictors import (
     Boxes,
     ClassName,
@@ -47,12 +48,19 @@ class Served(NamedTuple):
     takes: Any
     gives: Any
     options: dict[str, Option]
+    watcher: str | None
+    """Name of the predictor's parameter for a `Watcher`."""
     classes: list[str] | None
     picture_shape: tuple[int, int, int] | None
     """(height, width, channels) that pictures are brought to; None where it takes none."""
     result: dict[str, Any]
     """What is known of the run."""
     versions: dict[str, str]
+
+    @property
+    def streams(self) -> bool:
+        """Whether there is something of an answer before all of it."""
+        return self.gives is TextStream or self.watcher is not None
 
 
 def decoded_base64(value: Any) -> bytes:
@@ -173,22 +181,43 @@ def read_input(served: Served, value: Any, most_pixels: int) -> Any:
         raise InputError(f"{served.input_name} cannot be read as an image ({error})") from None
 
 
-def answers_of(served: Served, arguments: dict[str, Any], most_pixels: int) -> Iterator[dict[str, Any]]:
-    """Answers a validated request: as JSON, of a streamed text a piece at a time.
+def answer_request(served: Served, arguments: dict[str, Any], most_pixels: int, streamed: bool, job: Job) -> None:
+    """Answers a validated request in JSON, a piece of a text or a stage of images at a time where it is streamed.
 
     Raises:
         InputError: the input cannot be answered.
         UsageError: an option is wrong.
+        Abandoned: nobody waits any more.
     """
-    options = dict(arguments)
+    options, shown = dict(arguments), []
     given = read_input(served, options.pop(served.input_name), most_pixels)
-    answer = served.predict(given, **options)
+
+    def watch(pictures: list[Image.Image]) -> None:
+        if streamed:
+            job.emit(pictures_facts(pictures))
+            shown[:] = [pictures]
+        job.check()
+
+    answer = served.predict(given, **options, **({served.watcher: watch} if served.watcher else {}))
     if served.gives is TextStream:
-        yield from ({"text": piece} for piece in answer)
-    elif served.gives is Pictures:
-        yield {"pictures": [encoded_png(picture) for picture in answer]}
-    else:
-        yield answer_facts(served.gives, given, answer)
+        pieces = []
+        for piece in answer:
+            job.check()
+            if streamed:
+                job.emit({"text": piece})
+            pieces.append(piece)
+        answer = pieces
+    elif shown and shown[0] is answer:
+        return
+    if served.gives is Pictures:
+        job.emit(pictures_facts(answer))
+    elif not streamed:
+        job.emit(answer_facts(served.gives, given, answer))
+
+
+def pictures_facts(pictures: list[Image.Image]) -> dict[str, list[str]]:
+    """Images as JSON."""
+    return {"pictures": [encoded_png(picture) for picture in pictures]}
 
 
 def encoded_png(picture: Image.Image) -> str:

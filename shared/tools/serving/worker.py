@@ -9,38 +9,52 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 Model = TypeVar("Model")
 
 
+class Abandoned(Exception):
+    """Nobody waits for a computation any more."""
+
+
 class Job:
     """A computation in the worker's thread, whose results arrive in the event loop as they are computed.
 
     Args:
-        compute: gives the results, in the worker's thread.
+        compute: computes, in the worker's thread, and gives its results to `emit` of this job.
     """
 
-    def __init__(self, compute: Callable[[], Iterator[Any]]):
+    def __init__(self, compute: Callable[["Job"], None]):
         self.compute = compute
         self.abandoned = False
         self.loop = asyncio.get_running_loop()
         self.arrived: asyncio.Queue[Any] = asyncio.Queue()
 
     def abandon(self) -> None:
-        """Nobody waits any more: the computation does not begin, or ends before its next result."""
+        """Nobody waits any more: the computation does not begin, or ends when it next checks."""
         self.abandoned = True
+
+    def check(self) -> None:
+        """Raises Abandoned where nobody waits any more."""
+        if self.abandoned:
+            raise Abandoned
+
+    def emit(self, result: Any) -> None:
+        """Hands a result to the event loop, or raises Abandoned."""
+        self.check()
+        self.deliver(result)
 
     def run(self) -> None:
         """Computes, in the worker's thread."""
-        end = None
         try:
-            for result in self.compute() if not self.abandoned else ():
-                self.deliver(result)
-                if self.abandoned:
-                    break
+            self.check()
+            self.compute(self)
+            end = None
+        except Abandoned:
+            end = None
         except BaseException as error:  # noqa: BLE001 - whatever it is, the next request is answered
             end = error if isinstance(error, Exception) else RuntimeError(repr(error))
         self.deliver(end)
@@ -60,6 +74,8 @@ class Job:
             TimeoutError: the next result has not arrived before.
         """
         while True:
+            if self.loop.time() > deadline:  # also where results arrive faster than they are asked for
+                raise TimeoutError
             async with asyncio.timeout_at(deadline):
                 result = await self.arrived.get()
             if result is None:
@@ -97,8 +113,8 @@ class Worker(Generic[Model]):
         for job in iter(self.jobs.get, None):
             job.run()
 
-    def start(self, compute: Callable[[], Iterator[Any]]) -> Job:
-        """Queues a computation."""
+    def start(self, compute: Callable[[Job], None]) -> Job:
+        """Queues a computation, see `Job`."""
         job = Job(compute)
         self.jobs.put(job)
         return job
