@@ -131,8 +131,10 @@ class SequenceWriter:
         self.rng = random_stream(seed, "tokens")
         self.encode = compiled_inference(encode_for_each_beam, models)
         self.advance = compiled_inference(decoding_step(step, method), models)
-        self.timed: dict[tuple[int, ...], list[tuple[int, float]]] = {}
-        """For each shape, tokens generated and seconds taken by each batch."""
+        self.compiled: set[tuple[int, ...]] = set()
+        """Shapes of the batches so far; the first of each, which compiles, is not timed."""
+        self.tokens, self.seconds = 0, 0.0
+        """Tokens generated and seconds taken by the other batches."""
 
     def write(self, sources: list[list[int]], source_length: int, target_length: int, rows: int) -> list[list[int]]:
         """The targets of at most `rows` sources, without START and END; compiled once for each shape.
@@ -146,8 +148,11 @@ class SequenceWriter:
         began = time.perf_counter()
         filled = sources + [sources[0]] * (rows - len(sources))
         targets = self.decode(encoder_inputs(filled, source_length), target_length)[: len(sources)]
-        tokens, seconds = sum(len(target) + 1 for target in targets), time.perf_counter() - began
-        self.timed.setdefault((source_length, target_length, rows), []).append((tokens, seconds))
+        shape = source_length, target_length, rows
+        if shape in self.compiled:
+            self.tokens += sum(len(target) + 1 for target in targets)
+            self.seconds += time.perf_counter() - began
+        self.compiled.add(shape)
         return targets
 
     def decode(self, sources: np.ndarray, length: int) -> list[list[int]]:
@@ -159,5 +164,4 @@ class SequenceWriter:
 
     def tokens_per_second(self) -> float | None:
         """Tokens generated per second, END included, without the first batch of each shape, which compiles; or None."""
-        counted = [batch for batches in self.timed.values() for batch in batches[1:]]
-        return round(sum(n for n, _ in counted) / sum(s for _, s in counted), 1) if counted else None
+        return round(self.tokens / self.seconds, 1) if self.seconds else None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from shared.data.images.files import eight_bit_levels, fitted_pixels, looks_like_picture, open_picture
+from shared.data.images.files import TooManyPixels, eight_bit_levels, fitted_pixels, looks_like_picture, open_picture
 
 pytestmark = pytest.mark.once
 
@@ -81,6 +81,17 @@ def test_a_picture_near_pillows_limit_is_read_and_one_beyond_it_refused(tmp_path
     assert looks_like_picture(tmp_path / "beyond")
     with pytest.raises(ValueError, match="exceeds limit of 200 pixels"):
         open_picture(tmp_path / "beyond")
+
+
+def test_a_file_in_memory_is_read_as_one_on_the_disk_within_limits():
+    def read(**limits):
+        return open_picture(io.BytesIO(encoded("PNG")), **limits)
+
+    assert read().size == read(most_pixels=24 * 16, formats=["PNG"]).size == (24, 16)
+    with pytest.raises(TooManyPixels, match="24×16 pixels: at most 383 are decoded"):
+        read(most_pixels=383)
+    with pytest.raises(ValueError, match=r"^cannot identify image file$"):
+        read(formats=["JPEG"])
 
 
 def encoded(kind):
