@@ -229,7 +229,8 @@ def predictor(run: FinishedRun) -> Callable:
 
     def generate(
         name: ClassName, count: int = 4, seed: int = config.seed, sampler: SamplerName = config.sampler,
-        steps: int = config.steps, guidance: float = config.guidance, watch: Watcher | None = None,
+        steps: int = config.steps, guidance: float = config.guidance,
+        watch: Watcher | None = None,
     ) -> Pictures:  # fmt: skip
         """Generates images of a class."""
         replace(config, seed=seed, sampler=sampler, steps=steps, guidance=guidance)  # checks the ranges

@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from shared.data.images.files import TooManyPixels
 from shared.errors import UsageError
 from shared.tools.serving.interface import ANSWERS, Served, answer_request, request_model
-from shared.tools.serving.worker import Job, Worker
+from shared.tools.serving.worker import Computation, Worker
 from shared.training.predictors import Conversation, InputError, Picture
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -78,10 +78,10 @@ def create_app(worker: Worker[Served], limits: Limits) -> FastAPI:
     """
     served = worker.model
     service = Service(worker, limits)
-    facts = described(served, service.model, limits)
+    facts = info_of(served, service.model, limits)
     app = FastAPI(title=served.recipe, description=served.task, docs_url=None, redoc_url=None)
     app.exception_handler(WebException)(refused)
-    app.exception_handler(Exception)(failed)
+    app.exception_handler(Exception)(failed_inside)
     streaming = f" With Accept: {EVENT_STREAM} the answer is streamed while it is made."
     pages = {name: Path(__file__).with_name(f"{name}.html").read_text(encoding="utf-8") for name in ("page", "docs")}
 
@@ -126,7 +126,7 @@ def bodies(model: type[BaseModel], served: Served) -> dict[str, Any]:
     return {"application/json": {"schema": schema}, FORMS[0]: {"schema": form}}
 
 
-def described(served: Served, model: type[BaseModel], limits: Limits) -> dict[str, Any]:
+def info_of(served: Served, model: type[BaseModel], limits: Limits) -> dict[str, Any]:
     """What /info says."""
     properties = model.model_json_schema()["properties"]
     return {
@@ -172,10 +172,10 @@ class Service:
             deadline = asyncio.get_running_loop().time() + self.limits.seconds
             arguments = await self.read(request, deadline)
             streamed = self.served.streams and EVENT_STREAM in request.headers.get("accept", "")
-            computation = functools.partial(answer_request, self.served, arguments, self.limits.pixels, streamed)
-            job = self.worker.start(computation)
-            stack.callback(job.abandon)
-            results = self.results(job, deadline)
+            compute = functools.partial(answer_request, self.served, arguments, self.limits.pixels, streamed)
+            computation = self.worker.start(compute)
+            stack.callback(computation.abandon)
+            results = self.results(computation, deadline)
             if not streamed:
                 return JSONResponse(await anext(results))
             first = await anext(results, None)  # before the status is sent
@@ -198,10 +198,10 @@ class Service:
             raise HTTPException(422, first_problem(error, self.model.model_fields)) from None
         return {name: getattr(read, name) for name in type(read).model_fields}
 
-    async def results(self, job: Job, deadline: float) -> AsyncIterator[dict[str, Any]]:
-        """The results of a job; what it raises, as an HTTPException."""
+    async def results(self, computation: Computation, deadline: float) -> AsyncIterator[dict[str, Any]]:
+        """The results of a computation; what it raises, as an HTTPException."""
         try:
-            async for result in job.results(deadline):
+            async for result in computation.results(deadline):
                 yield result
         except TimeoutError:
             late = f"{REFUSALS[503]}: within {self.limits.seconds:g} seconds"
@@ -339,6 +339,6 @@ async def refused(_: Request, error: WebException) -> JSONResponse:
     return JSONResponse({"error": line[:300]}, error.status_code, headers=error.headers)
 
 
-async def failed(_: Request, error: Exception) -> JSONResponse:
+async def failed_inside(_: Request, error: Exception) -> JSONResponse:
     """The answer to a request that the server failed at, which shows the traceback to who runs it."""
     return JSONResponse({"error": f"the server failed ({type(error).__name__})"}, 500)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from shared.data.images.files import TooManyPixels, open_picture, reads_heif
 from shared.tools.predict import Option, answer_facts
-from shared.tools.serving.worker import Job
+from shared.tools.serving.worker import Computation
 from shared.training.predictors import (
     Boxes,
     ClassName,
@@ -181,7 +181,9 @@ def read_input(served: Served, value: Any, most_pixels: int) -> Any:
         raise InputError(f"{served.input_name} cannot be read as an image ({error})") from None
 
 
-def answer_request(served: Served, arguments: dict[str, Any], most_pixels: int, streamed: bool, job: Job) -> None:
+def answer_request(
+    served: Served, arguments: dict[str, Any], most_pixels: int, streamed: bool, computation: Computation
+) -> None:
     """Answers a validated request in JSON, a piece of a text or a stage of images at a time where it is streamed.
 
     Raises:
@@ -194,25 +196,25 @@ def answer_request(served: Served, arguments: dict[str, Any], most_pixels: int, 
 
     def watch(pictures: list[Image.Image]) -> None:
         if streamed:
-            job.emit(pictures_facts(pictures))
+            computation.emit(pictures_facts(pictures))
             shown[:] = [pictures]
-        job.check()
+        computation.check()
 
     answer = served.predict(given, **options, **({served.watcher: watch} if served.watcher else {}))
     if served.gives is TextStream:
         pieces = []
         for piece in answer:
-            job.check()
+            computation.check()
             if streamed:
-                job.emit({"text": piece})
+                computation.emit({"text": piece})
             pieces.append(piece)
         answer = pieces
     elif shown and shown[0] is answer:
         return
     if served.gives is Pictures:
-        job.emit(pictures_facts(answer))
+        computation.emit(pictures_facts(answer))
     elif not streamed:
-        job.emit(answer_facts(served.gives, given, answer))
+        computation.emit(answer_facts(served.gives, given, answer))
 
 
 def pictures_facts(pictures: list[Image.Image]) -> dict[str, list[str]]:

@@ -20,14 +20,14 @@ class Abandoned(Exception):
     """Nobody waits for a computation any more."""
 
 
-class Job:
+class Computation:
     """A computation in the worker's thread, whose results arrive in the event loop as they are computed.
 
     Args:
-        compute: computes, in the worker's thread, and gives its results to `emit` of this job.
+        compute: computes, in the worker's thread, and gives its results to `emit` of this computation.
     """
 
-    def __init__(self, compute: Callable[["Job"], None]):
+    def __init__(self, compute: Callable[["Computation"], None]):
         self.compute = compute
         self.abandoned = False
         self.loop = asyncio.get_running_loop()
@@ -93,7 +93,7 @@ class Worker(Generic[Model]):
     """
 
     def __init__(self, open_model: Callable[[], Model]):
-        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Computation | None] = queue.SimpleQueue()
         self.opened: Future[Model] = Future()
         self.thread = threading.Thread(target=self.work, args=(open_model,), name="model")
         self.thread.start()
@@ -110,14 +110,14 @@ class Worker(Generic[Model]):
         except BaseException as error:  # noqa: BLE001 - raised again where the model is asked for
             self.opened.set_exception(error)
             return
-        for job in iter(self.jobs.get, None):
-            job.run()
+        for computation in iter(self.jobs.get, None):
+            computation.run()
 
-    def start(self, compute: Callable[[Job], None]) -> Job:
-        """Queues a computation, see `Job`."""
-        job = Job(compute)
-        self.jobs.put(job)
-        return job
+    def start(self, compute: Callable[[Computation], None]) -> Computation:
+        """Queues a computation, see `Computation`."""
+        computation = Computation(compute)
+        self.jobs.put(computation)
+        return computation
 
     def close(self) -> None:
         """Ends the thread after the computations that are queued."""
