@@ -27,7 +27,7 @@ from PIL import Image
 from recipes.lstm_text import Config as TextConfig
 from recipes.lstm_text import build_model as build_text_model
 from shared.errors import UsageError
-from shared.images.prediction import class_probabilities
+from shared.images.prediction import image_classifier
 from shared.tools import extras
 from shared.tools.cli import main
 from shared.tools.serving.app import Limits, create_app
@@ -454,9 +454,7 @@ def classifier():
 
 
 def test_requests_from_several_threads_are_answered_as_direct_ones(classifier):
-    def predict(image: Picture) -> Probabilities:
-        return class_probabilities(classifier, image, ["a", "b", "c"])
-
+    predict = image_classifier(classifier, ["a", "b", "c"])
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(25)]
     direct = [predict(picture) for picture in pictures]
