@@ -16,7 +16,7 @@ The recorded runs are under results/unet_segmentation.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 try:
@@ -214,6 +214,7 @@ def predictor(run: FinishedRun) -> Callable:
 
     def segment(image: Picture, overlap: float = run.config.overlap, smallest: int = run.config.smallest) -> Mask:
         """Gives each pixel of an image a class, or the number of the object that it belongs to."""
+        replace(run.config, overlap=overlap, smallest=smallest)  # checks the ranges
         probabilities = predict_in_tiles(predict, channel_pixels(image, channels), size, overlap)
         return mask_of(probabilities, run.result.get("objects", False), smallest)
 
