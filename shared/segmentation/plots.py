@@ -55,7 +55,7 @@ def with_mask(pixels: np.ndarray, mask: np.ndarray, objects: bool) -> np.ndarray
 
 
 def errors_of(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Errors as RGB (height, width, 3): red where missed, blue in vain, other wrong ones orange, right ones white.
+    """Errors as RGB (height, width, 3): false negatives red, false positives blue, other errors orange.
 
     Args:
         truth: (height, width), class indices or UNLABELLED, which is grey.

@@ -85,6 +85,8 @@ def test_masks_of_other_images(tmp_path, monkeypatch, capsys):
     assert sum(entry["fractions"].values()) == pytest.approx(1, abs=1e-3)
     predict_from(tmp_path / "run", ["--json", "scans/images/4.png", "--overlap", "0"])
     assert json.loads(capsys.readouterr().out)["fractions"].keys() == {"background", "foreground"}
+    with refused_in_one_line("--overlap must be at least 0 and below 1, not 1.0"):
+        predict_from(tmp_path / "run", ["scans/images/4.png", "--overlap", "1"])
 
 
 @pytest.mark.once

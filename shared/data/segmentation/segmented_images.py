@@ -12,7 +12,7 @@ UNLABELLED = 65535
 class SegmentedImages(NamedTuple):
     """Images (height, width, channels) in uint8, each of any size, and masks (height, width) in uint16.
 
-    A mask holds class indices; or, where objects are told apart, the number of the object of each pixel, 0 for the
+    A mask holds class indices; or, for instance segmentation, the number of the object of each pixel, 0 for the
     background.
     """
 
@@ -29,14 +29,14 @@ class SegmentationData(NamedTuple):
 
     name: str
     classes: list[str]
-    """Class names; where objects are told apart, the background and the objects."""
+    """Class names; for instance segmentation, the background and the objects."""
     train: SegmentedImages
     validation: SegmentedImages
     test: SegmentedImages
     objects: bool
     """Whether masks hold numbers of objects, instead of classes."""
     upright: bool
-    """Whether images have an upper and a lower side, as photographs do and micrographs do not."""
+    """Whether images have an upright orientation, as photographs do and micrographs do not."""
     fingerprint: str
     """Short hash of the source files."""
 
