@@ -24,6 +24,7 @@ from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of
 from shared.tools.records import headline_records, record_comparison, record_run, result_and_time
+from shared.tools.track import track_run
 from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
 
 
@@ -92,6 +93,22 @@ class Record:
         compared = (self.run_directory / "report.json").exists()
         print(record_comparison(self.run_directory) if compared else record_run(self.run_directory))
         return 0
+
+
+@dataclass
+class Track:
+    """Sends finished runs to experiment trackers: options, metrics of each epoch, figures and result."""
+
+    run_directories: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Directories of finished runs."""
+    to: str
+    """Trackers, separated by commas: tensorboard, mlflow, wandb."""
+    model: bool = False
+    """Send model.keras too; TensorBoard takes none."""
+
+    def run(self) -> int:
+        failed = [each for each in self.run_directories if not track_run(each, self.to, self.model)]
+        return 1 if failed else 0
 
 
 @dataclass
@@ -201,7 +218,7 @@ class Compare:
 def main() -> None:
     """Runs the command `recipes`. Exit codes: 0 done, 1 check failed, 2 wrong use or input, 130 interrupted."""
     replace_what_cannot_be_shown()
-    commands = List | Compare | Copy | Doctor | Predict | Record | Tables
+    commands = List | Compare | Copy | Doctor | Predict | Record | Tables | Track
     # Everything after `recipes predict RUN`, --help too, is parsed by the run's predictor.
     words, inputs = (sys.argv[1:3], sys.argv[3:]) if sys.argv[1:2] == ["predict"] else (sys.argv[1:], [])
     try:

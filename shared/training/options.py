@@ -15,11 +15,12 @@ from shared.errors import UsageError
 from shared.files import replacing
 from shared.training.command_line import parse_command_line
 from shared.training.ranges import Count, NonNegative, Positive, out_of_range, ranged
+from shared.training.tracking.tracker import trackers_named
 
 Preset = Literal["test", "smoke", "small", "full"]
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
-FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target", "track", "track_model")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -60,6 +61,10 @@ class Options:
     """Seconds between checkpoints, besides those at the end of each epoch."""
     initial_weights: Path | None = None
     """Start from the weights in this .weights.h5 or .keras file."""
+    track: str = ""
+    """Experiment trackers, separated by commas: tensorboard, mlflow, wandb."""
+    track_model: bool = False
+    """Send model.keras to the trackers too; TensorBoard takes none."""
     target: ranged(float, optional=True) = None
     """Exit with code 1 if the result is worse than this."""
 
@@ -67,6 +72,7 @@ class Options:
         for name in ("data_dir", "out", "initial_weights"):
             if getattr(self, name) is not None:
                 setattr(self, name, Path(getattr(self, name)))
+        trackers_named(self.track)
         for name, rule in out_of_range(self):
             self.require(name, False, rule)
 

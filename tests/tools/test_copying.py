@@ -30,6 +30,7 @@ from shared.tools.notebook import copied_notebook, example_call
 from shared.tools.project import recipe_path, recipe_paths
 from shared.training.run import Run
 from shared.training.saving import save_model
+from shared.training.tracking.tracker import TRACKERS
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
 NAMES = [path.stem for path in recipe_paths()]
@@ -157,7 +158,7 @@ def test_the_metadata_names_what_the_file_needs(recipe, full):
         for node in ast.walk(ast.parse(text))
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else
                      [node.module] if isinstance(node, ast.ImportFrom) else [])
-    } - set(sys.stdlib_module_names) - {"torch", "tensorflow"}  # fmt: skip
+    } - set(sys.stdlib_module_names) - {"torch", "tensorflow"} - TRACKERS.keys()  # fmt: skip
     listed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in dependencies}
     names = {"PIL": "pillow", "skimage": "scikit_image", "yaml": "pyyaml"}
     assert {names.get(name, name) for name in imported} <= listed
