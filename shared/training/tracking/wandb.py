@@ -58,7 +58,7 @@ class WandbTracker:
             group=facts["recipe"],
             name=directory.name,
             id=identity,
-            dir=directory,
+            dir=directory.resolve(),
             mode=mode,
             resume="allow",
             reinit="create_new",
