@@ -141,11 +141,17 @@ def write_config(directory: Path, recipe: str, config: Options) -> None:
 
 
 def source_commit() -> str | None:
-    """The git commit of this code, with "-dirty" where it was changed since; None outside a checkout."""
-    folder = str(Path(globals().get("__file__", "notebook")).parent)  # a notebook has no file
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """The git commit of this code, with "-dirty" where it was changed since; None where git does not track it."""
+    file = Path(globals().get("__file__", "notebook"))  # a notebook has no file
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    # An installed package may lie within the repository of another project.
+    tracked = [["ls-files", "--error-unmatch", file.name]] if "__file__" in globals() else []
     try:
-        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        for arguments in (*tracked, describe):
+            process = subprocess.run(
+                ["git", "-C", str(file.parent), *arguments], capture_output=True, encoding="utf-8", check=True
+            )
+        return process.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -21,6 +21,7 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.entities import Param, RunTag
         from mlflow.tracking import MlflowClient
+        from mlflow.version import VERSION
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it reports each table that it creates
         parent, server = directory.resolve().parent, os.environ.get("MLFLOW_TRACKING_URI")
@@ -47,7 +48,7 @@ class MlflowTracker:
         said = {name: str(facts.get(name)) for name in ("backend", "machine", "command")}
         tags = {"mlflow.source.git.commit": str(facts.get("commit")), **said, **changed}
         self.client.log_batch(self.run_id, params=params, tags=[RunTag(*tag) for tag in tags.items()])
-        return f"mlflow ui --backend-store-uri {uri}"
+        return f"uvx mlflow@{VERSION} ui --backend-store-uri {uri}"  # mlflow-skinny has no pages
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Logs metrics of a step, all or none."""

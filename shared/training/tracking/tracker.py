@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
+from shared.backends.choice import install_command
 from shared.errors import UsageError
 
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}
@@ -57,9 +58,7 @@ def require_trackers(names: tuple[str, ...]) -> None:
         # A directory that is named like a package, such as the wandb/ that W&B leaves, is found too, without origin.
         missing = [package for package, spec in specs.items() if spec is None or spec.origin is None]
         if missing:
-            raise UsageError(
-                f'{name} is not installed ({", ".join(missing)}): pip install -c constraints.txt -e ".[{name}]"'
-            )
+            raise UsageError(f"{name} is not installed ({', '.join(missing)}): {install_command(name)}")
 
 
 def scalar_names(phase: str, row: dict[str, float]) -> dict[str, float]:
