@@ -123,17 +123,16 @@ class RunRecipe:
     options: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> int:
-        path, environment = recipe_path(self.name), dict(os.environ)
-        installed, uv = installed_backends(), os.environ.get("UV")
+        path, installed, uv = recipe_path(self.name), installed_backends(), os.environ.get("UV")
         if not os.environ.get("KERAS_BACKEND") and (missing := chosen_backend()[0]) not in installed:
             if installed:
-                environment["KERAS_BACKEND"] = installed[0]
+                os.environ.update(KERAS_BACKEND=installed[0])
                 print(f"{missing} is not installed: runs on {installed[0]}", flush=True)
             elif uv:  # which made an environment for this command
                 command = ["uv", "tool", "run", "--from", "keras-recipes[jax]", "keras-recipes", *sys.argv[1:]]
                 print(f"no backend is installed: runs on JAX, the lightest:  {shlex.join(command)}", flush=True)
                 os.execv(uv, command)
-        os.execve(sys.executable, [sys.executable, str(path), *self.options], environment)
+        os.execv(sys.executable, [sys.executable, str(path), *self.options])
 
 
 @dataclass
