@@ -35,7 +35,7 @@ def track_run(directory: Path, trackers: str, model: bool) -> bool:
     for phase, rows in sorted(histories.items()):
         tracking.epochs(phase, rows)
     for path in sorted(directory.glob("*.png")):
-        tracking.figure(path, result["epochs"])
+        tracking.figure(path, len(histories.get("", ())))
     tracking.finish(result)
     return not tracking.failed
 
