@@ -3,6 +3,7 @@
 #   ci/test.sh all            what the README says
 #   ci/test.sh jax            JAX alone: neither TensorFlow nor PyTorch is installed
 #   ci/test.sh all --slow     the tests marked slow, too; any further options are pytest's
+# PYTHON names the interpreter, python3 if it is not set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-all}
@@ -10,7 +11,7 @@ extras=${1:-all}
 # KerasHub, which some tests compare with, brings TensorFlow along.
 references=$([ "$extras" = all ] && echo ,reference || true)
 
-python3 -m venv --clear .venv
+"${PYTHON:-python3}" -m venv --clear .venv
 . .venv/bin/activate
 pip install --quiet -c constraints.txt -e ".[$extras,test$references]"
 

@@ -87,7 +87,7 @@ def test_unknown_backend(run_recipe):
 def test_backend_not_installed(run_recipe, hiding):
     line = refused(run_recipe("cnn_cifar10", KERAS_BACKEND="torch", **hiding("torch")))
     assert "the backend torch is not installed" in line
-    assert 'pip install -e ".[torch]"' in line
+    assert 'pip install -c constraints.txt -e ".[torch]"' in line
 
 
 def test_backend_unset_and_tensorflow_not_installed(run_recipe, hiding, tmp_path):

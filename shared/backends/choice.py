@@ -31,6 +31,14 @@ def backends_named(text: str) -> tuple[str, ...]:
     return names
 
 
+def install_command(extra: str) -> str:
+    """The command that installs an extra of this project: of the checkout that this file is in, else of the wheel."""
+    file = Path(globals().get("__file__", "notebook")).resolve()  # a notebook has no file
+    if any((folder / "constraints.txt").exists() for folder in file.parents[2:3]):
+        return f'pip install -c constraints.txt -e ".[{extra}]"'
+    return f'pip install "keras-recipes[{extra}]"'
+
+
 def settings_path() -> Path:
     """Where Keras looks for its settings."""
     home = Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")
@@ -87,13 +95,13 @@ def require_backend() -> None:
     installed = installed_backends()
     here = f"installed here: {', '.join(installed)}" if installed else "none is installed here"
     if not importlib.util.find_spec("keras"):
-        problem = 'Keras is not installed: run  pip install -c constraints.txt -e ".[all]"'
+        problem = f"Keras is not installed: run  {install_command('all')}"
     elif name not in BACKENDS:
         problem = f"{reason} is not one of {', '.join(BACKENDS)} ({here})"
     elif name not in installed:
         why = "" if os.environ.get("KERAS_BACKEND") else f" ({reason})"
         remedy = f"set KERAS_BACKEND={installed[0]}, or run" if installed else "run"
-        problem = f'the backend {name}{why} is not installed; {here}: {remedy}  pip install -e ".[{name}]"'
+        problem = f"the backend {name}{why} is not installed; {here}: {remedy}  {install_command(name)}"
     else:
         import_keras_alone(name)
         return

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from shared.backends.choice import BACKENDS, backends_named, require_backend
+from shared.backends.choice import BACKENDS, backends_named, chosen_backend, installed_backends, require_backend
 from shared.data.places import data_directory
 from shared.errors import UsageError
 from shared.files import cache_directory, replacing
@@ -27,6 +27,7 @@ from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of
 from shared.tools.records import headline_records, record_comparison, record_run, result_and_time
+from shared.tools.track import track_run
 from shared.training.command_line import parse_command_line, replace_what_cannot_be_shown
 from shared.training.ranges import Count, Positive, out_of_range, ranged
 
@@ -156,6 +157,46 @@ class Record:
 
 
 @dataclass
+class Track:
+    """Sends finished runs to experiment trackers: options, metrics of each epoch, figures and result."""
+
+    run_directories: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Directories of finished runs."""
+    to: str
+    """Trackers, separated by commas: tensorboard, mlflow, wandb."""
+    model: bool = False
+    """Send model.keras too; TensorBoard takes none."""
+
+    def run(self) -> int:
+        failed = [each for each in self.run_directories if not track_run(each, self.to, self.model)]
+        return 1 if failed else 0
+
+
+@dataclass
+class RunRecipe:
+    """Runs a recipe. Where KERAS_BACKEND is not set and Keras's choice is not installed, on a backend that is.
+
+    recipes run NAME --help  shows its options.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Recipe to run."""
+    options: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> int:
+        path, installed, uv = recipe_path(self.name), installed_backends(), os.environ.get("UV")
+        if not os.environ.get("KERAS_BACKEND") and (missing := chosen_backend()[0]) not in installed:
+            if installed:
+                os.environ.update(KERAS_BACKEND=installed[0])
+                print(f"{missing} is not installed: runs on {installed[0]}", flush=True)
+            elif uv:  # which made an environment for this command
+                command = ["uv", "tool", "run", "--from", "keras-recipes[jax]", "keras-recipes", *sys.argv[1:]]
+                print(f"no backend is installed: runs on JAX, the lightest:  {shlex.join(command)}", flush=True)
+                os.execv(uv, command)
+        os.execv(sys.executable, [sys.executable, str(path), *self.options])
+
+
+@dataclass
 class Tables:
     """Makes the tables of README.md and docs/, and the page of each recipe, from results/."""
 
@@ -262,9 +303,12 @@ class Compare:
 def main() -> None:
     """Runs the command `recipes`. Exit codes: 0 done, 1 check failed, 2 wrong use or input, 130 interrupted."""
     replace_what_cannot_be_shown()
-    commands = List | Compare | Copy | Doctor | Export | Predict | Record | Serve | Tables
-    # Everything after `recipes predict RUN`, --help too, is parsed by the run's predictor.
-    words, inputs = (sys.argv[1:3], sys.argv[3:]) if sys.argv[1:2] == ["predict"] else (sys.argv[1:], [])
+    run_recipe = Annotated[RunRecipe, tyro.conf.subcommand("run")]
+    commands = List | Compare | Copy | Doctor | Export | Predict | Record | run_recipe | Serve | Tables | Track
+    # Everything after `recipes predict RUN`, --help too, is parsed by the run's predictor; after `recipes run NAME`, by
+    # the recipe.
+    foreign = sys.argv[1:2] in (["predict"], ["run"])
+    words, inputs = (sys.argv[1:3], sys.argv[3:]) if foreign else (sys.argv[1:], [])
     try:
         command, further = parse_command_line(
             commands, words, prog="recipes", description="Deep-learning recipes in Keras 3.", return_unknown_args=True
@@ -275,6 +319,8 @@ def main() -> None:
             raise UsageError(f"unrecognized: {' '.join(further)} (see --help)")
         if isinstance(command, Predict):
             command.inputs = tuple(inputs)
+        if isinstance(command, RunRecipe):
+            command.options = tuple(inputs)
         sys.exit(command.run())
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -183,7 +183,9 @@ def script_metadata(text: str, backends: tuple[str, ...], wide: bool = False) ->
     needed = {plain_name(home) for name in imported for home in homes.get(name, ())}
     needed |= {plain_name(companion) for name in needed for companion in COMPANIONS.get(name, ())}
     base = [line for line in importlib.metadata.requires("keras-recipes") if "extra ==" not in line]
-    lines = [line for line in base if plain_name(line) in needed] + list(backends)
+    # Some tools that build a project sort and normalize its requirements, and some do not.
+    normalized = sorted(re.sub(r"^[\w.-]+", plain_name(line), line) for line in base)
+    lines = [line for line in normalized if plain_name(line) in needed] + list(backends)
     dependencies = "".join(f'#     "{line}",\n' for line in lines)
     python = importlib.metadata.metadata("keras-recipes")["Requires-Python"]
     if wide:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.backends.choice import BACKENDS, installed_backends
+from shared.backends.choice import BACKENDS, install_command, installed_backends
 from shared.data.catalogue import DATA_SETS, find_data_set
 from shared.data.places import data_directory
 from shared.tools.project import data_sets_of, recipe_paths
@@ -27,7 +27,7 @@ def report_backends(tried: bool) -> bool:
     works = False
     for name in BACKENDS:
         if name not in installed_backends():
-            print(f'  {name:<11} not installed     fix: pip install -c constraints.txt -e ".[{name}]"')
+            print(f"  {name:<11} not installed     fix: {install_command(name)}")
             continue
         problem, fact = try_backend(name) if tried else (None, installed_version(name))
         if problem:

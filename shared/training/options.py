@@ -15,11 +15,12 @@ from shared.errors import UsageError
 from shared.files import replacing
 from shared.training.command_line import parse_command_line
 from shared.training.ranges import Count, NonNegative, Positive, out_of_range, ranged
+from shared.training.tracking.tracker import trackers_named
 
 Preset = Literal["test", "smoke", "small", "full"]
 
 # What may differ between a run and its continuation, because it changes nothing in the result.
-FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target")
+FREE_ON_RESUME = ("out", "resume", "data_dir", "checkpoint_seconds", "target", "track", "track_model")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -60,6 +61,10 @@ class Options:
     """Seconds between checkpoints, besides those at the end of each epoch."""
     initial_weights: Path | None = None
     """Start from the weights in this .weights.h5 or .keras file."""
+    track: str = ""
+    """Experiment trackers, separated by commas: tensorboard, mlflow, wandb."""
+    track_model: bool = False
+    """Send model.keras to the trackers too; TensorBoard takes none."""
     target: ranged(float, optional=True) = None
     """Exit with code 1 if the result is worse than this."""
 
@@ -67,6 +72,7 @@ class Options:
         for name in ("data_dir", "out", "initial_weights"):
             if getattr(self, name) is not None:
                 setattr(self, name, Path(getattr(self, name)))
+        trackers_named(self.track)
         for name, rule in out_of_range(self):
             self.require(name, False, rule)
 
@@ -135,11 +141,17 @@ def write_config(directory: Path, recipe: str, config: Options) -> None:
 
 
 def source_commit() -> str | None:
-    """The git commit of this code, with "-dirty" where it was changed since; None outside a checkout."""
-    folder = str(Path(globals().get("__file__", "notebook")).parent)  # a notebook has no file
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """The git commit of this code, with "-dirty" where it was changed since; None where git does not track it."""
+    file = Path(globals().get("__file__", "notebook"))  # a notebook has no file
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    # An installed package may lie within the repository of another project.
+    tracked = [["ls-files", "--error-unmatch", file.name]] if "__file__" in globals() else []
     try:
-        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        for arguments in (*tracked, describe):
+            process = subprocess.run(
+                ["git", "-C", str(file.parent), *arguments], capture_output=True, encoding="utf-8", check=True
+            )
+        return process.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -26,6 +26,9 @@ from shared.training.directory import changed_on_resume, note_continuation, open
 from shared.training.options import Options, parse_options
 from shared.training.recorder import Recorder
 from shared.training.saving import load_initial_weights, save_model
+from shared.training.tracking.epochs import EpochTracking
+from shared.training.tracking.tracker import require_trackers, trackers_named
+from shared.training.tracking.tracking import Tracking
 
 
 class Run:
@@ -37,17 +40,20 @@ class Run:
 
     Raises:
         UsageError: the directory cannot be written, holds another run or that of a process that trains now, or was
-            started with other options.
+            started with other options; or a tracker is not installed.
     """
 
     def __init__(self, config: Options, recipe: str | None = None):
         self.recipe = recipe or Path(sys.modules[type(config).__module__].__file__).stem
         self.config = config
+        trackers = trackers_named(config.track)
+        require_trackers(trackers)
         self.directory, self.lock = open_run_directory(self.recipe, config)
         self.continued: dict[str, list] = {}
         """By what code and to how many epochs, where the run was resumed; see `note_continuation`."""
         self.changed_on_resume = changed_on_resume(self.directory, config)
         self.recorders: dict[str, Recorder] = {}
+        self.tracking = Tracking(trackers, self.directory, config.track_model)
         prepare_backend(config.seed, config.precision)
         print(f"{self.recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
 
@@ -55,6 +61,12 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """The lines of history.csv so far, one an epoch."""
         return self.recorders[""].history
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is trained, from 1, or was the last."""
+        recorder = self.recorders.get("")
+        return max(len(recorder.history), recorder.batches.epoch + 1) if recorder else 0
 
     def versions(self) -> dict[str, str]:
         """The versions that a result depends on."""
@@ -111,7 +123,7 @@ class Run:
         epoch, first = recorder.checkpoints.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
-        with recorder.stop.by_signals():
+        with recorder.stop.by_signals(), self.tracking.closed_when_interrupted():
             if first:
                 # Keras cannot enter an epoch in the middle: the rest of it is an epoch of a `fit` of its own.
                 batches.first = first
@@ -163,7 +175,7 @@ class Run:
         start = recorder.checkpoints.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and start == (0, 0):
             load_initial_weights(models_together(state), self.config.initial_weights)
-        with recorder.stop.by_signals():
+        with recorder.stop.by_signals(), self.tracking.closed_when_interrupted():
             train_epochs(
                 step, recorder, start, epochs=epochs or self.config.epochs, after_epoch=after_epoch, callbacks=callbacks
             )
@@ -186,6 +198,7 @@ class Run:
         store = CheckpointStore(self.directory / "checkpoint" / phase, identity)
         store.directory.mkdir(exist_ok=True)
         remove_unfinished(store.directory)
+        self.tracking.start()  # before the time of the training begins
         rate = f"{self.config.learning_rate:g}"
         precision = "" if self.config.precision == "float32" else ", --precision float32"
         self.recorders[phase] = Recorder(
@@ -199,12 +212,15 @@ class Run:
             patience=patience,
             averages=averages,
         )
+        if self.tracking.names:
+            self.recorders[phase].callbacks.append(EpochTracking(self.tracking, self.recorders[phase].epochs, phase))
         return self.recorders[phase]
 
     def save_figure(self, name: str, figure: Any) -> None:
-        """Writes a matplotlib figure to `name` in the run's directory."""
+        """Writes a matplotlib figure to `name` in the run's directory, and sends it to the trackers."""
         with replacing(self.directory / name) as path:
             figure.savefig(path, dpi=120, bbox_inches="tight")
+        self.tracking.figure(self.directory / name, self.epoch)
 
     def finish(
         self,
@@ -266,6 +282,9 @@ class Run:
             result["changed_on_resume"] = self.changed_on_resume
         with replacing(self.directory / "result.json") as path:
             path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        for phase, recorder in self.recorders.items():
+            self.tracking.epochs(phase, recorder.history)  # also where a resume found nothing left to train
+        self.tracking.finish(result)
         if self.lock:
             self.lock.release(force=True)
         print("result " + json.dumps(result), flush=True)

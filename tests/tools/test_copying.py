@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from shared.tools.notebook import copied_notebook, example_call
 from shared.tools.project import recipe_path, recipe_paths
 from shared.training.run import Run
 from shared.training.saving import save_model
+from shared.training.tracking.tracker import TRACKERS
 
 RECIPES = pytest.mark.parametrize("recipe", recipe_paths(), ids=lambda path: path.stem)
 NAMES = [path.stem for path in recipe_paths()]
@@ -157,7 +159,7 @@ def test_the_metadata_names_what_the_file_needs(recipe, full):
         for node in ast.walk(ast.parse(text))
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else
                      [node.module] if isinstance(node, ast.ImportFrom) else [])
-    } - set(sys.stdlib_module_names) - {"torch", "tensorflow"}  # fmt: skip
+    } - set(sys.stdlib_module_names) - {"torch", "tensorflow"} - TRACKERS.keys()  # fmt: skip
     listed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in dependencies}
     names = {"PIL": "pillow", "skimage": "scikit_image", "yaml": "pyyaml"}
     assert {names.get(name, name) for name in imported} <= listed
@@ -347,6 +349,25 @@ def test_a_notebook_runs_top_to_bottom(full, run_python, tmp_path, monkeypatch):
     (run,) = (tmp_path / "runs").iterdir()
     result = json.loads((run / "result.json").read_text())
     assert result["metrics"]["top1"] > (0 if full else 0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_a_plain_copy_runs_with_nothing_installed_but_what_it_names(run_python, tmp_path):
+    recipes(run_python, "copy", "cnn_cifar10", "--backends", "jax", check=0)
+    needed = copying.dependencies_of((tmp_path / "cnn_cifar10.py").read_text())
+    run_python("-m", "venv", "environment", check=0)
+    python = tmp_path / "environment/bin/python"
+    install = ("-m", "pip", "--python", python, "install", "--quiet", "-c", PROJECT / "constraints.txt")
+    run_python(*install, *needed, check=0)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    process = subprocess.run(
+        [python, "cnn_cifar10.py", "--preset", "smoke", "--data", coloured_folder(tmp_path / "images"),
+         "--epochs", "1", "--train-examples", "100", "--out", "run"],
+        cwd=tmp_path, env=environment | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "run/result.json").read_text())["metrics"]["top1"] > 0.9
 
 
 TOO_LONG = tuple(name for name in MOST_LINES if name not in ("lstm_text", "mlp_from_scratch"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.backends.choice import installed_backends
+from shared.backends.choice import install_command, installed_backends
 from shared.errors import UsageError
 from shared.tools.compare.agreement import compare_courses, compare_layers
 from shared.tools.compare.job import Job
@@ -114,7 +114,7 @@ class Comparison:
         self.rows = [Row(name, name) for name in backends]
         for row in list(self.rows):
             if row.backend not in installed_backends():
-                row.problem = f'not installed: pip install -c constraints.txt -e ".[{row.backend}]"'
+                row.problem = f"not installed: {install_command(row.backend)}"
             path = PROJECT / "benchmarks" / f"{recipe}_{row.backend}.py"
             if native and path.exists():
                 self.rows.append(Row(f"native {row.backend}", row.backend, native=path, problem=row.problem))

@@ -1,0 +1,1 @@
+"""Keras Recipes as a wheel installs it, for the command `keras-recipes`."""
