@@ -187,7 +187,7 @@ def peak_memory() -> int:
 def forget_peak_memory() -> int | None:
     """Lets `peak_memory` begin anew, on Linux; returns the bytes that are held now, None where it cannot be done."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return None
     return psutil.Process().memory_info().rss
