@@ -104,9 +104,9 @@ def write_litert(graph: Graph, model: keras.Model, path: Path) -> None:
         try:
             path.write_bytes(converter.convert())
         except Exception as error:  # noqa: BLE001 - of kinds of its own
-            missing = sorted(set(re.findall(r"\btf\.\w+", str(error))))
-            reason = f"has no {', '.join(missing)}" if missing else f"says {str(error).strip().splitlines()[0]}"
-            raise ExportError(f"LiteRT {reason}") from None
+            missing = sorted(set(re.findall(r"\btf\.([A-Z]\w+)", str(error))))
+            needs = f"it needs operations of TensorFlow that LiteRT lacks: {', '.join(missing)}"
+            raise ExportError(needs if missing else str(error).strip().splitlines()[0]) from None
 
 
 def write_stablehlo(graph: Graph, path: Path) -> None:

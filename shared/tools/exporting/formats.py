@@ -93,7 +93,7 @@ def export_run(directory: Path, format_name: str, out: Path | None, **options: A
     command = [sys.executable, "-m", "shared.tools.exporting.worker", request.to_json()]
     process = subprocess.run(command, env=environment, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     lines = process.stderr.splitlines(keepends=True)
-    # Of what libraries remark, all is shown only where something failed that has no message here.
-    told = [line for line in lines if line.startswith("error: ")]
+    # Of what libraries remark, all is shown only where something failed that has no message here, which is the last.
+    told = [line for line in lines if line.startswith("error: ")][-1:]
     sys.stderr.writelines(told or (lines if process.returncode else []))
     return process.returncode
