@@ -14,7 +14,6 @@ from scratch.
 The recorded runs are under results/yolo_detection.
 """
 
-import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,11 +30,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.backends.compiling import compiled_model
 from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
 from shared.detection.batches import DetectionBatches, detection_targets
-from shared.detection.decoding import DetectionDecoder, Detections, boxes_in_picture
+from shared.detection.decoding import DetectionDecoder, Detections, boxes_in_picture, compiled_detector
 from shared.detection.exports import exported_detector
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.detection.losses import DetectionLoss
@@ -216,16 +214,13 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to detected objects."""
-
-    @functools.lru_cache(4)
-    def detector(confidence: float, overlap: float) -> Callable:
-        replace(run.config, confidence=confidence, overlap=overlap)  # checks the ranges
-        return compiled_model(build_detector(run.model, overlap, confidence))
+    detector = compiled_detector(run.model)
 
     def detect(image: Picture, confidence: float = run.config.confidence, overlap: float = run.config.overlap) -> Boxes:
         """Detects objects in an image."""
+        replace(run.config, confidence=confidence, overlap=overlap)  # checks the ranges
         square = letterbox(image, run.model.input_shape[1])
-        found = detector(confidence, overlap)(square.pixels[None])
+        found = detector(square.pixels[None], confidence, overlap)
         return boxes_in_picture(found, square, image.size, run.result["classes"])
 
     detect.exported = lambda: exported_detector(

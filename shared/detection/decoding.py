@@ -1,10 +1,13 @@
 """Decoding of a detector's outputs, and non-maximum suppression (NMS)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from shared.backends.compiling import compiled_inference
 from shared.data.detection.boxed_images import Letterboxed, unletterbox_boxes
 from shared.detection.boxes import anchor_grid, boxes_around, intersection_over_union
 from shared.training.predictors import Box, Boxes
@@ -172,3 +175,26 @@ class DetectionDecoder(layers.Layer):
             "most": self.most,
             "bins": self.bins,
         }
+
+
+def compiled_detector(model: keras.Model) -> Callable:
+    """A trained detector with decoding and NMS, compiled once for all thresholds.
+
+    Args:
+        model: from pixels (batch, size, size, 3) in uint8 to outputs, see `decode_outputs`.
+
+    Returns:
+        A function of pixels, confidence threshold and IoU threshold to Detections, as NumPy arrays.
+    """
+
+    def detect(pixels: Any, confidence: Any, overlap: Any) -> Detections:
+        boxes, scores = decode_outputs(model(pixels, training=False), model.input_shape[1])
+        return suppress_overlapping(boxes, scores, confidence, overlap)
+
+    program = compiled_inference(detect, [model])
+
+    def detections(pixels: np.ndarray, confidence: float, overlap: float) -> Detections:
+        found = program(pixels, np.float32(confidence), np.float32(overlap))
+        return Detections(*map(ops.convert_to_numpy, found))
+
+    return detections

@@ -9,7 +9,13 @@ from keras import layers, ops
 from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
-from shared.detection.decoding import DetectionDecoder, Detections, decode_outputs, suppress_overlapping
+from shared.detection.decoding import (
+    DetectionDecoder,
+    Detections,
+    compiled_detector,
+    decode_outputs,
+    suppress_overlapping,
+)
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution
 from shared.detection.losses import DetectionLoss, distribution_focal_loss
 from shared.detection.metrics import detection_metrics
@@ -449,6 +455,23 @@ def test_learns_four_images_by_heart(tmp_path):
         BoxedImages(images, targets[..., 1:], targets[..., 0].astype(int)), found, ["red", "green"]
     )
     assert scores.values["map50"] > 0.95
+
+
+def test_one_compiled_detector_serves_all_thresholds():
+    images, _ = painted()
+    keras.utils.set_random_seed(0)
+    model, calls = small_detector(), []
+    detector = compiled_detector(model)
+    boxes, scores = decode_outputs(model(images[:1], training=False), 64)
+    call = model.call
+    model.call = lambda *arguments, **keywords: calls.append(1) or call(*arguments, **keywords)
+    for confidence, overlap in ((0.001, 0.7), (0.012, 0.7), (0.012, 0.2)):
+        expected = suppress_overlapping(boxes, scores, confidence, overlap)
+        found = detector(images[:1], confidence, overlap)
+        for each, other in zip(found, expected, strict=True):
+            assert isinstance(each, np.ndarray)
+            np.testing.assert_allclose(each, numbers(other), rtol=1e-4, atol=1e-3)
+    assert len(calls) == 1 or keras.config.backend() == "torch"
 
 
 def truth(*boxes):
