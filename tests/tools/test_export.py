@@ -14,8 +14,9 @@ from shared.backends.runtime import dtype_policy
 from shared.data.images.datasets import load_images
 from shared.images.exports import exported_classifier
 from shared.images.metrics import top_k_accuracy
-from shared.tools.exporting import worker
+from shared.tools.exporting import records, worker
 from shared.tools.exporting.formats import FORMATS, Request
+from shared.tools.exporting.records import exports_table, record_export
 from shared.tools.exporting.runtimes import caller
 from shared.tools.exporting.worker import export
 from shared.tools.project import recipe_paths
@@ -36,7 +37,11 @@ def exporting(monkeypatch, tmp_path):
         def predict(text: Text) -> Text:
             return text
 
-        run = SimpleNamespace(model=model, result={"preset": "test"}, config=SimpleNamespace(precision=precision))
+        run = SimpleNamespace(
+            model=model,
+            result={"preset": "test", "data": "toys", "metric": "top1"},
+            config=SimpleNamespace(precision=precision),
+        )
         if exported:
             predict.exported = lambda: exported
         monkeypatch.setattr(
@@ -177,8 +182,27 @@ def test_quantization_keeps_the_accuracy_and_more_loss_is_refused(exporting, cap
     accuracy = top_k_accuracy(model.predict(data.test.images, verbose=0), data.test.labels, 1)
     assert checked["metric_before"] == accuracy > 0.8
     assert abs(checked["metric_after"] - accuracy) < 0.01
+    assert 1e-4 < checked["largest_difference"] < 0.5
     capsys.readouterr()
 
     code, request = exporting(model, exported, timed=False, int8=True, most_loss=-2)
     assert code == 1
     assert "percentage points are lost, more than -2" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_recorded_and_shown_in_a_table(exporting, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "MEASURED", tmp_path / "exports")
+    recipe = recipe_paths()[0].stem
+    (tmp_path / "run/config.json").write_text(json.dumps({"recipe": recipe}))
+    _, request = exporting(toy())
+    path = record_export(request.out.with_suffix(".json"))
+    assert path.name == f"{recipe}-{FORMAT}.json"
+    quantized = json.loads(path.read_text(encoding="utf-8")) | {"int8": True}
+    quantized |= {"metric_before": 0.5, "metric_after": 0.25}
+    path.with_name("more.json").write_text(json.dumps(quantized))
+    *_, first, second = exports_table().splitlines()
+    assert first.startswith(f"| {recipe} | test, toys | {FORMAT} | ")
+    assert f"| {FORMAT} int8 | " in second
+    assert second.endswith(" | top1 0.2500, 0.5000 before |")
+    with refused_in_one_line("describes no exported model"):
+        record_export(tmp_path / "run/config.json")

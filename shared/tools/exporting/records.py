@@ -8,6 +8,8 @@ from shared.files import replacing
 from shared.tools.project import PROJECT, recipe_paths
 
 MEASURED = PROJECT / "results" / "exports"
+NAMED = ("recipe", "preset", "data", "metric", "format", "int8", "raw")
+"""What a record says of the run and of the format."""
 
 
 def record_export(path: Path) -> Path:
@@ -21,9 +23,7 @@ def record_export(path: Path) -> Path:
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        record = {name: facts[name] for name in ("recipe", "format", "int8", "raw", "preset", "data")} | facts[
-            "checked"
-        ]
+        record = {name: facts[name] for name in NAMED} | facts["checked"]
         kind = "-".join([record["format"], *(name for name in ("int8", "raw") if record[name])])
         place = MEASURED / f"{record['recipe']}-{kind}.json"
     except (OSError, ValueError, KeyError, TypeError) as error:

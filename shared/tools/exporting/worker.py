@@ -194,12 +194,13 @@ def write_checked(request: Request, origin: dict[str, Any], exported: Exported, 
     checked = quantize_checked(request, exported, call, paths, callers) if request.int8 else {}
     if checked is None:
         return 1
-    checked |= {
+    checked = {
         "runtime": f"{runtime} {version}",
-        "largest_difference": difference,
+        "largest_difference": compare(exported, call) if request.int8 else difference,
         "bytes": sum(size_of(path) for path in set(paths.values())),
         "backend": keras.config.backend(),
         "machine": machine_name(),
+        **checked,
     }
     if timed:
         checked["milliseconds"] = spent = milliseconds(exported, call)
