@@ -363,7 +363,7 @@ def test_a_plain_copy_runs_with_nothing_installed_but_what_it_names(run_python, 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.run(
         [python, "cnn_cifar10.py", "--preset", "smoke", "--data", coloured_folder(tmp_path / "images"),
-         "--epochs", "1", "--train-examples", "100", "--out", "run"],
+         "--epochs", "6", "--batch-size", "10", "--train-examples", "100", "--learning-rate", "0.02", "--out", "run"],
         cwd=tmp_path, env=environment | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
