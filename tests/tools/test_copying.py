@@ -338,7 +338,8 @@ def test_a_notebook_runs_top_to_bottom(full, run_python, tmp_path, monkeypatch):
     recipes(run_python, "copy", "cnn_cifar10", "--notebook", *["--full"] * full, check=0)
     notebook = nbformat.read(tmp_path / "cnn_cifar10.ipynb", as_version=4)
     data = "mnist5k" if full else str(coloured_folder(tmp_path / "images"))
-    smaller = f'for_preset("smoke", data="{data}", epochs=1, train_examples=100, '
+    options = "epochs=6, batch_size=10, learning_rate=0.02, train_examples=100"
+    smaller = f'for_preset("smoke", data="{data}", {options}, '
     for cell in notebook.cells:
         cell.source = cell.source.replace('for_preset("smoke", ', smaller)
     monkeypatch.chdir(tmp_path)
