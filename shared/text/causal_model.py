@@ -12,6 +12,7 @@ from shared.data.randomness import random_stream
 from shared.text.decoding import decoding_step, generate
 from shared.text.pairs import padded
 from shared.text.sampling import Sampling
+from shared.text.subwords import PAD
 from shared.text.tokens import Vocabulary, decoded_stream
 from shared.text.transformer import CausalTransformer
 
@@ -123,20 +124,20 @@ class CachedWriter:
             generation stops when all have ended.
         """
         rng, known = random_stream(seed, "tokens"), min(map(len, prompts))
-        text = padded(prompts, max(map(len, prompts)) + length)
-        while known < text.shape[1]:
+        text, ended = padded(prompts, max(map(len, prompts)) + length), np.zeros(len(prompts), bool)
+        while known < text.shape[1] and not ended.all():
             start = known - self.window // 2 if known >= self.window else 0
             ids = padded([row.tolist() for row in text[:, start : start + self.window]], self.window)
             first = known - start - 1
             begun = self.method.start(ids)._replace(last=ids[:, first])
             for sequences in generate(self.advance, begun, self.read(ids), None, rng, first):
-                text[:, known] = ops.convert_to_numpy(sequences.last)
+                # A sequence that has ended may have left the window.
+                text[:, known] = np.where(ended, PAD, ops.convert_to_numpy(sequences.last))
+                ended |= text[:, known] == (PAD if self.method.end is None else self.method.end)
                 yield text[:, known]
                 known += 1
-                if known == text.shape[1]:
+                if known == text.shape[1] or ended.all():
                     break
-            if self.method.end is not None and (text == self.method.end).any(axis=1).all():
-                break
 
 
 def continued(writer: CachedWriter, vocabulary: Vocabulary, prompt: str, length: int, seed: int) -> Iterator[str]:
