@@ -11,11 +11,10 @@ from shared.files import replacing
 
 def timed_text(pieces: Iterator[str]) -> tuple[str, float | None]:
     """A generated text, and pieces per second, without the first, which compiles; None if there are fewer than two."""
-    text, count = next(pieces, ""), 0
-    start = time.perf_counter()
-    for count, piece in enumerate(pieces, 1):  # noqa: B007 - the last number counts
-        text += piece
-    return text, round(count / (time.perf_counter() - start), 1) if count else None
+    first, start = next(pieces, ""), time.perf_counter()
+    others = list(pieces)
+    seconds = time.perf_counter() - start
+    return "".join([first, *others]), round(len(others) / seconds, 1) if others else None
 
 
 def save_text(path: Path, text: str) -> None:

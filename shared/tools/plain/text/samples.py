@@ -13,6 +13,6 @@ def timed_text(pieces: Iterator[str]) -> tuple[str, float | None]:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Writes a text."""
+    """Writes a text to a file, and creates its folder."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
