@@ -39,6 +39,19 @@ def install_command(extra: str) -> str:
     return f'pip install "keras-recipes[{extra}]"'
 
 
+def require_extra(extra: str, *modules: str) -> None:
+    """Checks that modules that an extra of this project installs are there, without importing them.
+
+    Raises:
+        UsageError: a module is missing; suggests to install the extra.
+    """
+    specs = {name: importlib.util.find_spec(name) for name in modules}
+    # A directory that is named like a package, such as the wandb/ that W&B leaves, is found too, without origin.
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
+    if missing:
+        raise UsageError(f"not installed: {', '.join(missing)}: run  {install_command(extra)}")
+
+
 def settings_path() -> Path:
     """Where Keras looks for its settings."""
     home = Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")

@@ -11,7 +11,14 @@ from typing import Annotated
 
 import tyro
 
-from shared.backends.choice import BACKENDS, backends_named, chosen_backend, installed_backends, require_backend
+from shared.backends.choice import (
+    BACKENDS,
+    backends_named,
+    chosen_backend,
+    installed_backends,
+    require_backend,
+    require_extra,
+)
 from shared.data.places import data_directory
 from shared.errors import UsageError
 from shared.files import cache_directory, replacing
@@ -22,7 +29,6 @@ from shared.tools.copying import check_copy, copied_source
 from shared.tools.doctor import report_backends, report_data, report_disk
 from shared.tools.exporting.formats import FormatName, export_run
 from shared.tools.exporting.records import record_export
-from shared.tools.extras import require_extra
 from shared.tools.notebook import copied_notebook
 from shared.tools.pages import all_pages, recipes_table
 from shared.tools.project import recipe_path, recipe_paths, task_of

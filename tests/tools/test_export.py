@@ -137,7 +137,7 @@ def test_a_run_that_has_not_finished_is_refused(tmp_path):
     ("words", "hidden", "message"),
     [
         (("--format", "pdf"), (), "invalid choice"),
-        ((), ("tf2onnx", "onnxruntime"), 'onnx needs onnxruntime, tf2onnx, not installed here: run  pip install'),
+        ((), ("tf2onnx", "onnxruntime"), 'not installed: onnxruntime, tf2onnx: run  pip install'),
         (("--format", "litert"), ("tensorflow",), 'litert is written by tensorflow, not installed here'),
         (("--format", "onnx"), ("tensorflow", "torch"), 'onnx is written by tensorflow or torch'),
         (("--format", "litert", "--int8"), (), "--int8 is for --format onnx"),

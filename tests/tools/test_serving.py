@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -29,7 +30,6 @@ from recipes.lstm_text import Config as TextConfig
 from recipes.lstm_text import build_model as build_text_model
 from shared.errors import UsageError
 from shared.images.prediction import image_classifier
-from shared.tools import extras
 from shared.tools.cli import main
 from shared.tools.serving.app import Limits, create_app
 from shared.tools.serving.engines import served_predictor
@@ -529,9 +529,9 @@ def test_what_cannot_be_served(tmp_path, monkeypatch, capsys):
         port = str(taken.getsockname()[1])
         expected = f"error: cannot listen on 127.0.0.1:{port} (Address already in use): name another --port or --host\n"
         assert command(str(tmp_path), "--port", port) == expected
-    real = extras.importlib.util.find_spec
+    real = importlib.util.find_spec
     hidden = ("fastapi", "uvicorn")
-    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None if name in hidden else real(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else real(name))
     expected = 'error: not installed: fastapi, uvicorn: run  pip install -c constraints.txt -e ".[serve]"\n'
     assert command(str(tmp_path)) == expected
 

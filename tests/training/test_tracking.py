@@ -339,7 +339,7 @@ def test_wrong_use_of_track(run_python, run_recipe, hiding, tmp_path):
         process = run_recipe("cnn_cifar10", "--preset", "test", "--track", extra, "--out", "run", **away)
         assert process.returncode == 2
         assert process.stderr.strip().splitlines()[-1] == (
-            f'error: {extra} is not installed ({packages[0]}): pip install -c constraints.txt -e ".[{extra}]"'
+            f'error: not installed: {packages[0]}: run  pip install -c constraints.txt -e ".[{extra}]"'
         )
         assert "Traceback" not in process.stderr
         assert not (tmp_path / "run").exists()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from shared.backends.choice import install_command, require_extra
 from shared.errors import UsageError
 
 FormatName = Literal["onnx", "litert", "saved_model", "stablehlo"]
@@ -66,13 +67,9 @@ def writer_of(format_name: str) -> str:
     writers = FORMATS[format_name].writers
     installed = [name for name in writers if importlib.util.find_spec(name)]
     if not installed:
-        names = " or ".join(writers)
-        first = next(iter(writers))
-        raise UsageError(f'{format_name} is written by {names}, not installed here: run  pip install -e ".[{first}]"')
-    missing = [name for name in writers[installed[0]] if not importlib.util.find_spec(name)]
-    if missing:
-        remedy = 'pip install -c constraints.txt -e ".[export]"'
-        raise UsageError(f"{format_name} needs {', '.join(missing)}, not installed here: run  {remedy}")
+        names, first = " or ".join(writers), next(iter(writers))
+        raise UsageError(f"{format_name} is written by {names}, not installed here: run  {install_command(first)}")
+    require_extra("export", *writers[installed[0]])
     return installed[0]
 
 

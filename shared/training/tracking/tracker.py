@@ -1,10 +1,9 @@
 """What a tracker does, and which ones there are."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
-from shared.backends.choice import install_command
+from shared.backends.choice import require_extra
 from shared.errors import UsageError
 
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}
@@ -54,11 +53,7 @@ def trackers_named(text: str, option: str = "--track") -> tuple[str, ...]:
 def require_trackers(names: tuple[str, ...]) -> None:
     """Raises a UsageError that names the extra, unless the packages of all trackers are installed."""
     for name in names:
-        specs = {package: importlib.util.find_spec(package) for package in TRACKERS[name]}
-        # A directory that is named like a package, such as the wandb/ that W&B leaves, is found too, without origin.
-        missing = [package for package, spec in specs.items() if spec is None or spec.origin is None]
-        if missing:
-            raise UsageError(f"{name} is not installed ({', '.join(missing)}): {install_command(name)}")
+        require_extra(name, *TRACKERS[name])
 
 
 def scalar_names(phase: str, row: dict[str, float]) -> dict[str, float]:
