@@ -36,7 +36,7 @@ from shared.images.prediction import image_classifier
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
 from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.predictors import FinishedRun
+from shared.training.predictors import FinishedRun, Picture, Probabilities
 from shared.training.ranges import Count, Limit, NonNegative, Part, Positive, Rate, Whole
 from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
@@ -186,7 +186,13 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to class probabilities."""
-    return image_classifier(run.model, run.result["classes"])
+    classifier = image_classifier(run.model, run.result["classes"])
+
+    def classify(image: Picture) -> Probabilities:
+        """Classifies an image."""
+        return classifier(image)
+
+    return classify
 
 
 if __name__ == "__main__":

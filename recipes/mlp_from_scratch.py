@@ -43,7 +43,7 @@ from shared.images.metrics import top_k_accuracy
 from shared.images.prediction import image_classifier
 from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.predictors import FinishedRun
+from shared.training.predictors import FinishedRun, Picture, Probabilities
 from shared.training.ranges import Count, Limit, Part, Positive, Rate
 from shared.training.run import Run, launch
 from shared.training.schedules import WarmupCosine
@@ -238,7 +238,13 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to class probabilities."""
-    return image_classifier(run.model, run.result["classes"])
+    classifier = image_classifier(run.model, run.result["classes"])
+
+    def classify(image: Picture) -> Probabilities:
+        """Classifies an image."""
+        return classifier(image)
+
+    return classify
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from shared.images.prediction import image_classifier
 from shared.training.batches import ArrayBatches
 from shared.training.options import Options
 from shared.training.plots import plot_curves
-from shared.training.predictors import FinishedRun
+from shared.training.predictors import FinishedRun, Picture, Probabilities
 from shared.training.ranges import Count, Fraction, Limit, Part, Positive, Rate, Whole, ranged
 from shared.training.run import Run, launch
 from shared.training.saving import check_initial_classes
@@ -219,7 +219,13 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to class probabilities."""
-    return image_classifier(run.model, run.result["classes"])
+    classifier = image_classifier(run.model, run.result["classes"])
+
+    def classify(image: Picture) -> Probabilities:
+        """Classifies an image."""
+        return classifier(image)
+
+    return classify
 
 
 if __name__ == "__main__":

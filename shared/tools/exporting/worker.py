@@ -40,8 +40,8 @@ def exported_of(run: Any, predict: Callable) -> Exported:
     """What a run exports: what its predictor says, or by its annotations, or else its model."""
     if hasattr(predict, "exported"):
         return predict.exported()
-    takes, gives, _ = signature_of(predict)
-    if (takes, gives) == (Picture, Probabilities):
+    signature = signature_of(predict)
+    if (signature.takes, signature.gives) == (Picture, Probabilities):
         return exported_classifier(run.model, run.result["classes"], getattr(run.config, "load", None))
     return exported_model(run.model)
 

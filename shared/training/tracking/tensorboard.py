@@ -66,11 +66,12 @@ class TensorBoardTracker:
             self.written.update((value.tag, step) for value in new)
 
     def text(self, tag: str, facts: dict[str, Any], step: int) -> None:
-        """Writes facts as JSON."""
+        """Writes facts as JSON, also where a resumed run has written others."""
         from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.types_pb2 import DT_STRING
 
+        self.written.discard((tag, step))
         shown = f"```json\n{json.dumps(facts, indent=1)}\n```".encode()
         self.write([Summary.Value(
             tag=tag,
