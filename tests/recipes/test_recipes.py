@@ -371,6 +371,8 @@ def check_program(predict, about, run_python, hiding):
     signature = signature_of(predict)
     given = INPUTS[signature.takes]
     facts = json.loads(about.read_text(encoding="utf-8"))
+    if not hasattr(predict, "exported") and (signature.takes, signature.gives) != (Picture, Probabilities):
+        return  # the model as it is, for which there is no program
     picture = about.with_name("picture.png")
     if signature.takes is Picture:
         given.save(picture)

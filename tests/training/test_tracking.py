@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, all_but_one_slow, refused_in_one_line
+from conftest import PROJECT, refused_in_one_line
 from keras import ops
 from matplotlib.figure import Figure
 from test_training import Config, Points, Stopping, held_out_points, make_model
@@ -161,6 +161,7 @@ def assert_whole(tracker, run, monkeypatch):
     return seen
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_a_tracker_has_the_options_epochs_figures_and_result(tracker, tmp_path, monkeypatch, capsys):
     run = train(Config(out=tmp_path / "run", track=tracker, track_model=True))
@@ -178,6 +179,7 @@ def test_a_tracker_has_the_options_epochs_figures_and_result(tracker, tmp_path, 
     assert "WARNING" not in out.err
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_a_stopped_and_extended_run_goes_on_in_the_same_run_of_the_tracker(tracker, tmp_path, monkeypatch):
     out = {"out": tmp_path / "run", "track": tracker}
@@ -201,6 +203,7 @@ def test_tracking_can_begin_with_a_resume_and_with_more_epochs(tracker, tmp_path
     assert [epoch for epoch, _ in SEEN[tracker](run.directory, monkeypatch)["scalars"]["loss"]] == [1, 2, 3]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_a_custom_step_is_tracked_too(tracker, tmp_path, monkeypatch):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
@@ -264,8 +267,9 @@ run.finish(model, "points", "score", {"score": 0.5})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.in_turn
-@pytest.mark.parametrize("point", all_but_one_slow(["step", "before", "within", "after"], "within"))
+@pytest.mark.parametrize("point", ["step", "before", "within", "after"])
 def test_killed_and_resumed_has_each_epoch_once(point, run_python, tmp_path, monkeypatch):
     path = os.pathsep.join(str(PROJECT / folder) for folder in ("", "tests", "tests/training"))
     killed = run_python("-c", KILLED, point, "False", PYTHONPATH=path)

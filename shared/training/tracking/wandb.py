@@ -104,7 +104,7 @@ class WandbTracker:
         from wandb.proto.wandb_internal_pb2 import Record
 
         self.run.finish(exit_code=exit_code)
-        path, latest = Path(self.run.settings.sync_file), time.monotonic() + 10
+        path, latest = Path(self.run.settings.sync_file), time.monotonic() + 60
         while path.exists() and time.monotonic() < latest:
             if any(Record.FromString(data).HasField("exit") for data in records_in(path)):
                 return
