@@ -139,6 +139,7 @@ def test_a_run_that_has_not_finished_is_refused(tmp_path):
         (("--format", "pdf"), (), "invalid choice"),
         ((), ("tf2onnx", "onnxruntime"), 'not installed: onnxruntime, tf2onnx: run  pip install'),
         (("--format", "litert"), ("tensorflow",), 'litert is written by tensorflow, not installed here'),
+        (("--format", "stablehlo"), ("flatbuffers",), "not installed: flatbuffers: run  pip install"),
         (("--format", "onnx"), ("tensorflow", "torch"), 'onnx is written by tensorflow or torch'),
         (("--format", "litert", "--int8"), (), "--int8 is for --format onnx"),
         (("--raw", "--int8"), (), "--int8 is for whole classifiers"),

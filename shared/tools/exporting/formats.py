@@ -34,7 +34,7 @@ FORMATS: dict[str, Format] = {
     ),
     "litert": Format("LiteRT", "ai-edge-litert", ".tflite", {"tensorflow": ("ai_edge_litert",)}),
     "saved_model": Format("TensorFlow", "tensorflow", "", {"tensorflow": ()}),
-    "stablehlo": Format("JAX", "jax", ".stablehlo", {"jax": ()}),
+    "stablehlo": Format("JAX", "jax", ".stablehlo", {"jax": ("flatbuffers",)}),
 }  # fmt: skip
 
 
