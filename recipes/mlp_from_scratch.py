@@ -231,8 +231,7 @@ def main(run: Run) -> dict[str, float]:
     run.save_figure("curves.png", plot_curves(run.history, ["loss", "top1"]))
     run.save_figure("weights.png", plot_units(network.parameters[0][0], data.train.images.shape[1:]))
     examples = data.train.images[:1000], batches.one_hot[data.train.labels[:1000]]
-    losses = loss_surface(network.loss, examples, network.model, config.seed)
-    run.save_figure("surface.png", plot_surface(losses))
+    run.save_figure("surface.png", plot_surface(loss_surface(network.loss, examples, network.model, config.seed)))
     return run.finish(network.model, data.name, "top1", metrics, classes=data.classes)
 
 
