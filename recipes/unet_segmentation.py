@@ -3,7 +3,7 @@
 Predicts the class of each pixel of an image: an encoder halves the resolution several times for more context, and a
 decoder doubles it again, with skip connections from the encoder's features at each resolution (Ronneberger et al. 2015,
 "U-Net", https://arxiv.org/abs/1505.04597). Objects of one class that touch, such as nuclei, are separated by a border
-class and a watershed (instance segmentation).
+class and a watershed (instance segmentation). DeepLabV3+ and PSPNet are options.
 
     KERAS_BACKEND=torch python recipes/unet_segmentation.py                      nuclei (DSB 2018), on two CPU cores
     KERAS_BACKEND=torch python recipes/unet_segmentation.py --data scans         a folder of your own, see docs/data.md
@@ -38,6 +38,7 @@ from shared.layers.convolution import Convolution
 from shared.layers.resampling import MaxPooling
 from shared.layers.residual import ConvolutionBlock
 from shared.segmentation.batches import SegmentationBatches, centre_crops
+from shared.segmentation.heads import HEADS, enlarge
 from shared.segmentation.instances import separate_objects
 from shared.segmentation.losses import LossName, SegmentationLoss
 from shared.segmentation.metrics import average_precision, class_metrics, mean_dice, object_counts, pixel_counts
@@ -81,6 +82,8 @@ class Config(Options):
     """Filters at each level, from the full resolution down; each level halves it."""
     encoder: Literal["", "efficientnet_lite0"] = ""
     """Encoder with ImageNet weights, whose features take the place of all levels but the first; "": none."""
+    head: Literal["unet", *HEADS] = "unet"
+    """Decoder of the U-Net, or the head of DeepLabV3+ or PSPNet, which see more context and less detail."""
     size: ranged(int, least=16) = 128
     """Height and width of the training crops, and of the tiles in which images are predicted, in pixels."""
     crops: Count = 1
@@ -95,7 +98,7 @@ class Config(Options):
     """Fraction of a tile by which it overlaps the next one, at least; there predictions are blended."""
     objects: bool = False
     """Instance segmentation of a folder of your own: its masks hold numbers of objects instead of classes."""
-    smallest: Whole = 12
+    smallest: Whole = 20
     """Smallest object, in pixels; smaller ones are dropped."""
     validation: Part = 0.15
     """Fraction of the training images held out for validation, where the data have no split of their own."""
@@ -110,6 +113,7 @@ class Config(Options):
         self.require(
             "widths", levels == ENCODER_LEVELS or not self.encoder, f"must be {ENCODER_LEVELS}, with an encoder"
         )
+        self.require("widths", levels >= 5 or self.head == "unet", f"must be at least 5, with the head of {self.head}")
         step = 2 ** (levels if self.encoder else levels - 1)
         self.require("size", self.size % step == 0, f"must be a multiple of {step}, for {levels} levels")
         self.require("loss", len(self.loss) > 0, "must name a loss")
@@ -138,11 +142,16 @@ def build_model(config: Config, classes: int, channels: int = 3, encoder: keras.
     else:
         for filters in config.widths[1:]:
             levels.append(twice(MaxPooling()(levels[-1]), filters))
-    *levels, x = levels
-    for level, filters in reversed(list(zip(levels, config.widths, strict=False))):
-        x = twice(layers.Concatenate()([layers.UpSampling2D()(x), level]), filters)
+    if config.head == "unet":
+        *levels, x = levels
+        for level, filters in reversed(list(zip(levels, config.widths, strict=False))):
+            x = twice(layers.Concatenate()([layers.UpSampling2D()(x), level]), filters)
+    else:
+        x = HEADS[config.head](levels, config.widths[-1])
     logits = Convolution(classes, 1, use_bias=True, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, logits, name="unet")
+    if x.shape[1] < config.size:
+        logits = enlarge(logits, config.size // x.shape[1], dtype="float32")
+    return keras.Model(inputs, logits, name=config.head)
 
 
 def load_encoder(config: Config) -> keras.Model:

@@ -12,6 +12,14 @@ INTERIOR = 1
 BORDER = 2
 
 
+SMOOTHING = 1.0
+"""Standard deviation by which the depth in the interior of objects is smoothed, in pixels."""
+
+
+SMALLEST_RISE = 0.25
+"""How much deeper than the ridge between them two maxima must lie to be two objects, in pixels."""
+
+
 def border_targets(mask: np.ndarray) -> np.ndarray:
     """Background, interior and border of objects: their outermost pixels, in int32.
 
@@ -28,25 +36,27 @@ def border_targets(mask: np.ndarray) -> np.ndarray:
 def separate_objects(probabilities: np.ndarray, smallest: int) -> np.ndarray:
     """Number of the object of each pixel, (height, width) in uint16, 0 for the background.
 
-    Connected interiors are the seeds of a watershed (Meyer 1994) over the foreground; foreground without an interior is
+    A watershed over the foreground (Meyer 1994), from the pixels that lie deepest in the interiors: the maxima of the
+    distance transform, smoothed, so that two objects whose interiors touch have two. Foreground without an interior is
     an object too.
 
     Args:
         probabilities: (height, width, 3) of background, interior and border.
-        smallest: smaller seeds and objects, in pixels, are dropped.
+        smallest: smaller objects, in pixels, are dropped.
     """
     from scipy import ndimage
+    from skimage.morphology import h_maxima
     from skimage.segmentation import watershed
 
     foreground = probabilities[..., BACKGROUND] < 0.5
     interior = foreground & (probabilities[..., INTERIOR] > probabilities[..., BORDER])
-    seeds = without_small(ndimage.label(interior)[0], smallest)
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(interior), SMOOTHING)
+    seeds = ndimage.label(h_maxima(depth, SMALLEST_RISE))[0]
     parts, count = ndimage.label(foreground)
     seeded = np.bincount(parts.ravel(), seeds.ravel() > 0, minlength=count + 1) > 0
     seeds = np.where(seeded[parts], seeds, np.where(parts > 0, parts + seeds.max(), 0))
-    objects = watershed(-probabilities[..., INTERIOR], seeds, mask=foreground)
-    _, numbers = np.unique(without_small(objects, smallest), return_inverse=True)
-    return numbers.reshape(objects.shape).astype(np.uint16)
+    _, numbers = np.unique(without_small(watershed(-depth, seeds, mask=foreground), smallest), return_inverse=True)
+    return numbers.reshape(foreground.shape).astype(np.uint16)
 
 
 def without_small(objects: np.ndarray, smallest: int) -> np.ndarray:

@@ -26,6 +26,7 @@ from shared.layers.positions import LearnedPositions, SinusoidalPositions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.layers.resampling import DepthToSpace, MaxPooling, NearestUpsampling, SpaceToDepth
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
+from shared.segmentation.heads import PartAverages
 from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.transformer import (
     CausalBlock,
@@ -99,6 +100,7 @@ CASES = {
     "multi-head attention": (lambda **kw: MultiHeadAttention(2, **kw), [SEQUENCE, MEMORY, MASK]),
     "multi-head attention, grouped queries": (lambda **kw: MultiHeadAttention(4, True, 2, **kw), [SEQUENCE]),
     "multi-head attention, rotary": (lambda **kw: MultiHeadAttention(2, rotary=True, **kw), [SEQUENCE]),
+    "part averages": (lambda **kw: PartAverages(4, **kw), [X]),
     "positions": (lambda **kw: SinusoidalPositions(**kw), [SEQUENCE]),
     "pyramid pooling": (lambda **kw: PyramidPooling(6, **kw), [X]),
     "residual block": (lambda **kw: ResidualBlock(**kw), [X]),

@@ -12,6 +12,7 @@ from recipes.unet_segmentation import Config, build_model, evaluate, load_encode
 from shared.data.segmentation.segmented_images import UNLABELLED, SegmentationData, SegmentedImages
 from shared.errors import UsageError
 from shared.images.backbones.pretrained import load_backbone
+from shared.segmentation.losses import SegmentationLoss
 from shared.segmentation.prediction import predict_in_tiles, tile_predictor
 from shared.tools.predict import predict_from
 from shared.training.run import Run
@@ -40,6 +41,23 @@ def test_the_encoder_has_the_features_of_imagenet(tmp_path):
     assert outputs.shape == (1, 64, 64, 4)
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(pixels, verbose=0), outputs)
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("head", ["deeplabv3plus", "pspnet"])
+def test_the_heads_see_the_whole_image_and_learn(head):
+    """Every pixel of the output depends on every part of the image, as it does not within a small U-Net."""
+    config = Config.for_preset("test", head=head, widths=(4, 4, 4, 4, 8), learning_rate=0.01)
+    model = build_model(config, classes=3, channels=1)
+    assert model.output_shape == (None, 32, 32, 3)
+    pixels = np.zeros((2, 32, 32, 1), np.uint8)
+    pixels[1, :8, :8] = 255
+    one, other = model.predict(pixels, verbose=0)
+    assert (np.abs(one - other).max(axis=-1) > 0).all()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8)
+    model.compile(keras.optimizers.Adam(0.01), SegmentationLoss(("cross_entropy",)))
+    losses = [float(model.train_on_batch(pixels, (pixels[..., 0] > 100).astype("int32"))) for _ in range(10)]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.once
@@ -100,6 +118,7 @@ def test_masks_of_other_images(tmp_path, monkeypatch, capsys):
         ({"loss": ()}, "--loss must name a loss"),
         ({"encoder": "efficientnet_lite0"}, "--widths must be 5, with an encoder"),
         ({"encoder": "efficientnet_lite0", "widths": (8,) * 5, "size": 48}, "--size must be a multiple of 32"),
+        ({"head": "pspnet", "widths": (8,) * 4}, "--widths must be at least 5, with the head of pspnet"),
         ({"crops": 0}, "--crops must be at least 1"),
     ],
 )

@@ -17,7 +17,8 @@ from shared.segmentation.augment import (
     random_orientation,
 )
 from shared.segmentation.batches import SegmentationBatches, centre_crops
-from shared.segmentation.instances import BORDER, INTERIOR, border_targets, separate_objects
+from shared.segmentation.heads import PartAverages
+from shared.segmentation.instances import BACKGROUND, BORDER, INTERIOR, border_targets, separate_objects
 from shared.segmentation.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from shared.segmentation.metrics import (
     average_precision,
@@ -189,6 +190,16 @@ def test_objects_are_separated_as_they_were():
 
 
 @pytest.mark.once
+def test_objects_are_separated_at_a_neck_where_no_border_was_seen():
+    rows, columns = np.mgrid[:30, :50]
+    foreground = (np.hypot(rows - 15, columns - 15) < 10) | (np.hypot(rows - 15, columns - 33) < 10)
+    found = separate_objects(np.eye(3)[np.where(foreground, INTERIOR, BACKGROUND)], smallest=4)
+    assert found.max() == 2
+    assert len(np.unique(found[:, :22])) == len(np.unique(found[:, 27:])) == 2, "background, and one of the two"
+    np.testing.assert_array_equal(found > 0, foreground)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("length", "size", "overlap"), list(itertools.product((5, 16, 17, 50), (8, 16), (0, 0.25, 0.5)))
 )
@@ -292,3 +303,13 @@ def test_batches_depend_on_seed_epoch_and_number_alone():
     crops, targets = centre_crops(data, 48, objects=True)
     assert crops.shape == (5, 48, 48, 1)
     assert set(np.unique(targets)) == {-1, 0, 1, 2}
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_part_averages_are_those_of_pytorch(bins):
+    import torch
+
+    x = np.random.default_rng(0).normal(size=(2, 4, 9, 3)).astype("float32")
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x).permute(0, 3, 1, 2), bins).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(numbers(PartAverages(bins)(x)), expected.numpy(), rtol=1e-5, atol=1e-6)
