@@ -10,12 +10,17 @@ import numpy as np
 from keras import ops
 
 from shared.backends.exporting import Graph, Tensor
+from shared.text.causal_model import model_parts
 from shared.text.language_model import read_on
+from shared.text.options import ChatOptions
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.responder import Answerer
 from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.text.tokens import CharacterVocabulary, Vocabulary
 from shared.text.translator import LONGEST, Translator
 from shared.training.exports import Exported, GraphCall, model_graph
+
+SPECIAL_TOKENS = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
 
 
 class ExportedWriter(Exported):
@@ -79,9 +84,24 @@ def exported_writer(
         "mask": "of encode, the same in each step",
         "logits": "of the next token",
     }
-    special = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
-    description["usage"] = {"special_tokens": special, "tokenizer": "sentencepiece"} | description["usage"]
+    description["usage"] = {"special_tokens": SPECIAL_TOKENS, "tokenizer": "sentencepiece"} | description["usage"]
     return ExportedWriter(model, raw=raw, graphs=graphs, about=about, **description)
+
+
+def stacked_caches(caches: list[tuple[Any, Any]]) -> Any:
+    """Keys and values (batch, heads, tokens, depth) of each block as one tensor (batch, 2 · blocks, heads, …)."""
+    return ops.stack([each for pair in caches for each in pair], axis=1)
+
+
+def split_caches(state: Any) -> list[tuple[Any, Any]]:
+    """Keys and values of each block, see `stacked_caches`."""
+    parts = ops.unstack(state, state.shape[1], axis=1)
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def with_room(state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    """The position after the tokens of a state, and its caches with room for an entry there."""
+    return ops.shape(state)[3], split_caches(ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))
 
 
 def exported_translator(model: keras.Model, translator: Translator, directory: Path) -> Exported:
@@ -96,24 +116,16 @@ def exported_translator(model: keras.Model, translator: Translator, directory: P
     layers, heads = 2 * len(translator.decoder.blocks), attention.heads
     depth = model.get_layer("embedding").output_dim // heads
 
-    def pairs(stacked: Any) -> list[tuple[Any, Any]]:
-        parts = ops.unstack(stacked, layers, axis=1)
-        return list(zip(parts[::2], parts[1::2], strict=True))
-
-    def stacked(pairs: list[tuple[Any, Any]]) -> Any:
-        return ops.stack([each for pair in pairs for each in pair], axis=1)
-
     def encode(source: Any) -> dict[str, Any]:
         mask = ops.not_equal(source, PAD)
         outputs = translator.encoder(translator.embedded(source), key_mask=mask, training=False)
-        memory = stacked(translator.decoder.memory_keys_values(outputs))
+        memory = stacked_caches(translator.decoder.memory_keys_values(outputs))
         return {"state": memory[:, :, :, :0], "memory": memory, "mask": mask}
 
     def step(token: Any, state: Any, memory: Any, mask: Any) -> dict[str, Any]:
-        index = ops.shape(state)[3]
-        room = ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0)))
-        logits, caches = translator.step(token, index, pairs(room), (pairs(memory), mask))
-        return {"logits": logits, "next_state": stacked(caches)}
+        index, caches = with_room(state)
+        logits, caches = translator.step(token, index, caches, (split_caches(memory), mask))
+        return {"logits": logits, "next_state": stacked_caches(caches)}
 
     method, most = translator.method, translator.length(0)
     return exported_writer(
@@ -170,6 +182,81 @@ def split_state(state: Any, sizes: list[int]) -> list[Any]:
     """States (batch, size) of these sizes that were joined to one."""
     edges = [0, *itertools.accumulate(sizes)]
     return [state[:, start:end] for start, end in itertools.pairwise(edges)]
+
+
+class ExportedCausalModel(Exported):
+    """A decoder-only model, which reads the beginning of a text at once and the rest token by token."""
+
+    def inputs(self, sizes: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Tokens, at most as many as the model may see."""
+        return {"tokens": super().inputs(sizes, rng)["tokens"][:, : self.usage["window"]]}
+
+    def computed(self, call: GraphCall, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The logits of each token: of the first two by "encode", of the rest by "step"."""
+        outputs = call("encode", {"tokens": inputs["tokens"][:, :2]})
+        logits, state = [outputs["logits"]], outputs["state"]
+        for token in inputs["tokens"][:, 2:].T:
+            outputs = call("step", {"token": token, "state": state})
+            logits.append(outputs["logits"][:, None])
+            state = outputs["next_state"]
+        return {"logits": np.concatenate(logits, axis=1)}
+
+
+def exported_causal_model(
+    model: keras.Model, vocabulary: Vocabulary, options: ChatOptions, directory: Path
+) -> Exported:
+    """A decoder-only Transformer, whose state is the key-value cache, as long as there are tokens.
+
+    Args:
+        model: see `model_parts`.
+        vocabulary: of the model.
+        options: of the training and of sampling.
+        directory: of the run.
+    """
+    raw, (embed, decoder, logits_of) = model_graph(model, "tokens", "logits", below=len(vocabulary)), model_parts(model)
+    attention = decoder.blocks[0].attention
+    depth = model.get_layer("embedding").output_dim // attention.heads
+    state = Tensor(("batch", 2 * len(decoder.blocks), attention.key_value_heads, "past", depth))
+    after = state._replace(shape=tuple("past + 1" if size == "past" else size for size in state.shape))
+    whole = state._replace(shape=tuple("tokens_length" if size == "past" else size for size in state.shape))
+
+    def encode(tokens: Any) -> dict[str, Any]:
+        x, caches = decoder.read(embed(tokens))
+        return {"logits": logits_of(x), "state": stacked_caches(caches)}
+
+    def step(token: Any, state: Any) -> dict[str, Any]:
+        index, caches = with_room(state)
+        x, caches = decoder.step(embed(token[:, None], index), caches, index)
+        return {"logits": logits_of(x)[:, 0], "next_state": stacked_caches(caches)}
+
+    token, next_logits = Tensor(("batch",), "int32", len(vocabulary)), Tensor(("batch", len(vocabulary)))
+    graphs = [
+        Graph("encode", encode, raw.inputs, {**raw.outputs, "state": whole}),
+        Graph("step", step, {"token": token, "state": state}, {"logits": next_logits, "next_state": after}),
+    ]
+    about = {
+        "tokens": f"of a text, at most {options.window}",
+        "token": "the token chosen last",
+        "state": "of encode, then next_state of the step before",
+        "next_state": "for the next step; its rows may be reordered",
+        "logits": "of the token after each; after the last one in a step",
+    }
+    usage = {
+        "window": options.window,
+        "longer": f"where {options.window} tokens are read, encode reads the last {options.window // 2} again",
+        "temperature": options.temperature,
+    }
+    if isinstance(vocabulary, CharacterVocabulary):
+        usage["alphabet"] = vocabulary.alphabet
+        usage["tokens"] = "places of characters in the alphabet; 0 stands for all others, and is not to be chosen"
+        return ExportedCausalModel(model, "language modelling by characters", raw, graphs, about, usage)
+    usage |= {"special_tokens": SPECIAL_TOKENS, "tokenizer": "sentencepiece"}
+    files = {"subwords": directory / "subwords.model"}
+    if options.finetune == "none":
+        return ExportedCausalModel(model, "language modelling by subwords", raw, graphs, about, usage, files)
+    usage["prompt"] = "START before each turn, and before the answer, which END ends"
+    usage |= {"turns": options.turns, "longest_context": options.context, "longest_answer": options.answer}
+    return ExportedCausalModel(model, "dialogue by a language model", raw, graphs, about, usage, files)
 
 
 class ExportedLanguageModel(Exported):
