@@ -391,6 +391,10 @@ def check_program(predict, about, run_python, hiding):
         for line, (label, score, *sides) in zip(lines, boxes, strict=False):
             assert line.split(": ")[1].startswith(f"{label} {score:.2f} at ")
             np.testing.assert_allclose([float(side) for side in line.rpartition(" at ")[2].split()], sides, atol=0.06)
+    elif signature.gives is Mask:
+        printed_by(run_python, hiding, "segment.py", about, picture)
+        with Image.open(about.with_name("picture-mask.png")) as mask:
+            np.testing.assert_array_equal(mask, predict(given))
     elif (signature.takes, signature.gives) == (Text, Text):
         assert printed_by(run_python, hiding, "translate.py", about, given) == f"{predict(given)}\n"
     elif signature.takes is Conversation:
