@@ -1,5 +1,6 @@
 """The exported graph of a segmentation model: the class probabilities of a tile."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,7 +8,10 @@ import numpy as np
 from keras import ops
 
 from shared.backends.exporting import Graph, Tensor
-from shared.training.exports import Exported, model_graph
+from shared.data.images.files import channel_pixels
+from shared.segmentation.prediction import mask_of, predict_in_tiles
+from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.predictors import Mask, Picture
 
 
 class ExportedSegmenter(Exported):
@@ -34,6 +38,16 @@ def exported_segmenter(
     def segment(image: Any) -> dict[str, Any]:
         return {"probabilities": ops.softmax(raw.function(image=image)["logits"])}
 
+    def predictor_by(call: GraphCall) -> Callable:
+        def probabilities_of(tile: np.ndarray) -> np.ndarray:
+            return call("model", {"image": tile[None]})["probabilities"][0]
+
+        def segment_picture(image: Picture, overlap: float, smallest: int) -> Mask:
+            found = predict_in_tiles(probabilities_of, channel_pixels(image, channels), size, overlap)
+            return mask_of(found, objects, smallest)
+
+        return segment_picture
+
     about = {
         "image": {
             "values": "0 to 255",
@@ -47,4 +61,4 @@ def exported_segmenter(
     usage = {"classes": classes, "objects": objects, "overlap": overlap, "smallest": smallest}
     graph = Graph("model", segment, raw.inputs, {"probabilities": Tensor(("batch", *model.output_shape[1:]))})
     task = "instance segmentation" if objects else "semantic segmentation"
-    return ExportedSegmenter(model, task, raw, [graph], about, usage)
+    return ExportedSegmenter(model, task, raw, [graph], about, usage, predictor_by=predictor_by)

@@ -9,6 +9,8 @@ import itertools
 import json
 import re
 import shutil
+import signal
+import sys
 
 import keras
 import numpy as np
@@ -30,7 +32,7 @@ from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.worker import export
 from shared.tools.predict import answer_facts, open_predictor
 from shared.tools.serving.app import Limits, create_app
-from shared.tools.serving.engines import served_predictor
+from shared.tools.serving.engines import ENGINES, served_predictor
 from shared.tools.serving.worker import Worker
 from shared.training.checkpoint import assign_variables, read_variables
 from shared.training.custom import models_together
@@ -47,7 +49,7 @@ from shared.training.predictors import (
     TextStream,
     signature_of,
 )
-from shared.training.run import Run
+from shared.training.run import Run, launch
 from shared.training.saving import read_model, save_model
 
 RECIPES = sorted(path.stem for path in (PROJECT / "recipes").glob("[a-z]*.py"))
@@ -412,10 +414,35 @@ def check_program(predict, about, run_python, hiding):
             assert np.std(np.asarray(images)) > 1
 
 
+def check_engine(recipe, directory, predict):
+    """Whether `recipes serve` answers by the exported graphs as the predictor does."""
+    signature = signature_of(predict)
+    served = ENGINES["auto"](directory)
+    if not hasattr(predict, "exported") and (signature.takes, signature.gives) != (Picture, Probabilities):
+        assert served.engine == "keras"
+        return
+    assert served.engine == "onnx"
+    assert "onnxruntime" in served.versions
+    options = {name: default for name, (_, default) in signature.options.items()} | QUICK.get(recipe, {})
+    given = INPUTS[signature.takes]
+    found, expected = (each(given, **options) for each in (served.predict, predict))
+    if signature.gives is Pictures:
+        np.testing.assert_allclose(*(np.array(each, int) for each in (found, expected)), atol=2)
+    elif signature.gives is Mask:
+        np.testing.assert_array_equal(found, expected)
+    elif signature.gives is Probabilities:
+        assert found == pytest.approx(expected, abs=1e-5)
+    elif signature.gives is Boxes:
+        assert [box.label for box in found] == [box.label for box in expected]
+        np.testing.assert_allclose([box[1:] for box in found], [box[1:] for box in expected], atol=1e-2)
+    else:
+        assert "".join(found) == "".join(expected)
+
+
 def exported_run(recipe: str, directory, format_name: str):
     """The directory of a finished run of a recipe, and the model.json of its export, beside what was compared."""
     run = finished_run(recipe, directory / "run")
-    out = directory / "exported" / f"model{FORMATS[format_name].suffix}"
+    out = run / "export" / format_name / f"model{FORMATS[format_name].suffix}"
     assert export(Request(run, format_name, out), timed=False) == 0
     about = out.with_suffix(".json")
     facts = json.loads(about.read_text(encoding="utf-8"))
@@ -428,7 +455,9 @@ def exported_run(recipe: str, directory, format_name: str):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_finished_run_is_exported_and_a_program_without_keras_uses_it(recipe, run_python, hiding, tmp_path):
     run, about = exported_run(recipe, tmp_path, "onnx")
-    check_program(open_predictor(run)[1], about, run_python, hiding)
+    predict = open_predictor(run)[1]
+    check_engine(recipe, run, predict)
+    check_program(predict, about, run_python, hiding)
 
 
 @pytest.mark.only_on("tensorflow")
@@ -448,6 +477,25 @@ def test_the_command_exports_on_its_backend_whatever_is_asked_for(run_python, tm
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_finished_run_is_exported_as_stablehlo(recipe, tmp_path):
     exported_run(recipe, tmp_path, "stablehlo")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_refused_data_leave_no_directory(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    handler = signal.getsignal(signal.SIGTERM)
+    module = importlib.import_module(f"recipes.{recipe}")
+    for out in ("new", "empty"):
+        words = ["--preset", "test", "--data", str(tmp_path / "gone"), "--out", str(tmp_path / out)]
+        monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *words])
+        with pytest.raises(SystemExit) as ended:
+            launch(module.main, module.Config)
+        signal.signal(signal.SIGTERM, handler)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 @pytest.mark.in_turn
