@@ -1,4 +1,4 @@
-"""Text that goes on: python complete.py model.json "ROMEO:" [LENGTH [SEED]]
+"""Text that goes on: python complete.py model.json "ROMEO:" [LENGTH SEED]
 
 Needs onnxruntime and numpy, for subwords sentencepiece too. A model that was fine-tuned on conversations answers.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-about, prompt, (length, seed) = Path(sys.argv[1]), sys.argv[2], map(int, [*sys.argv[3:], 500, 0][:2])
+about, prompt, (length, seed) = Path(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:] or [500, 0])
 facts = json.loads(about.read_text(encoding="utf-8"))
 sessions = {name: onnxruntime.InferenceSession(about.parent / each["file"]) for name, each in facts["graphs"].items()}
 alphabet, special, window, end = facts.get("alphabet"), facts.get("special_tokens"), facts["window"], None

@@ -58,6 +58,10 @@ WHAT_TO_NAME = {
 """Inputs on the command line, by input type of the predictor."""
 
 
+OWN_MEANING = {"count": "Number of images.", "seed": "Seed of what is drawn at random."}
+"""Help of options of predictors that the recipe has no option for, or one for its training."""
+
+
 class Option(NamedTuple):
     """An option of a predictor."""
 
@@ -133,7 +137,7 @@ def meaning_of_options(config_class: type[Options]) -> dict[str, str | None]:
 
 def options_of(run: FinishedRun, signature: Signature) -> dict[str, Option]:
     """Options of a predictor by name; where the recipe has one of that name, with its range and meaning."""
-    meaning = meaning_of_options(type(run.config))
+    meaning = meaning_of_options(type(run.config)) | OWN_MEANING
     kinds = typing.get_type_hints(type(run.config), include_extras=True)
     return {
         name: Option(kinds.get(name, kind), default, meaning.get(name))

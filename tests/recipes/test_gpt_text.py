@@ -105,7 +105,7 @@ def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune,
     assert export(Request(tmp_path / "run", "onnx", about.with_suffix(".onnx")), timed=False) == 0
     facts = json.loads(about.read_text(encoding="utf-8"))
     about.write_text(json.dumps(facts | {"temperature": 0}))
-    command = (PROJECT / "docs/deploy/complete.py", about, "violets are", 12)
+    command = (PROJECT / "docs/deploy/complete.py", about, "violets are", 12, 0)
     shown = run_python(*command, check=0, **hiding("keras", "tensorflow", "torch", "jax", "shared")).stdout
     _, predict = open_predictor(tmp_path / "run")
     given = {"temperature": 0.0} | ({"length": 12} if finetune == "none" else {})

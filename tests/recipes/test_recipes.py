@@ -15,7 +15,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, numbers
+from conftest import PROJECT, normal, numbers, refused_in_one_line
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -405,7 +405,7 @@ def check_program(predict, about, run_python, hiding):
     elif signature.gives is TextStream:
         program = "complete.py" if "encode" in facts["graphs"] else "write.py"
         about.write_text(json.dumps(facts | {"temperature": 0}))
-        shown = printed_by(run_python, hiding, program, about, given, 80)
+        shown = printed_by(run_python, hiding, program, about, given, 80, 0)
         assert shown == "".join(predict(given, length=80, temperature=0)) + "\n"
     elif signature.gives is Pictures:
         printed_by(run_python, hiding, "generate.py", about, given, about.with_name("images.png"))
@@ -458,6 +458,28 @@ def test_a_finished_run_is_exported_and_a_program_without_keras_uses_it(recipe, 
     predict = open_predictor(run)[1]
     check_engine(recipe, run, predict)
     check_program(predict, about, run_python, hiding)
+
+
+@pytest.mark.only_on("tensorflow")
+def test_only_an_export_of_the_model_is_served(tmp_path, capsys):
+    run, about = exported_run("mlp_from_scratch", tmp_path, "onnx")
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    assert ENGINES["onnx"](run).engine == "onnx"
+    capsys.readouterr()
+    for change in ({"model_sha256": "0"}, {"raw": True}, {"graphs": {}}):
+        about.write_text(json.dumps(facts | change))
+        assert ENGINES["auto"](run).engine == "keras"
+        reason = f"{about.parent} is of another model, of other code, or raw"
+        assert capsys.readouterr().err == f"WARNING: {reason}: served by Keras instead\n"
+        with refused_in_one_line(f"{reason}: run  recipes export {run}  or leave --engine out"):
+            ENGINES["onnx"](run)
+    about.write_text(json.dumps(facts))
+    assert ENGINES["keras"](run).engine == "keras"
+    shutil.rmtree(run / "export")
+    assert ENGINES["auto"](run).engine == "keras"
+    assert capsys.readouterr().err == ""
+    with refused_in_one_line("holds no exported model: run  recipes export"):
+        ENGINES["onnx"](run)
 
 
 @pytest.mark.only_on("tensorflow")
