@@ -20,7 +20,9 @@ from shared.text.subwords import kept_subwords
 from shared.tools.exporting.formats import Request
 from shared.tools.exporting.worker import export
 from shared.tools.predict import open_predictor, predict_from
+from shared.tools.serving.engines import onnx_engine
 from shared.training.options import parse_options, write_config
+from shared.training.predictors import signature_of
 from shared.training.saving import save_model
 
 VERSE = "Roses are red, violets are blue,\nsugar is sweet, and so are you.\n" * 100
@@ -101,7 +103,7 @@ def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune,
     for index, weight in enumerate(model.trainable_weights):
         weight.assign(0.3 * normal(*weight.shape, seed=index) + ("scale" in weight.path))
     save_model(model, tmp_path / "run/model.keras")
-    about = tmp_path / "exported/model.json"
+    about = tmp_path / "run/export/onnx/model.json"
     assert export(Request(tmp_path / "run", "onnx", about.with_suffix(".onnx")), timed=False) == 0
     facts = json.loads(about.read_text(encoding="utf-8"))
     about.write_text(json.dumps(facts | {"temperature": 0}))
@@ -109,8 +111,14 @@ def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune,
     shown = run_python(*command, check=0, **hiding("keras", "tensorflow", "torch", "jax", "shared")).stdout
     _, predict = open_predictor(tmp_path / "run")
     given = {"temperature": 0.0} | ({"length": 12} if finetune == "none" else {})
-    expected = "".join(predict("violets are" if finetune == "none" else ["violets are"], **given))
+    prompt = "violets are" if finetune == "none" else ["violets are"]
+    expected = "".join(predict(prompt, **given))
     assert len(expected) > 3
+    options = {name: default for name, (_, default) in signature_of(predict).options.items()}
+    served = onnx_engine(tmp_path / "run").predict
+    assert "".join(served(prompt, **options | given)) == expected
+    options |= {"temperature": 1.5, "top_k": 40, "sample_seed": 3}
+    assert "".join(served(prompt, **options)) == "".join(predict(prompt, **options))
     assert shown.rstrip("\ufffd\n") == expected.rstrip("\ufffd\n"), "but for a character that is not whole"
 
 
