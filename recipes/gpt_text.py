@@ -236,9 +236,10 @@ def predictor(run: FinishedRun) -> Callable:
             return Text("".join(continued(write, vocabulary, conversation[-1], config.length, sample_seed)))
         return Text(chat_answer(write, vocabulary, conversation, config, sample_seed))
 
-    predict = answer if config.finetune == "dialogues" else write_on
-    predict.exported = lambda: exported_causal_model(run.model, vocabulary, config, run.directory)
-    return predict
+    answer.exported = write_on.exported = lambda: exported_causal_model(run.model, vocabulary, config, run.directory)
+    if config.finetune == "dialogues":
+        return answer
+    return write_on
 
 
 if __name__ == "__main__":
