@@ -7,11 +7,15 @@ from shared.training.predictors import Box, Boxes
 OVERLAP = 0.3
 """IoU from which a detection continues a track."""
 
-POSITION_GAIN, VELOCITY_GAIN, SCORE_GAIN = 0.6, 0.1, 0.2
-"""Gains of the alpha–beta filter of a track's box, and of the mean of its score."""
+POSITION_GAIN = 0.6
+"""Gain of the alpha–beta filter of a track's box; with the next one and that of its mean score."""
+
+VELOCITY_GAIN = 0.1
+
+SCORE_GAIN = 0.2
 
 
-class Track:
+class ObjectTrack:
     """An object that is followed: its number, box, velocity in pixels a frame, and mean score."""
 
     def __init__(self, number: int, box: Box):
@@ -58,11 +62,11 @@ class BoxTracker:
     def __init__(self, confidence: float, patience: int):
         self.confidence = confidence
         self.patience = patience
-        self.tracks: list[Track] = []
+        self.tracks: list[ObjectTrack] = []
         self.count = 0
         """Number of tracks so far."""
 
-    def __call__(self, found: Boxes) -> list[Track]:
+    def __call__(self, found: Boxes) -> list[ObjectTrack]:
         """The tracks to show with the detections of the next frame."""
         at_first = self.count == 0
         for track in self.tracks:
@@ -80,12 +84,12 @@ class BoxTracker:
         for column in sorted(free_boxes):
             if found[column].score >= self.confidence:
                 self.count += 1
-                self.tracks.append(Track(self.count, found[column]))
+                self.tracks.append(ObjectTrack(self.count, found[column]))
         self.tracks = [track for track in self.tracks if track.missed <= self.patience]
         return [track for track in self.tracks if track.found > 1 or at_first]
 
 
-def track_overlaps(tracks: list[Track], found: Boxes) -> np.ndarray:
+def track_overlaps(tracks: list[ObjectTrack], found: Boxes) -> np.ndarray:
     """IoU (tracks, boxes) of tracks and detections; 0 for those of different classes."""
     first = np.array([track.sides for track in tracks]).reshape(-1, 1, 4)
     second = np.array([box[2:] for box in found]).reshape(1, -1, 4)

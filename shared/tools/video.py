@@ -62,6 +62,7 @@ def opened_video(name: str) -> Iterator[Video]:
     """
     require_extra("video", "av")
     import av
+    from av import open as open_container
 
     if os.path.isdir(name):
         yield video_of_images(Path(name))
@@ -81,7 +82,7 @@ def opened_video(name: str) -> Iterator[Video]:
                 yield frame.time, image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
     with reading():
-        container = av.open(name, format="v4l2" if is_camera(name) else None)
+        container = open_container(name, format="v4l2" if is_camera(name) else None)
     with container:
         if not container.streams.video:
             raise InputError(f"{name} holds no video")
@@ -122,9 +123,9 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, rate: Fraction):
-        import av
+        from av import open as open_container
 
-        self.container = av.open(str(path), "w", format="webm")
+        self.container = open_container(str(path), "w", format="webm")
         speed = {"deadline": "realtime", "cpu-used": "5", "row-mt": "1"}
         self.stream = self.container.add_stream("libvpx-vp9", rate=rate, options={"crf": "30", **speed})
         self.stream.pix_fmt, self.stream.bit_rate = "yuv420p", 0  # constant quality
