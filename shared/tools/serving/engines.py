@@ -86,15 +86,16 @@ def served_by_graphs(run: FinishedRun, predict: Callable) -> Served:
     Raises:
         ExportMissing: there are none of this model, or the predictor needs more.
     """
-    exported, folder = exported_of(run, predict), exported_folder(run.directory)
-    if exported.predictor_by is None:
-        raise ExportMissing(f"{run.recipe} exports its model alone, not all of its prediction")
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise ExportMissing("onnxruntime is not installed")
+    folder = exported_folder(run.directory)
     try:
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ExportMissing(f"{folder} holds no exported model") from None
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise ExportMissing("onnxruntime is not installed")
+    exported = exported_of(run, predict)
+    if exported.predictor_by is None:
+        raise ExportMissing(f"{run.recipe} exports its model alone, not all of its prediction")
     expected = {graph.name: [*graph.inputs] for graph in exported.graphs}
     found = {name: [*graph["inputs"]] for name, graph in facts["graphs"].items()}
     if facts.get("model_sha256") != file_hash(run.directory / "model.keras") or facts["raw"] or found != expected:
