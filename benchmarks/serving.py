@@ -1,10 +1,12 @@
-"""Load test of `recipes serve` on the loopback: requests per second, latency and memory on each backend.
+"""Load test of `recipes serve` on the loopback: requests per second, latency and memory by engine and backend.
 
-A server for each backend runs at the same time; rounds of requests alternate between them, so that noise affects all
-alike. Each round starts with requests that do not count, for what is compiled.
+A server for each engine and backend runs at the same time; rounds of requests alternate between them, so that noise
+affects all alike. Each round starts with requests that do not count, for what is compiled. The processor time of a
+request, which other programs on the machine hardly change, is that of the server.
 
     python benchmarks/serving.py RUN                                      all installed backends
     python benchmarks/serving.py RUN --backends jax,torch --json out.json
+    recipes export RUN && python benchmarks/serving.py RUN --engines onnx,keras
 """
 
 import base64
@@ -21,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -39,6 +41,8 @@ class LoadTest:
     """Directory of a finished run."""
     backends: str = ",".join(installed_backends())
     """Backends, separated by commas."""
+    engines: str = "keras"
+    """Engines, separated by commas: keras, onnx. ONNX Runtime is measured on the first backend alone."""
     requests: int = 200
     """Requests in each round."""
     clients: int = 8
@@ -51,16 +55,23 @@ class LoadTest:
     """Write the numbers to this file, too."""
 
 
+class Place(NamedTuple):
+    """What computes in a server."""
+
+    backend: str
+    engine: str
+
+
 @contextmanager
-def server(run: Path, backend: str) -> Iterator[tuple[int, psutil.Process]]:
+def server(run: Path, place: Place) -> Iterator[tuple[int, psutil.Process]]:
     """A server: its port and its process."""
-    command = [sys.executable, "-m", "shared.tools.cli", "serve", str(run), "--port", "0"]
-    environment = os.environ | {"KERAS_BACKEND": backend}
+    command = [sys.executable, "-m", "shared.tools.cli", "serve", str(run), "--port", "0", "--engine", place.engine]
+    environment = os.environ | {"KERAS_BACKEND": place.backend}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as it:
         try:
             found = re.search(r":(\d+)[ ;]", it.stdout.readline())
             if not found:
-                raise SystemExit(f"the server on {backend} does not start")
+                raise SystemExit(f"the server on {place.backend} by {place.engine} does not start")
             yield int(found[1]), psutil.Process(it.pid)
         finally:
             it.terminate()
@@ -95,45 +106,57 @@ def ask(port: int, bodies: list[bytes]) -> list[float]:
 
 def one_round(port: int, body: bytes, requests: int, clients: int) -> tuple[float, list[float]]:
     """The seconds that a round took, and each of its requests."""
-    ask(port, [body] * 3)
     with ThreadPoolExecutor(clients) as pool:
         begun = time.perf_counter()
         found = list(pool.map(lambda _: ask(port, [body] * (requests // clients)), range(clients)))
         return time.perf_counter() - begun, [each for seconds in found for each in seconds]
 
 
+def processor_seconds(process: psutil.Process) -> float:
+    """Processor time of a process so far, in seconds."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
 def main(test: LoadTest) -> None:
-    backends = backends_named(test.backends)
-    took: dict[str, list[float]] = {name: [] for name in backends}
-    latencies: dict[str, list[float]] = {name: [] for name in backends}
+    backends, engines = backends_named(test.backends), test.engines.split(",")
+    places = [Place(backend, "keras") for backend in backends if "keras" in engines]
+    places += [Place(backends[0], "onnx")] * ("onnx" in engines)
+    took: dict[Place, list[float]] = {place: [] for place in places}
+    latencies: dict[Place, list[float]] = {place: [] for place in places}
+    computed: dict[Place, list[float]] = {place: [] for place in places}
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(server(test.run, name)) for name in backends}
-        connection = HTTPConnection("127.0.0.1", servers[backends[0]][0])
+        servers = {place: stack.enter_context(server(test.run, place)) for place in places}
+        connection = HTTPConnection("127.0.0.1", servers[places[0]][0])
         connection.request("GET", "/info")
         info = json.loads(connection.getresponse().read())
         body = body_for(info, test.size)
         for _ in range(test.rounds):
-            for name, (port, _) in servers.items():
+            for place, (port, process) in servers.items():
+                ask(port, [body] * 3)
+                before = processor_seconds(process)
                 seconds, each = one_round(port, body, test.requests, test.clients)
-                took[name].append(seconds)
-                latencies[name] += each
-        memory = {name: process.memory_info().rss for name, (_, process) in servers.items()}
+                computed[place].append(processor_seconds(process) - before)
+                took[place].append(seconds)
+                latencies[place] += each
+        memory = {place: process.memory_info().rss for place, (_, process) in servers.items()}
     rows = []
-    for name in backends:
-        p50, p95 = np.percentile(latencies[name], [50, 95])
-        rate = len(latencies[name]) / sum(took[name])
+    for place in places:
+        p50, p95 = np.percentile(latencies[place], [50, 95])
+        count = len(latencies[place])
         rows.append(
             {
-                "backend": name, "engine": "keras", "requests_per_second": round(rate, 1),
+                **place._asdict(), "requests_per_second": round(count / sum(took[place]), 1),
                 "p50_milliseconds": round(1000 * p50, 1), "p95_milliseconds": round(1000 * p95, 1),
-                "megabytes": round(memory[name] / 2**20),
+                "processor_milliseconds": round(1000 * sum(computed[place]) / count, 2),
+                "megabytes": round(memory[place] / 2**20),
             }
         )  # fmt: skip
     print(f"{info['recipe']}: {test.rounds} rounds of {test.requests} requests, {test.clients} at once")
-    print("backend     engine  requests/s   p50 ms   p95 ms     MB")
+    print("backend     engine  requests/s   p50 ms   p95 ms  processor ms     MB")
     for row in rows:
-        name, engine, rate, p50, p95, megabytes = row.values()
-        print(f"{name:<11} {engine:<7} {rate:>10} {p50:>8} {p95:>8} {megabytes:>6}")
+        name, engine, rate, p50, p95, processor, megabytes = row.values()
+        print(f"{name:<11} {engine:<7} {rate:>10} {p50:>8} {p95:>8} {processor:>13} {megabytes:>6}")
     if test.json:
         report = {"recipe": info["recipe"], "requests": test.requests, "clients": test.clients, "rows": rows}
         test.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

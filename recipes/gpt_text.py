@@ -44,6 +44,7 @@ from shared.layers.positions import LearnedPositions
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.causal_model import CachedWriter, attention_maps, continued, nats_in_windows
 from shared.text.chat_tuning import chat_answer, finetune_on_conversations
+from shared.text.exports import exported_causal_model
 from shared.text.options import ChatOptions
 from shared.text.plots import plot_attention_heads, plot_loss_against_tokens
 from shared.text.samples import EpochSamples, save_text, timed_text
@@ -235,6 +236,7 @@ def predictor(run: FinishedRun) -> Callable:
             return Text("".join(continued(write, vocabulary, conversation[-1], config.length, sample_seed)))
         return Text(chat_answer(write, vocabulary, conversation, config, sample_seed))
 
+    answer.exported = write_on.exported = lambda: exported_causal_model(run.model, vocabulary, config, run.directory)
     if config.finetune == "dialogues":
         return answer
     return write_on

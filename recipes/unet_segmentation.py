@@ -38,6 +38,7 @@ from shared.layers.convolution import Convolution
 from shared.layers.resampling import MaxPooling
 from shared.layers.residual import ConvolutionBlock
 from shared.segmentation.batches import SegmentationBatches, centre_crops
+from shared.segmentation.exports import exported_segmenter
 from shared.segmentation.heads import HEADS, enlarge
 from shared.segmentation.instances import separate_objects
 from shared.segmentation.losses import LossName, SegmentationLoss
@@ -218,15 +219,18 @@ def main(run: Run) -> dict[str, float]:
 
 def predictor(run: FinishedRun) -> Callable:
     """Function from an image to its mask."""
-    predict = tile_predictor(run.model)
+    config, objects, predict = run.config, run.result.get("objects", False), tile_predictor(run.model)
     _, size, _, channels = run.model.input_shape
 
-    def segment(image: Picture, overlap: float = run.config.overlap, smallest: int = run.config.smallest) -> Mask:
+    def segment(image: Picture, overlap: float = config.overlap, smallest: int = config.smallest) -> Mask:
         """Gives each pixel of an image a class, or the number of the object that it belongs to."""
-        replace(run.config, overlap=overlap, smallest=smallest)  # checks the ranges
+        replace(config, overlap=overlap, smallest=smallest)  # checks the ranges
         probabilities = predict_in_tiles(predict, channel_pixels(image, channels), size, overlap)
-        return mask_of(probabilities, run.result.get("objects", False), smallest)
+        return mask_of(probabilities, objects, smallest)
 
+    segment.exported = lambda: exported_segmenter(
+        run.model, run.result["classes"], objects, config.overlap, config.smallest
+    )
     return segment
 
 

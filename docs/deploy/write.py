@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 about, prompt = Path(sys.argv[1]), sys.argv[2]
-length, seed = (int(number) for number in [*sys.argv[3:], 500, 0][:2])
+length, seed = (int(number) for number in [*sys.argv[3:], *[500, 0][len(sys.argv) - 3 :]])
 facts = json.loads(about.read_text(encoding="utf-8"))
 graph, alphabet, temperature = facts["graphs"]["step"], facts["alphabet"], facts["temperature"]
 session = onnxruntime.InferenceSession(about.parent / graph["file"])

@@ -1,14 +1,16 @@
 """The exported graph of a detector: the network, decoding and non-maximum suppression."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from shared.backends.exporting import Graph, Tensor, by_keras, positional
-from shared.data.detection.boxed_images import LETTERBOX_GREY
-from shared.detection.decoding import BINS, Detections, decode_outputs, suppress_overlapping
-from shared.training.exports import Exported, arrays, model_graph
+from shared.data.detection.boxed_images import LETTERBOX_GREY, letterbox
+from shared.detection.decoding import BINS, Detections, boxes_in_picture, decode_outputs, suppress_overlapping
+from shared.training.exports import Exported, GraphCall, arrays, model_graph
+from shared.training.predictors import Boxes, Picture
 
 
 class ExportedDetector(Exported):
@@ -65,6 +67,15 @@ def exported_detector(model: keras.Model, classes: list[str], confidence: float,
     def detect(image: Any, confidence: Any, overlap: Any) -> dict[str, Any]:
         return detections(raw.function(image=image)["outputs"], size, confidence, overlap)
 
+    def predictor_by(call: GraphCall) -> Callable:
+        def detect_objects(image: Picture, confidence: float, overlap: float) -> Boxes:
+            square = letterbox(image, size)
+            thresholds = {"confidence": np.array(confidence, np.float32), "overlap": np.array(overlap, np.float32)}
+            found = call("model", {"image": square.pixels[None], **thresholds})
+            return boxes_in_picture(Detections(**found), square, image.size, classes)
+
+        return detect_objects
+
     most = min(300, model.output_shape[1] * len(classes))
     about = {
         "image": {
@@ -92,4 +103,5 @@ def exported_detector(model: keras.Model, classes: list[str], confidence: float,
             "labels": Tensor(("batch", most), "int32"),
         },
     )
-    return ExportedDetector(model, "object detection", raw, [graph], about, {"classes": classes})
+    usage = {"classes": classes}
+    return ExportedDetector(model, "object detection", raw, [graph], about, usage, predictor_by=predictor_by)

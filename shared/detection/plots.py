@@ -1,16 +1,18 @@
 """Figures of detections."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.decoding import Detections
 from shared.files import replacing
-from shared.training.predictors import Boxes
+from shared.training.predictors import Box, Boxes
 
 
 def draw_boxes(
@@ -124,3 +126,30 @@ def draw_objects(path: Path, picture: Image.Image, found: Boxes, classes: list[s
         annotated_picture(np.asarray(picture), boxes=boxes, labels=labels, classes=classes, scores=scores).savefig(
             unfinished
         )
+
+
+def box_facts(box: Box) -> dict[str, Any]:
+    """A detection as JSON."""
+    sides = [round(side, 1) for side in box[2:]]
+    return {"class": box.label, "score": round(box.score, 4), "box": sides}
+
+
+def draw_tracks(picture: Image.Image, found: Boxes, classes: list[str]) -> Image.Image:
+    """A copy of a frame of a video with its objects drawn, in milliseconds.
+
+    Args:
+        picture: the frame.
+        found: its objects.
+        classes: all class names, which determine the colors.
+    """
+    drawn = picture.copy()
+    pen, size = ImageDraw.Draw(drawn), max(10, round(max(picture.size) / 50))
+    font = ImageFont.load_default(size)
+    for label, score, *sides in found:
+        left, top, right, bottom = (round(side) for side in sides)
+        colour, name = to_hex(f"C{classes.index(label) % 10}"), f"{label} {score:.2f}"
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, size // 6))
+        place = left, top - size - 4 if top > size + 4 else top
+        pen.rectangle((*place, place[0] + round(pen.textlength(name, font)) + 5, place[1] + size + 3), fill=colour)
+        pen.text((place[0] + 3, place[1]), name, "white", font)
+    return drawn

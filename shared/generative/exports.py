@@ -1,10 +1,18 @@
 """The exported networks of generative models, and what sampling from them needs."""
 
-import keras
+from collections.abc import Callable
+from typing import Any
 
-from shared.generative.diffusion.samplers import SamplerSteps
-from shared.generative.diffusion.schedule import Prediction
-from shared.training.exports import Exported, model_graph
+import keras
+import numpy as np
+
+from shared.generative.diffusion.samplers import SamplerName, SamplerSteps, sampler_steps
+from shared.generative.diffusion.sampling import ImageSampler
+from shared.generative.diffusion.schedule import Prediction, Rates, predicted_image
+from shared.generative.gan_sampling import NoiseSampler
+from shared.generative.prediction import pictures_of_class
+from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.predictors import ClassName, Pictures, Watcher
 
 EXPORTED_PIXELS = "-1 to 1: round((x + 1) · 127.5), clipped, is 0 to 255"
 
@@ -16,13 +24,47 @@ def exported_generator(model: keras.Model, classes: list[str] | None) -> Exporte
         model: see there.
         classes: class names; None for an unconditional generator.
     """
+    raw = model_graph(model, outputs="images", below=len(classes or [""]))
+
+    def predictor_by(call: GraphCall) -> Callable:
+        def generate_pictures(name: ClassName, count: int, seed: int) -> Pictures:
+            sampler = NoiseSampler(model, raw.inputs["noise"].shape[1], classes is not None, count, seed)
+            sampler.generate = lambda inputs: call("model", inputs)["images"]
+            return pictures_of_class(lambda labels: [sampler(labels)], name, classes, count)
+
+        return generate_pictures
+
     about = {
         "noise": "normal numbers of mean 0 and deviation 1",
         "label": "index of the class" if classes else "0",
         "images": EXPORTED_PIXELS,
     }
-    raw = model_graph(model, outputs="images", below=len(classes or [""]))
-    return Exported(model, "images from noise", raw, about=about, usage={"classes": classes})
+    usage = {"classes": classes}
+    return Exported(model, "images from noise", raw, about=about, usage=usage, predictor_by=predictor_by)
+
+
+def denoising_by(call: GraphCall, prediction: Prediction, no_label: int) -> Callable:
+    """What the compiled program of `ImageSampler` does, by the exported network."""
+
+    def denoise(
+        table: np.ndarray, first: int, last: int, noisy: np.ndarray, before: np.ndarray, labels: np.ndarray,
+        fresh: np.ndarray | None, guidance: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        for index in range(first, last):
+            time, signal, noise, keep, image_weight, before_weight, fresh_weight = table[index]
+            inputs = {"image": noisy, "time": np.full(len(noisy), time), "label": labels}
+            output = call("model", inputs)["outputs"]
+            if guidance is not None:
+                without_label = call("model", inputs | {"label": np.full_like(labels, no_label)})["outputs"]
+                output = without_label + guidance * (output - without_label)
+            image = np.clip(predicted_image(prediction, noisy, output, Rates(signal, noise)), -1, 1)
+            noisy = keep * noisy + image_weight * image + before_weight * before
+            if fresh is not None:
+                noisy = noisy + fresh_weight * fresh[index - first]
+            before = image
+        return noisy, before
+
+    return denoise
 
 
 def exported_denoiser(
@@ -37,6 +79,21 @@ def exported_denoiser(
         guidance: default of the guidance scale.
         classes: class names.
     """
+
+    def predictor_by(call: GraphCall) -> Callable:
+        sampling = ImageSampler(model, steps, prediction, guidance, len(classes), batch_size=1, seed=0)
+        sampling.program = denoising_by(call, prediction, len(classes))
+
+        def generate_pictures(
+            name: ClassName, count: int, seed: int, sampler: SamplerName, steps: int, guidance: float,
+            watch: Watcher | None = None,
+        ) -> Pictures:  # fmt: skip
+            chosen = sampling.with_options(sampler_steps(sampler, steps), guidance, count, seed)
+            stops = chosen.stops(11)
+            return pictures_of_class(lambda labels: chosen.stages(labels, 0, stops), name, classes, count, watch)
+
+        return generate_pictures
+
     about = {
         "image": f"noisy images; the result is {EXPORTED_PIXELS}",
         "time": "0 to 1, from the image to noise",
@@ -57,4 +114,4 @@ def exported_denoiser(
         "steps": [dict(zip(steps._fields, map(float, row), strict=True)) for row in zip(*steps, strict=True)],
     }
     raw = model_graph(model, below=len(classes) + 1)
-    return Exported(model, "images from noise by diffusion", raw, about=about, usage=usage)
+    return Exported(model, "images from noise by diffusion", raw, about=about, usage=usage, predictor_by=predictor_by)

@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 
+from shared.backends.compiling import compiled_model
 from shared.data.images.datasets import ImageData
 from shared.data.randomness import random_stream
 from shared.generative.metrics import COLLAPSED, diversity
@@ -26,7 +27,7 @@ class NoiseSampler:
     """
 
     def __init__(self, model: keras.Model, latent: int, conditional: bool, batch_size: int, seed: int):
-        self.model = model
+        self.generate = compiled_model(model)
         self.latent = latent
         self.conditional = conditional
         self.batch_size = batch_size
@@ -39,11 +40,11 @@ class NoiseSampler:
     def images(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Images (examples, height, width, channels) in uint8, from noise (examples, latent) and labels (examples,)."""
         whole = -(-len(labels) // self.batch_size) * self.batch_size  # one shape, so that it compiles once
-        inputs = {
-            "noise": np.resize(noise, (whole, self.latent)),
-            "label": np.resize(labels * self.conditional, whole).astype(np.int32),
-        }
-        return shown_image(self.model.predict(inputs, batch_size=self.batch_size, verbose=0)[: len(labels)])
+        noise = np.resize(noise, (whole, self.latent))
+        labels_given = np.resize(labels * self.conditional, whole).astype(np.int32)
+        parts = [slice(start, start + self.batch_size) for start in range(0, whole, self.batch_size)]
+        images = [self.generate({"noise": noise[part], "label": labels_given[part]}) for part in parts]
+        return shown_image(np.concatenate(images)[: len(labels)])
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         """Images from fixed noise, one for each label."""
@@ -97,7 +98,9 @@ class EpochSheets:
 
     def __call__(self, epoch: int) -> dict[str, float]:
         images = self.sampler.images(self.noise, np.repeat(np.arange(self.rows), 10))
-        save_sheet(self.run.directory / "epochs" / f"{epoch:04}.png", image_grid(images, columns=10))
+        path = self.run.directory / "epochs" / f"{epoch:04}.png"
+        save_sheet(path, image_grid(images, columns=10))
+        self.run.tracking.figure(path, epoch, "epochs")
         found = diversity(self.sampler(self.real.labels), self.real.images)
         if found < COLLAPSED <= max((row["diversity"] for row in self.run.history), default=0.0):
             warn_if_collapsed(found)

@@ -11,9 +11,11 @@ from keras import ops
 
 from shared.backends.exporting import Graph, Tensor
 from shared.data.images.datasets import ImageData
+from shared.data.images.files import fitted_pixels
 from shared.errors import UsageError
 from shared.images.metrics import softmax, top_k_accuracy
 from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.predictors import Picture, Probabilities
 
 CALIBRATION = 200
 """Training images from which quantization takes the ranges of activations."""
@@ -68,6 +70,13 @@ def exported_classifier(model: keras.Model, classes: list[str], load: Callable[[
     def classify(image: Any) -> dict[str, Any]:
         return {"probabilities": ops.softmax(raw.function(image=image)["logits"])}
 
+    def predictor_by(call: GraphCall) -> Callable:
+        def classify_picture(image: Picture) -> Probabilities:
+            (row,) = call("model", {"image": fitted_pixels(image, model.input_shape[1:])[None]})["probabilities"]
+            return Probabilities(dict(zip(classes, row.tolist(), strict=True)))
+
+        return classify_picture
+
     height, width, channels = model.input_shape[1:]
     about = {
         "image": {
@@ -80,4 +89,6 @@ def exported_classifier(model: keras.Model, classes: list[str], load: Callable[[
         "probabilities": "of each class, adding up to 1",
     }
     graph = Graph("model", classify, raw.inputs, {"probabilities": Tensor(("batch", len(classes)))})
-    return ExportedClassifier(model, "image classification", raw, [graph], about, {"classes": classes}, load=load)
+    return ExportedClassifier(
+        model, "image classification", raw, [graph], about, {"classes": classes}, predictor_by=predictor_by, load=load
+    )

@@ -1,7 +1,9 @@
 """The exported graphs of models that generate text token by token."""
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,24 @@ import numpy as np
 from keras import ops
 
 from shared.backends.exporting import Graph, Tensor
+from shared.data.randomness import random_stream
+from shared.data.text.characters import character_codes
+from shared.text.causal_model import CachedWriter, continued, model_parts
+from shared.text.chat_tuning import chat_answer
+from shared.text.decoding import SequenceWriter, generate
+from shared.text.graph_writing import cached_writer_by, graph_decoding, sequence_writer_by
 from shared.text.language_model import read_on
+from shared.text.options import ChatOptions
 from shared.text.pairs import encoder_inputs, padded
-from shared.text.responder import Answerer
+from shared.text.responder import Answerer, never_empty
+from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START, UNKNOWN
+from shared.text.tokens import CharacterVocabulary, Vocabulary
 from shared.text.translator import LONGEST, Translator
 from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.predictors import Conversation, Text, TextStream
+
+SPECIAL_TOKENS = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
 
 
 class ExportedWriter(Exported):
@@ -79,9 +93,24 @@ def exported_writer(
         "mask": "of encode, the same in each step",
         "logits": "of the next token",
     }
-    special = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
-    description["usage"] = {"special_tokens": special, "tokenizer": "sentencepiece"} | description["usage"]
+    description["usage"] = {"special_tokens": SPECIAL_TOKENS, "tokenizer": "sentencepiece"} | description["usage"]
     return ExportedWriter(model, raw=raw, graphs=graphs, about=about, **description)
+
+
+def stacked_caches(caches: list[tuple[Any, Any]]) -> Any:
+    """Keys and values (batch, heads, tokens, depth) of each block as one tensor (batch, 2 · blocks, heads, …)."""
+    return ops.stack([each for pair in caches for each in pair], axis=1)
+
+
+def split_caches(state: Any) -> list[tuple[Any, Any]]:
+    """Keys and values of each block, see `stacked_caches`."""
+    parts = ops.unstack(state, state.shape[1], axis=1)
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def with_room(state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    """The position after the tokens of a state, and its caches with room for an entry there."""
+    return ops.shape(state)[3], split_caches(ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))
 
 
 def exported_translator(model: keras.Model, translator: Translator, directory: Path) -> Exported:
@@ -96,24 +125,26 @@ def exported_translator(model: keras.Model, translator: Translator, directory: P
     layers, heads = 2 * len(translator.decoder.blocks), attention.heads
     depth = model.get_layer("embedding").output_dim // heads
 
-    def pairs(stacked: Any) -> list[tuple[Any, Any]]:
-        parts = ops.unstack(stacked, layers, axis=1)
-        return list(zip(parts[::2], parts[1::2], strict=True))
-
-    def stacked(pairs: list[tuple[Any, Any]]) -> Any:
-        return ops.stack([each for pair in pairs for each in pair], axis=1)
-
     def encode(source: Any) -> dict[str, Any]:
         mask = ops.not_equal(source, PAD)
         outputs = translator.encoder(translator.embedded(source), key_mask=mask, training=False)
-        memory = stacked(translator.decoder.memory_keys_values(outputs))
+        memory = stacked_caches(translator.decoder.memory_keys_values(outputs))
         return {"state": memory[:, :, :, :0], "memory": memory, "mask": mask}
 
     def step(token: Any, state: Any, memory: Any, mask: Any) -> dict[str, Any]:
-        index = ops.shape(state)[3]
-        room = ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0)))
-        logits, caches = translator.step(token, index, pairs(room), (pairs(memory), mask))
-        return {"logits": logits, "next_state": stacked(caches)}
+        index, caches = with_room(state)
+        logits, caches = translator.step(token, index, caches, (split_caches(memory), mask))
+        return {"logits": logits, "next_state": stacked_caches(caches)}
+
+    def predictor_by(call: GraphCall) -> Callable:
+        @functools.lru_cache(4)
+        def translator_with(beams: int, length_penalty: float) -> SequenceWriter:
+            return sequence_writer_by(call, Translator(model, translator.subwords, beams, length_penalty))
+
+        def translate_text(text: Text, **options: Any) -> Text:
+            return Text(translator_with(**options)([text.strip()])[0])
+
+        return translate_text
 
     method, most = translator.method, translator.length(0)
     return exported_writer(
@@ -127,17 +158,19 @@ def exported_translator(model: keras.Model, translator: Translator, directory: P
             "length_penalty": getattr(method, "length_penalty", 0.0),
         },
         files={"subwords": directory / "subwords.model"},
+        predictor_by=predictor_by,
     )  # fmt: skip
 
 
-def exported_answerer(model: keras.Model, answerer: Answerer, directory: Path) -> Exported:
+def exported_answerer(model: keras.Model, answerer_with: Callable[..., Answerer], directory: Path) -> Exported:
     """A recurrent encoder–decoder, whose states are joined to one.
 
     Args:
         model: of the answerer.
-        answerer: with the decoding options.
+        answerer_with: makes one, with decoding options other than those of the run.
         directory: of the run.
     """
+    answerer = answerer_with()
     _, memory, _, *states = answerer.decoder.inputs
     units = [state.shape[-1] for state in states]
 
@@ -148,6 +181,16 @@ def exported_answerer(model: keras.Model, answerer: Answerer, directory: Path) -
     def step(token: Any, state: Any, memory: Any, mask: Any) -> dict[str, Any]:
         logits, states = answerer.step(token, 0, split_state(state, units), [memory, mask])
         return {"logits": logits, "next_state": ops.concatenate(states, axis=-1)}
+
+    def predictor_by(call: GraphCall) -> Callable:
+        @functools.lru_cache(4)
+        def writer_with(**options: Any) -> SequenceWriter:
+            return sequence_writer_by(call, answerer_with(**options), never_empty)
+
+        def answer_turn(conversation: Conversation, **options: Any) -> Text:
+            return Text(writer_with(**options).answer(conversation))
+
+        return answer_turn
 
     state, method = ("batch", sum(units)), answerer.method
     return exported_writer(
@@ -163,6 +206,7 @@ def exported_answerer(model: keras.Model, answerer: Answerer, directory: Path) -
             "no_repeat": method.no_repeat,
         },
         files={"subwords": directory / "subwords.model"},
+        predictor_by=predictor_by,
     )  # fmt: skip
 
 
@@ -170,6 +214,97 @@ def split_state(state: Any, sizes: list[int]) -> list[Any]:
     """States (batch, size) of these sizes that were joined to one."""
     edges = [0, *itertools.accumulate(sizes)]
     return [state[:, start:end] for start, end in itertools.pairwise(edges)]
+
+
+class ExportedCausalModel(Exported):
+    """A decoder-only model, which reads the beginning of a text at once and the rest token by token."""
+
+    def inputs(self, sizes: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Tokens, at most as many as the model may see."""
+        return {"tokens": super().inputs(sizes, rng)["tokens"][:, : self.usage["window"]]}
+
+    def computed(self, call: GraphCall, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The logits of each token: of the first two by "encode", of the rest by "step"."""
+        outputs = call("encode", {"tokens": inputs["tokens"][:, :2]})
+        logits, state = [outputs["logits"]], outputs["state"]
+        for token in inputs["tokens"][:, 2:].T:
+            outputs = call("step", {"token": token, "state": state})
+            logits.append(outputs["logits"][:, None])
+            state = outputs["next_state"]
+        return {"logits": np.concatenate(logits, axis=1)}
+
+
+def exported_causal_model(
+    model: keras.Model, vocabulary: Vocabulary, options: ChatOptions, directory: Path
+) -> Exported:
+    """A decoder-only Transformer, whose state is the key-value cache, as long as there are tokens.
+
+    Args:
+        model: see `model_parts`.
+        vocabulary: of the model.
+        options: of the training and of sampling.
+        directory: of the run.
+    """
+    raw, (embed, decoder, logits_of) = model_graph(model, "tokens", "logits", below=len(vocabulary)), model_parts(model)
+    attention = decoder.blocks[0].attention
+    depth = model.get_layer("embedding").output_dim // attention.heads
+    state = Tensor(("batch", 2 * len(decoder.blocks), attention.key_value_heads, "past", depth))
+    after = state._replace(shape=tuple("past + 1" if size == "past" else size for size in state.shape))
+    whole = state._replace(shape=tuple("tokens_length" if size == "past" else size for size in state.shape))
+
+    def encode(tokens: Any) -> dict[str, Any]:
+        x, caches = decoder.read(embed(tokens))
+        return {"logits": logits_of(x), "state": stacked_caches(caches)}
+
+    def step(token: Any, state: Any) -> dict[str, Any]:
+        index, caches = with_room(state)
+        x, caches = decoder.step(embed(token[:, None], index), caches, index)
+        return {"logits": logits_of(x)[:, 0], "next_state": stacked_caches(caches)}
+
+    def predictor_by(call: GraphCall) -> Callable:
+        @functools.lru_cache(4)
+        def writer(end: int | None, **given: Any) -> CachedWriter:
+            return cached_writer_by(call, CachedWriter(model, options.window, replace(options, **given).sampling(end)))
+
+        def write_text(prompt: Text, length: int, sample_seed: int, **given: Any) -> TextStream:
+            return TextStream(continued(writer(None, **given), vocabulary, prompt, length, sample_seed))
+
+        def answer_turn(conversation: Conversation, chat: bool, sample_seed: int, **given: Any) -> Text:
+            if not chat:
+                return Text("".join(write_text(conversation[-1], options.length, sample_seed, **given)))
+            return Text(chat_answer(writer(END, **given), vocabulary, conversation, options, sample_seed))
+
+        return write_text if options.finetune == "none" else answer_turn
+
+    token, next_logits = Tensor(("batch",), "int32", len(vocabulary)), Tensor(("batch", len(vocabulary)))
+    graphs = [
+        Graph("encode", encode, raw.inputs, {**raw.outputs, "state": whole}),
+        Graph("step", step, {"token": token, "state": state}, {"logits": next_logits, "next_state": after}),
+    ]
+    about = {
+        "tokens": f"of a text, at most {options.window}",
+        "token": "the token chosen last",
+        "state": "of encode, then next_state of the step before",
+        "next_state": "for the next step; its rows may be reordered",
+        "logits": "of the token after each; after the last one in a step",
+    }
+    usage = {
+        "window": options.window,
+        "longer": f"where {options.window} tokens are read, encode reads the last {options.window // 2} again",
+        "temperature": options.temperature,
+    }
+    if isinstance(vocabulary, CharacterVocabulary):
+        usage["alphabet"] = vocabulary.alphabet
+        usage["tokens"] = "places of characters in the alphabet; 0 stands for all others, and is not to be chosen"
+        files, task = {}, "language modelling by characters"
+    else:
+        usage |= {"special_tokens": SPECIAL_TOKENS, "tokenizer": "sentencepiece"}
+        files, task = {"subwords": directory / "subwords.model"}, "language modelling by subwords"
+    if options.finetune != "none":
+        usage["prompt"] = "START before each turn, and before the answer, which END ends"
+        usage |= {"turns": options.turns, "longest_context": options.context, "longest_answer": options.answer}
+        task = "dialogue by a language model"
+    return ExportedCausalModel(model, task, raw, graphs, about, usage, files, predictor_by)
 
 
 class ExportedLanguageModel(Exported):
@@ -205,6 +340,30 @@ def exported_language_model(model: keras.Model, alphabet: str, temperature: floa
         logits, states = read_on(model, codes, [[next(parts) for _ in each] for each in sizes])
         return {"logits": logits, "next_state": ops.concatenate(keras.tree.flatten(states), axis=-1)}
 
+    def predictor_by(call: GraphCall) -> Callable:
+        def graph_step(
+            tokens: np.ndarray, index: Any, state: np.ndarray, context: None
+        ) -> tuple[np.ndarray, np.ndarray]:
+            outputs = call("step", {"codes": tokens[:, None], "state": state})
+            return outputs["logits"][:, 0], outputs["next_state"]
+
+        @functools.lru_cache(4)
+        def decoding(**options: Any) -> tuple[Sampling, Callable]:
+            method = Sampling(end=None, **options)
+            return method, graph_decoding(graph_step, method)
+
+        def write_text(prompt: Text, length: int, sample_seed: int, **options: Any) -> Iterator[str]:
+            codes = [int(code) for code in character_codes(prompt, alphabet) if code]
+            codes = codes or [max(1, alphabet.find("\n"))]
+            method, advance = decoding(**options)
+            start, zeros = method.start(padded([codes], len(codes) + length)), np.zeros((1, sum(units)), np.float32)
+            texts = generate(advance, start, zeros, None, random_stream(sample_seed, "tokens"))
+            for index, text in enumerate(texts, 1):
+                if index >= len(codes):
+                    yield alphabet[int(ops.convert_to_numpy(text.ids)[0, index])]
+
+        return write_text
+
     state = Tensor(("batch", sum(units)))
     graph = Graph("step", step, raw.inputs | {"state": state}, raw.outputs | {"next_state": state})
     about = {
@@ -214,4 +373,5 @@ def exported_language_model(model: keras.Model, alphabet: str, temperature: floa
         "logits": "of the character after each; code 0 is not to be chosen",
     }
     usage = {"alphabet": alphabet, "temperature": temperature}
-    return ExportedLanguageModel(model, "language modelling by characters", raw, [graph], about, usage)
+    task = "language modelling by characters"
+    return ExportedLanguageModel(model, task, raw, [graph], about, usage, predictor_by=predictor_by)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -102,6 +102,8 @@ class Serve:
     """Address to listen on; 0.0.0.0: all of this machine's, open to whoever reaches them."""
     port: ranged(int, least=0, most=65535) = 8000
     """Port to listen on; 0: a free one."""
+    engine: Literal["auto", "onnx", "keras"] = "auto"
+    """The model that recipes export wrote, in ONNX Runtime, or Keras; auto: the former if there is one."""
     max_megabytes: Positive = 16
     """Largest request."""
     max_megapixels: Positive = 50
@@ -115,12 +117,16 @@ class Serve:
         for name, rule in out_of_range(self):
             raise UsageError(f"--{name.replace('_', '-')} {rule}, not {getattr(self, name)}")
         require_extra("serve", "fastapi", "python_multipart", "uvicorn")
+        if self.engine == "onnx":
+            require_extra("export", "onnxruntime")
         require_backend()
         from shared.tools.serving.app import Limits  # as the next, imports Keras and what only the extra brings
+        from shared.tools.serving.engines import ENGINES
         from shared.tools.serving.server import serve_from
 
         sizes = int(self.max_megabytes * 2**20), int(self.max_megapixels * 1e6)
-        return serve_from(self.run_directory, self.host, self.port, Limits(*sizes, self.max_seconds, self.max_requests))
+        limits = Limits(*sizes, self.max_seconds, self.max_requests)
+        return serve_from(self.run_directory, self.host, self.port, limits, ENGINES[self.engine])
 
 
 @dataclass

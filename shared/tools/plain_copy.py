@@ -52,6 +52,7 @@ IDIOMS = (
     (r"run\.recorders\[(.*?)\]\.history", r"run.histories[\1]"),
     (r"; a UsageError if the options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
+    (r"\n *self\.run\.tracking\..*\)(?=\n)", ""),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""
 

@@ -23,12 +23,13 @@ from shared.data.images.files import open_picture
 from shared.data.images.folders import picture_files
 from shared.data.places import PassedOver
 from shared.data.text.characters import text_files
-from shared.detection.plots import draw_objects
+from shared.detection.plots import box_facts, draw_objects
 from shared.errors import UsageError
 from shared.files import replacing
 from shared.segmentation.plots import draw_mask
 from shared.text.chat import exchanges, talk
 from shared.tools.project import recipe_path
+from shared.tools.video import draw_on_video, is_camera, is_video
 from shared.training.command_line import parse_command_line
 from shared.training.options import Options
 from shared.training.predictors import (
@@ -48,12 +49,17 @@ from shared.training.predictors import (
 )
 
 WHAT_TO_NAME = {
-    Picture: "images, folders of them, or - for an image from standard input",
+    Picture: "images, folders of them, or - for an image from standard input; for boxes and masks also videos, or a "
+    "camera such as /dev/video0",
     Text: "texts, text files, folders of them, or - for standard input",
     Conversation: "a message, or text files with one turn per line; none, or -: chat, one turn per line, until Ctrl-D",
     ClassName: "classes of the data; none: all of them",
 }
 """Inputs on the command line, by input type of the predictor."""
+
+
+OWN_MEANING = {"count": "Number of images.", "seed": "Seed of what is drawn at random."}
+"""Help of options of predictors that the recipe has no option for, or one for its training."""
 
 
 class Option(NamedTuple):
@@ -82,7 +88,7 @@ def predict_from(directory: Path, words: list[str]) -> int:
     run, predict = open_predictor(directory)
     signature = signature_of(predict)
     command = read_options(run, predict, signature, words)
-    inputs, as_json = command.pop("inputs"), command.pop("json")
+    inputs, as_json, as_frames = (command.pop(name, False) for name in ("inputs", "json", "video"))
     if signature.takes is Conversation and inputs in ((), ("-",)):
         converse(lambda turns: predict(turns, **command), as_json)
         return 0
@@ -93,6 +99,9 @@ def predict_from(directory: Path, words: list[str]) -> int:
     answers = Answers(run, predict, signature, command, as_json)
     for word in inputs:
         with answers.naming_what_cannot_be_answered(word):
+            if signature.takes is Picture and (is_video(word) or (as_frames and os.path.isdir(word))):
+                answers.answer_video(word)
+                continue
             for each in inputs_named(word, signature):
                 with answers.naming_what_cannot_be_answered(each.name):
                     answers.answer(each)
@@ -128,7 +137,7 @@ def meaning_of_options(config_class: type[Options]) -> dict[str, str | None]:
 
 def options_of(run: FinishedRun, signature: Signature) -> dict[str, Option]:
     """Options of a predictor by name; where the recipe has one of that name, with its range and meaning."""
-    meaning = meaning_of_options(type(run.config))
+    meaning = meaning_of_options(type(run.config)) | OWN_MEANING
     kinds = typing.get_type_hints(type(run.config), include_extras=True)
     return {
         name: Option(kinds.get(name, kind), default, meaning.get(name))
@@ -147,11 +156,7 @@ def answer_facts(gives: Any, given: Any, answer: Any) -> dict[str, Any]:
     if gives is Probabilities:
         return {"probabilities": answer}
     if gives is Boxes:
-        found = [
-            {"class": box.label, "score": round(box.score, 4), "box": [round(side, 1) for side in box[2:]]}
-            for box in answer
-        ]
-        return {"width": given.width, "height": given.height, "objects": found}
+        return {"width": given.width, "height": given.height, "objects": [box_facts(box) for box in answer]}
     return {"text": "".join(answer)}
 
 
@@ -168,6 +173,9 @@ def read_options(run: FinishedRun, predict: Callable, signature: Signature, word
         for name, option in options_of(run, signature).items()
     ]
     fields = [("inputs", inputs, ()), ("json", as_json, False), *options]
+    if signature.gives in (Boxes, Mask):
+        as_frames = Annotated[bool, tyro.conf.arg(help="Take the images of a folder for the frames of a video.")]
+        fields.insert(2, ("video", as_frames, False))
     form = dataclasses.make_dataclass("Prediction", fields, kw_only=True)
     description = inspect.getdoc(predict)
     end = words.index("--") if "--" in words else len(words)  # all that follows are inputs, even with a leading -
@@ -337,6 +345,30 @@ class Answers:
         if "drawn" in facts:
             self.drawn.append({"file": each.name} | facts)
         self.count += 1
+
+    def answer_video(self, word: str) -> None:
+        """Answers each frame of a video and writes a copy of it; Ctrl-C ends that of a camera.
+
+        Raises:
+            InputError: it cannot be read; what was read before is kept.
+            UsageError: PyAV is not installed, the options are wrong, or the copy cannot be written.
+        """
+        if self.gives not in (Boxes, Mask):
+            raise InputError(f"{word} is a video, which only recipes that find boxes or masks take")
+        path = self.picture_path(Path(word).stem).with_suffix(".webm")
+        with self.writing(path):
+            classes = self.run.result["classes"]
+            frames, stopped = draw_on_video(word, path, self.gives, self.predict, self.options, classes)
+        facts = {"drawn": str(path), "frames": frames}
+        summary = {"input": word, "drawn": str(path), "frames": len(frames)}
+        print(json.dumps(summary) if self.as_json else f"{word}: {len(frames)} frames, drawn in {path}", flush=True)
+        self.drawn.append({"file": word} | facts)
+        self.count += 1
+        if isinstance(stopped, KeyboardInterrupt) and not is_camera(word):
+            self.end()
+            raise stopped
+        if isinstance(stopped, InputError):
+            raise InputError(f"{stopped}, after {len(frames)} frames")
 
     def facts(self, name: str, given: Any, answer: Any) -> dict[str, Any]:
         """An answer as JSON; pictures are written to files, and so are drawings of boxes."""

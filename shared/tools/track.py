@@ -34,6 +34,8 @@ def track_run(directory: Path, trackers: str, model: bool) -> bool:
         raise UsageError(f"{directory} holds no finished run ({error}): let it end first") from None
     for phase, rows in sorted(histories.items()):
         tracking.epochs(phase, rows)
+    for path in sorted(directory.glob("epochs/[0-9]*.png")):
+        tracking.figure(path, int(path.stem), "epochs")
     for path in sorted(directory.glob("*.png")):
         tracking.figure(path, len(histories.get("", ())))
     tracking.finish(result)

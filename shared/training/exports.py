@@ -34,6 +34,8 @@ class Exported:
         about: what values an input takes and what an output means, by its name, for model.json.
         usage: all else that a program must know, for model.json.
         files: that a program needs beside the graphs, by what model.json calls them.
+        predictor_by: from a function that runs the graphs to one that answers as the recipe's predictor does, given all
+            of its options; None where there is none.
     """
 
     model: keras.Model
@@ -43,6 +45,7 @@ class Exported:
     about: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    predictor_by: Callable[[GraphCall], Callable] | None = None
 
     def __post_init__(self):
         self.graphs = self.graphs or [self.raw]

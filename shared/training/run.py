@@ -4,6 +4,7 @@ import errno
 import json
 import platform
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ class Run:
         self.config = config
         trackers = trackers_named(config.track)
         require_trackers(trackers)
+        self.made_directory = config.out is None or not config.out.exists()
         self.directory, self.lock = open_run_directory(self.recipe, config)
         self.continued: dict[str, list] = {}
         """By what code and to how many epochs, where the run was resumed; see `note_continuation`."""
@@ -179,6 +181,17 @@ class Run:
             train_epochs(
                 step, recorder, start, epochs=epochs or self.config.epochs, after_epoch=after_epoch, callbacks=callbacks
             )
+
+    def discard(self) -> None:
+        """Removes what was written to the directory, if the training has not begun, as where the data are refused."""
+        if self.lock is None or self.recorders:
+            return
+        self.lock.release(force=True)
+        if self.made_directory:
+            shutil.rmtree(self.directory)
+        else:
+            shutil.rmtree(self.directory / "checkpoint")
+            (self.directory / "config.json").unlink()
 
     def open_recorder(
         self,
@@ -313,7 +326,12 @@ def launch(
     replace_what_cannot_be_shown()
     code, message = 0, None
     try:
-        main(open_run(parse_options(config_class)))
+        run = open_run(parse_options(config_class))
+        try:
+            main(run)
+        except UsageError:
+            run.discard()
+            raise
     except UsageError as error:
         code, message = 2, f"error: {error}"
     except TargetMissed as error:

@@ -38,6 +38,7 @@ from shared.tools.records import read_records
 from shared.training.options import parse_options
 from shared.training.run import Run
 from shared.training.saving import save_model, with_public_classes
+from shared.training.tracking.tracking import Tracking
 
 
 def test_losses():
@@ -268,13 +269,14 @@ def test_mode_collapse_during_training_is_reported(tmp_path, capsys):
 
     class Remembering(NoiseSampler):
         def images(self, noise, labels):
-            places = np.zeros_like(labels) if self.model == "collapsed" else np.arange(len(labels))
+            places = np.zeros_like(labels) if kind == "collapsed" else np.arange(len(labels))
             return data.train.images[places]
 
-    for model, before, warnings in [("collapsed", 0.9, 1), ("collapsed", 0.1, 0), ("diverse", 0.9, 0)]:
-        run = types.SimpleNamespace(directory=tmp_path, history=[{"diversity": before}])
+    model, tracking = types.SimpleNamespace(variables=[]), Tracking((), tmp_path)
+    for kind, before, warnings in [("collapsed", 0.9, 1), ("collapsed", 0.1, 0), ("diverse", 0.9, 0)]:
+        run = types.SimpleNamespace(directory=tmp_path, history=[{"diversity": before}], tracking=tracking)
         found = EpochSheets(run, Remembering(model, 5, True, 4, seed=0), data)(epoch=2)
-        assert (found["diversity"] < 0.1) == (model == "collapsed")
+        assert (found["diversity"] < 0.1) == (kind == "collapsed")
         assert capsys.readouterr().err.count("WARNING: mode collapse") == warnings
 
 

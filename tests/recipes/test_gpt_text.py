@@ -7,7 +7,7 @@ import runpy
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, refused_in_one_line
+from conftest import PROJECT, all_but_one_slow, normal, refused_in_one_line
 
 from recipes.gpt_text import Config, build_model, build_optimizer
 from shared.backends.optimizers import prepare_optimizer
@@ -16,8 +16,14 @@ from shared.errors import UsageError
 from shared.text.batches import TextBatches
 from shared.text.causal_model import CachedWriter
 from shared.text.sampling import Sampling
+from shared.text.subwords import kept_subwords
+from shared.tools.exporting.formats import Request
+from shared.tools.exporting.worker import export
 from shared.tools.predict import open_predictor, predict_from
-from shared.training.options import parse_options
+from shared.tools.serving.engines import onnx_engine
+from shared.training.options import parse_options, write_config
+from shared.training.predictors import signature_of
+from shared.training.saving import save_model
 
 VERSE = "Roses are red, violets are blue,\nsugar is sweet, and so are you.\n" * 100
 TINY = (
@@ -83,6 +89,37 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys, vocabul
     assert texts[0] == texts[1] != texts[2]
     with refused_in_one_line("--min-p must be between 0 and 1"):
         predict_from(tmp_path / "run", ["Roses", "--min-p", "2"])
+
+
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.parametrize("finetune", all_but_one_slow(["none", "dialogues"], "dialogues"))
+def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune, run_python, hiding, tmp_path):
+    (tmp_path / "run").mkdir()
+    config = Config.for_preset("test", vocabulary=300, finetune=finetune, window=8, answer=12, normalization="rms")
+    write_config(tmp_path / "run", "gpt_text", config)
+    subwords = kept_subwords(tmp_path / "run/subwords.model", VERSE.split("\n"), 300, symbols=("\n",), keep_spaces=True)
+    (tmp_path / "run/result.json").write_text(json.dumps({"metrics": {}, "alphabet": ""}))
+    model = build_model(config, len(subwords))
+    for index, weight in enumerate(model.trainable_weights):
+        weight.assign(0.3 * normal(*weight.shape, seed=index) + ("scale" in weight.path))
+    save_model(model, tmp_path / "run/model.keras")
+    about = tmp_path / "run/export/onnx/model.json"
+    assert export(Request(tmp_path / "run", "onnx", about.with_suffix(".onnx")), timed=False) == 0
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    about.write_text(json.dumps(facts | {"temperature": 0}))
+    command = (PROJECT / "docs/deploy/complete.py", about, "violets are", 12, 0)
+    shown = run_python(*command, check=0, **hiding("keras", "tensorflow", "torch", "jax", "shared")).stdout
+    _, predict = open_predictor(tmp_path / "run")
+    given = {"temperature": 0.0} | ({"length": 12} if finetune == "none" else {})
+    prompt = "violets are" if finetune == "none" else ["violets are"]
+    expected = "".join(predict(prompt, **given))
+    assert len(expected) > 3
+    options = {name: default for name, (_, default) in signature_of(predict).options.items()}
+    served = onnx_engine(tmp_path / "run").predict
+    assert "".join(served(prompt, **options | given)) == expected
+    options |= {"temperature": 1.5, "top_k": 40, "sample_seed": 3}
+    assert "".join(served(prompt, **options)) == "".join(predict(prompt, **options))
+    assert shown.rstrip("\ufffd\n") == expected.rstrip("\ufffd\n"), "but for a character that is not whole"
 
 
 @pytest.mark.once

@@ -9,11 +9,13 @@ import itertools
 import json
 import re
 import shutil
+import signal
+import sys
 
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, normal, numbers
+from conftest import PROJECT, normal, numbers, refused_in_one_line
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -30,7 +32,7 @@ from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.worker import export
 from shared.tools.predict import answer_facts, open_predictor
 from shared.tools.serving.app import Limits, create_app
-from shared.tools.serving.engines import served_predictor
+from shared.tools.serving.engines import ENGINES, served_predictor
 from shared.tools.serving.worker import Worker
 from shared.training.checkpoint import assign_variables, read_variables
 from shared.training.custom import models_together
@@ -47,7 +49,7 @@ from shared.training.predictors import (
     TextStream,
     signature_of,
 )
-from shared.training.run import Run
+from shared.training.run import Run, launch
 from shared.training.saving import read_model, save_model
 
 RECIPES = sorted(path.stem for path in (PROJECT / "recipes").glob("[a-z]*.py"))
@@ -391,15 +393,20 @@ def check_program(predict, about, run_python, hiding):
         for line, (label, score, *sides) in zip(lines, boxes, strict=False):
             assert line.split(": ")[1].startswith(f"{label} {score:.2f} at ")
             np.testing.assert_allclose([float(side) for side in line.rpartition(" at ")[2].split()], sides, atol=0.06)
+    elif signature.gives is Mask:
+        printed_by(run_python, hiding, "segment.py", about, picture)
+        with Image.open(about.with_name("picture-mask.png")) as mask:
+            np.testing.assert_array_equal(mask, predict(given))
     elif (signature.takes, signature.gives) == (Text, Text):
         assert printed_by(run_python, hiding, "translate.py", about, given) == f"{predict(given)}\n"
     elif signature.takes is Conversation:
         shown = printed_by(run_python, hiding, "chat.py", about, said="ab\n")
         assert shown == f"{predict(['ab'], beams=1)}\n"
     elif signature.gives is TextStream:
+        program = "complete.py" if "encode" in facts["graphs"] else "write.py"
         about.write_text(json.dumps(facts | {"temperature": 0}))
-        shown = printed_by(run_python, hiding, "write.py", about, given, 5)
-        assert shown == "".join(predict(given, length=5, temperature=0)) + "\n"
+        shown = printed_by(run_python, hiding, program, about, given, 80, 0)
+        assert shown == "".join(predict(given, length=80, temperature=0)) + "\n"
     elif signature.gives is Pictures:
         printed_by(run_python, hiding, "generate.py", about, given, about.with_name("images.png"))
         with Image.open(about.with_name("images.png")) as images:
@@ -407,10 +414,35 @@ def check_program(predict, about, run_python, hiding):
             assert np.std(np.asarray(images)) > 1
 
 
+def check_engine(recipe, directory, predict):
+    """Whether `recipes serve` answers by the exported graphs as the predictor does."""
+    signature = signature_of(predict)
+    served = ENGINES["auto"](directory)
+    if not hasattr(predict, "exported") and (signature.takes, signature.gives) != (Picture, Probabilities):
+        assert served.engine == "keras"
+        return
+    assert served.engine == "onnx"
+    assert "onnxruntime" in served.versions
+    options = {name: default for name, (_, default) in signature.options.items()} | QUICK.get(recipe, {})
+    given = INPUTS[signature.takes]
+    found, expected = (each(given, **options) for each in (served.predict, predict))
+    if signature.gives is Pictures:
+        np.testing.assert_allclose(*(np.array(each, int) for each in (found, expected)), atol=2)
+    elif signature.gives is Mask:
+        np.testing.assert_array_equal(found, expected)
+    elif signature.gives is Probabilities:
+        assert found == pytest.approx(expected, abs=1e-5)
+    elif signature.gives is Boxes:
+        assert [box.label for box in found] == [box.label for box in expected]
+        np.testing.assert_allclose([box[1:] for box in found], [box[1:] for box in expected], atol=1e-2)
+    else:
+        assert "".join(found) == "".join(expected)
+
+
 def exported_run(recipe: str, directory, format_name: str):
     """The directory of a finished run of a recipe, and the model.json of its export, beside what was compared."""
     run = finished_run(recipe, directory / "run")
-    out = directory / "exported" / f"model{FORMATS[format_name].suffix}"
+    out = run / "export" / format_name / f"model{FORMATS[format_name].suffix}"
     assert export(Request(run, format_name, out), timed=False) == 0
     about = out.with_suffix(".json")
     facts = json.loads(about.read_text(encoding="utf-8"))
@@ -423,7 +455,31 @@ def exported_run(recipe: str, directory, format_name: str):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_finished_run_is_exported_and_a_program_without_keras_uses_it(recipe, run_python, hiding, tmp_path):
     run, about = exported_run(recipe, tmp_path, "onnx")
-    check_program(open_predictor(run)[1], about, run_python, hiding)
+    predict = open_predictor(run)[1]
+    check_engine(recipe, run, predict)
+    check_program(predict, about, run_python, hiding)
+
+
+@pytest.mark.only_on("tensorflow")
+def test_only_an_export_of_the_model_is_served(tmp_path, capsys):
+    run, about = exported_run("mlp_from_scratch", tmp_path, "onnx")
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    assert ENGINES["onnx"](run).engine == "onnx"
+    capsys.readouterr()
+    for change in ({"model_sha256": "0"}, {"raw": True}, {"graphs": {}}):
+        about.write_text(json.dumps(facts | change))
+        assert ENGINES["auto"](run).engine == "keras"
+        reason = f"{about.parent} is of another model, of other code, or raw"
+        assert capsys.readouterr().err == f"WARNING: {reason}: served by Keras instead\n"
+        with refused_in_one_line(f"{reason}: run  recipes export {run}  or leave --engine out"):
+            ENGINES["onnx"](run)
+    about.write_text(json.dumps(facts))
+    assert ENGINES["keras"](run).engine == "keras"
+    shutil.rmtree(run / "export")
+    assert ENGINES["auto"](run).engine == "keras"
+    assert capsys.readouterr().err == ""
+    with refused_in_one_line("holds no exported model: run  recipes export"):
+        ENGINES["onnx"](run)
 
 
 @pytest.mark.only_on("tensorflow")
@@ -443,6 +499,25 @@ def test_the_command_exports_on_its_backend_whatever_is_asked_for(run_python, tm
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_finished_run_is_exported_as_stablehlo(recipe, tmp_path):
     exported_run(recipe, tmp_path, "stablehlo")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_refused_data_leave_no_directory(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    handler = signal.getsignal(signal.SIGTERM)
+    module = importlib.import_module(f"recipes.{recipe}")
+    for out in ("new", "empty"):
+        words = ["--preset", "test", "--data", str(tmp_path / "gone"), "--out", str(tmp_path / out)]
+        monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *words])
+        with pytest.raises(SystemExit) as ended:
+            launch(module.main, module.Config)
+        signal.signal(signal.SIGTERM, handler)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 @pytest.mark.in_turn

@@ -5,13 +5,14 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import directory_with, numbers, refused_in_one_line
+from conftest import PROJECT, directory_with, numbers, refused_in_one_line
 from PIL import Image
 
 from recipes.unet_segmentation import Config, build_model, evaluate, load_encoder, main
 from shared.data.segmentation.segmented_images import UNLABELLED, SegmentationData, SegmentedImages
 from shared.errors import UsageError
 from shared.images.backbones.pretrained import load_backbone
+from shared.segmentation.instances import separate_objects
 from shared.segmentation.losses import SegmentationLoss
 from shared.segmentation.prediction import predict_in_tiles, tile_predictor
 from shared.tools.predict import predict_from
@@ -105,6 +106,44 @@ def test_masks_of_other_images(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["fractions"].keys() == {"background", "foreground"}
     with refused_in_one_line("--overlap must be at least 0 and below 1, not 1.0"):
         predict_from(tmp_path / "run", ["scans/images/4.png", "--overlap", "1"])
+
+
+@pytest.mark.once
+def test_objects_without_keras_are_nearly_those_of_the_watershed(run_python, hiding, tmp_path):
+    """Of a graph whose probabilities are the channels of the image."""
+    onnx = pytest.importorskip("onnx")
+    tile = ["batch", 32, 32, 3]
+    values = {"image": onnx.TensorProto.UINT8, "probabilities": onnx.TensorProto.FLOAT}
+    given, found = (onnx.helper.make_tensor_value_info(name, kind, tile) for name, kind in values.items())
+    scale = onnx.numpy_helper.from_array(np.array(255, np.float32), "scale")
+    nodes = [("Cast", ["image"], "pixels", {"to": 1}), ("Div", ["pixels", "scale"], "probabilities", {})]
+    nodes = [onnx.helper.make_node(kind, taken, [named], **more) for kind, taken, named, more in nodes]
+    graph = onnx.helper.make_graph(nodes, "model", [given], [found], [scale])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9),
+              tmp_path / "model.onnx")  # fmt: skip
+    described = {
+        "file": "model.onnx",
+        "inputs": {"image": {"shape": tile}},
+        "outputs": {"probabilities": {"shape": tile}},
+    }
+    facts = {"graphs": {"model": described}, "objects": True, "overlap": 0.5, "smallest": 12}
+    (tmp_path / "model.json").write_text(json.dumps(facts))
+
+    rows, columns = np.indices((70, 100))
+    distances = [np.hypot(rows - row, columns - column) for row, column in ((20, 20), (20, 39), (50, 60), (30, 85))]
+    inside, near = (np.any([each < radius for each in distances], axis=0) for radius in (8, 11))
+    chosen = np.where(inside, 1, np.where(near, 2, 0))
+    pixels = np.eye(3)[chosen] * 200 + 15
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "cells.png")
+    process = run_python(PROJECT / "docs/deploy/segment.py", "model.json", "cells.png", check=0, **hiding("keras"))
+    assert process.stdout == "cells.png: 4 objects\n"
+    with Image.open(tmp_path / "cells-mask.png") as mask:
+        objects, expected = np.asarray(mask), separate_objects(pixels / 245, 12)
+    pairs = np.unique(np.stack([objects, expected])[:, inside], axis=1)
+    assert pairs.shape == (2, 5 - 1), "an object is one of the others"
+    assert np.mean((objects > 0) == (expected > 0)) == 1
+    numbers_of = dict(pairs.T.tolist()) | {0: 0}
+    assert np.mean(np.vectorize(numbers_of.get)(objects) == expected) > 0.99
 
 
 @pytest.mark.once

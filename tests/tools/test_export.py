@@ -32,6 +32,7 @@ def exporting(monkeypatch, tmp_path):
     """Exports a model, and gives the exit code and the request; the predictor may say what."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text(json.dumps({"recipe": "toy"}))
+    (tmp_path / "run/model.keras").touch()
 
     def export_toy(model, exported=None, precision="float32", timed=True, **options):
         def predict(text: Text) -> Text:

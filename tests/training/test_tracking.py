@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -15,11 +16,13 @@ import pytest
 from conftest import PROJECT, refused_in_one_line
 from keras import ops
 from matplotlib.figure import Figure
+from PIL import Image
 from test_training import Config, Points, Stopping, held_out_points, make_model
 
 from shared.backends.gradients import minimize
 from shared.backends.steps import compiled_step
 from shared.errors import Interrupted
+from shared.tools.track import track_run
 from shared.training.options import Options, parse_options
 from shared.training.run import Run
 from shared.training.tracking.mlflow import MlflowTracker
@@ -80,7 +83,10 @@ def seen_in_mlflow(directory, monkeypatch):
                     for name in names if name != "result/epochs"},
         "options": run.data.params,
         "commit": run.data.tags["mlflow.source.git.commit"],
-        "figures": {path.name: [path.read_bytes()] for path in there.glob("figures/*")},
+        "figures": {
+            path.with_suffix(".png").name: [each.read_bytes() for each in sorted(path.glob("*")) or [path]]
+            for path in there.glob("figures/*")
+        },
         "result": json.loads(result.read_text()) if result.exists() else None,
         "status": run.info.status,
         "model": [path.read_bytes() for path in there.glob("model.keras")],
@@ -177,6 +183,25 @@ def test_a_tracker_has_the_options_epochs_figures_and_result(tracker, tmp_path, 
     assert f"tracked by {tracker}; to see it:  " in out.out
     assert out.out.splitlines()[-1].startswith("result ")
     assert "WARNING" not in out.err
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_sheets_of_each_epoch_are_one_figure(tracker, tmp_path, monkeypatch):
+    run = Run(Config(out=tmp_path / "run", track=tracker, epochs=1), "points")
+    run.fit(make_model(run.config), Points(0), "points")
+    (run.directory / "epochs").mkdir()
+    for epoch in (1, 2):
+        path = run.directory / f"epochs/{epoch:04}.png"
+        Image.new("L", (4, 4), 9 * epoch).save(path)
+        run.tracking.figure(path, epoch, "epochs")
+    run.finish(make_model(run.config), "points", "score", {"score": 0.5})
+    expected = [path.read_bytes() for path in sorted(run.directory.glob("epochs/*"))]
+    assert SEEN[tracker](run.directory, monkeypatch)["figures"] == {"epochs.png": expected}
+    if tracker == "tensorboard":
+        shutil.rmtree(run.directory / "tensorboard")
+        assert track_run(run.directory, tracker, False)
+        assert SEEN[tracker](run.directory, monkeypatch)["figures"] == {"epochs.png": expected}
 
 
 @pytest.mark.in_turn

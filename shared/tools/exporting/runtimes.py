@@ -17,12 +17,12 @@ def caller(format_name: str, path: Path, graph: Graph) -> Callable:
     return litert_caller(path, graph) if format_name == "litert" else onnx_caller(path, graph)
 
 
-def onnx_caller(path: Path, graph: Graph) -> Callable:
-    """An .onnx file in ONNX Runtime, on one core."""
+def onnx_caller(path: Path, graph: Graph, threads: int = 1) -> Callable:
+    """An .onnx file in ONNX Runtime, with so many threads; 0: as many as there are cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -22,28 +22,18 @@ from shared.backends.exporting import (
     write_stablehlo,
 )
 from shared.backends.runtime import machine_name
+from shared.data.places import file_hash
 from shared.errors import UsageError
-from shared.images.exports import exported_classifier
+from shared.tools.exporting.contents import exported_of
 from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.quantization import quantize
 from shared.tools.exporting.runtimes import caller
 from shared.tools.predict import open_predictor
-from shared.training.exports import Exported, GraphCall, exported_model
-from shared.training.predictors import Picture, Probabilities, signature_of
+from shared.training.exports import Exported, GraphCall
 from shared.training.saving import first_line, read_model_in_float32
 
 TOLERANCE = 1e-4
 """The largest difference to the model in Keras of an exported file that is kept."""
-
-
-def exported_of(run: Any, predict: Callable) -> Exported:
-    """What a run exports: what its predictor says, or by its annotations, or else its model."""
-    if hasattr(predict, "exported"):
-        return predict.exported()
-    signature = signature_of(predict)
-    if (signature.takes, signature.gives) == (Picture, Probabilities):
-        return exported_classifier(run.model, run.result["classes"], getattr(run.config, "load", None))
-    return exported_model(run.model)
 
 
 def write_graphs(format_name: str, exported: Exported, folder: Path, out: Path) -> dict[str, Path]:
@@ -155,6 +145,7 @@ def export(request: Request, timed: bool = True) -> int:
     config = json.loads((request.directory / "config.json").read_text(encoding="utf-8"))
     names = ("preset", "data", "metric")
     origin = {"recipe": config["recipe"]} | {name: run.result[name] for name in names if name in run.result}
+    origin["model_sha256"] = file_hash(request.directory / "model.keras")
     if run.config.precision != "float32":  # which few runtimes compute in
         run.model = read_model_in_float32(request.directory / "model.keras")
     exported = exported_of(run, predict)

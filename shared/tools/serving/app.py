@@ -140,6 +140,7 @@ def info_of(served: Served, model: type[BaseModel], limits: Limits) -> dict[str,
         "options": properties,
         "classes": served.classes,
         "result": served.result,
+        "engine": served.engine,
         "versions": served.versions,
         "limits": asdict(limits),
     }

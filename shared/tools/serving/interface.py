@@ -58,6 +58,8 @@ class Served(NamedTuple):
     result: dict[str, Any]
     """What is known of the run."""
     versions: dict[str, str]
+    engine: str = "keras"
+    """What computes: "keras", or "onnx" for an exported model."""
 
     @property
     def streams(self) -> bool:

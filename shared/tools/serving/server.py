@@ -64,7 +64,8 @@ def announcement(served: Served, directory: Path, host: str, port: int) -> str:
     """What is served, and where."""
     address = f"[{host}]" if ":" in host else host
     open_to_all = "" if host in LOOPBACK else "; whoever reaches this address may use it, there is no password"
-    return f"{served.recipe} of {directory}: http://{address}:{port}{open_to_all} (Ctrl-C ends it)"
+    by = " by ONNX Runtime" if served.engine == "onnx" else ""
+    return f"{served.recipe} of {directory}{by}: http://{address}:{port}{open_to_all} (Ctrl-C ends it)"
 
 
 def run_server(app: object, listener: socket.socket, announced: str, limits: Limits) -> None:

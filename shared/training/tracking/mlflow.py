@@ -62,8 +62,8 @@ class MlflowTracker:
         if row["epoch"] > self.latest.get(f"{phase}/epoch" if phase else "epoch", 0):
             self.log(scalar_names(phase, row), row["epoch"])
 
-    def figure(self, path: Path, epoch: int) -> None:
-        self.client.log_artifact(self.run_id, str(path), "figures")
+    def figure(self, path: Path, epoch: int, series: str) -> None:
+        self.client.log_artifact(self.run_id, str(path), f"figures/{series}".rstrip("/"))
 
     def finish(self, result: dict[str, Any], model: Path | None) -> None:
         values = {f"result/{name}": value for name, value in (result["metrics"] | {"epochs": result["epochs"]}).items()}

@@ -85,13 +85,13 @@ class TensorBoardTracker:
         values = scalar_names(phase, {name: value for name, value in row.items() if name != "epoch"})
         self.write([Summary.Value(tag=name, simple_value=value) for name, value in values.items()], row["epoch"])
 
-    def figure(self, path: Path, epoch: int) -> None:
+    def figure(self, path: Path, epoch: int, series: str) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         with Image.open(path) as image:
             width, height, channels = image.width, image.height, len(image.getbands())
         encoded = Summary.Image(width=width, height=height, colorspace=channels, encoded_image_string=path.read_bytes())
-        self.write([Summary.Value(tag=path.stem, image=encoded)], epoch)
+        self.write([Summary.Value(tag=series or path.stem, image=encoded)], epoch)
 
     def finish(self, result: dict[str, Any], model: Path | None) -> None:
         """Logs the result; the model stays where it is, beside the events."""

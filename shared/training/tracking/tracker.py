@@ -28,8 +28,8 @@ class Tracker(Protocol):
     def scalars(self, phase: str, row: dict[str, float]) -> None:
         """Logs the losses and metrics of an epoch: a row of history.csv, of a phase or of the main training, ""."""
 
-    def figure(self, path: Path, epoch: int) -> None:
-        """Logs a PNG file drawn after this epoch."""
+    def figure(self, path: Path, epoch: int, series: str) -> None:
+        """Logs a PNG file drawn after this epoch, one of a series with a name, or "" for a figure of its own."""
 
     def finish(self, result: dict[str, Any], model: Path | None) -> None:
         """Logs the content of result.json and, if asked for, model.keras, and closes the tracker's run."""

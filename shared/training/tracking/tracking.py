@@ -82,12 +82,18 @@ class Tracking:
                 self.call(name, "scalars", phase, row)
         self.sent[phase] = len(rows)
 
-    def figure(self, path: Path, epoch: int) -> None:
-        """Sends a figure drawn after this epoch; trackers do not know other files than PNG."""
+    def figure(self, path: Path, epoch: int, series: str = "") -> None:
+        """Sends a figure drawn after this epoch; trackers do not know other files than PNG.
+
+        Args:
+            path: of the figure.
+            epoch: number of epochs so far.
+            series: what figures of several epochs are called together; "": the figure is drawn once.
+        """
         if path.suffix == ".png":
             self.start()  # which the first epoch of the training would do otherwise
             for name in list(self.trackers):
-                self.call(name, "figure", path, epoch)
+                self.call(name, "figure", path, epoch, series)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Sends the result and, if asked for, the model, and closes the run of each tracker."""

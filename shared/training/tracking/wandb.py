@@ -83,10 +83,10 @@ class WandbTracker:
     def scalars(self, phase: str, row: dict[str, float]) -> None:
         self.log(f"{phase}/epoch" if phase else "epoch", scalar_names(phase, row))
 
-    def figure(self, path: Path, epoch: int) -> None:
+    def figure(self, path: Path, epoch: int, series: str) -> None:
         from wandb import Image
 
-        name = f"figures/{path.stem}"
+        name = f"figures/{series or path.stem}"
         self.log(f"{name}/epoch", {f"{name}/epoch": epoch, name: Image(str(path))})
 
     def finish(self, result: dict[str, Any], model: Path | None) -> None:
