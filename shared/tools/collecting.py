@@ -135,6 +135,12 @@ def is_main_guard(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
 
 
+def counterpart_of(module: str) -> ast.Module | None:
+    """The syntax tree of what a plain copy takes in place of a module, where there is something."""
+    path = PROJECT / (module.replace("shared", PLAIN, 1).replace(".", "/") + ".py")
+    return parsed(path.read_text(encoding="utf-8")) if module.startswith("shared.") and path.exists() else None
+
+
 def module_of(path: Path) -> str:
     """The module of a file, for a counterpart that of its original."""
     place = path.relative_to(PROJECT).with_suffix("").as_posix()

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
-from shared.tools.collecting import Collection, names_bound
+from shared.tools.collecting import PLAIN, Collection, names_bound
 from shared.tools.plain_copy import Piece, filled, is_constant, ordered_pieces, plain_collection, plain_docstring
+from shared.tools.plain_text import with_comments, with_expressions
 from shared.tools.project import recipe_path
 
 MARKER = re.compile(r"^# from (\S+): (\w+) \((\w{12})\)\n", re.MULTILINE)
@@ -61,13 +62,14 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
             blocks += [f"# {'-' * (117 - len(title))} {title}", *joined(pieces)]
     blocks += [piece.source for piece in end]
     docstring = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0])
+    homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
     text = docstring + "\n\n" + "\n\n\n".join(blocks) + "\n"
+    text = with_expressions(text, {name for name, file in homes.items() if file.startswith(PLAIN)})
     wide = ("--line-length", "120")
-    text = ruff("check", text, *wide, "--select", "I,F841", "--fix-only", "--unsafe-fixes")
+    text = ruff("check", text, *wide, "--select", "I,F401,F841", "--fix-only", "--unsafe-fixes")
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
-    text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE)
-    homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
+    text = with_comments(re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE))
     return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
 
 
@@ -78,6 +80,7 @@ def split_plain(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
     found = {}
     for group in filter(None, listed.split("; ")):
         file, _, entries = group.partition(": ")
+        file = f"{HOMES[file.partition('/')[0]]}/{file.partition('/')[2]}.py"
         found |= {name: (file, digest) for name, _, digest in (entry.partition(" ") for entry in entries.split(", "))}
     return body if mark else text, found
 
@@ -92,7 +95,11 @@ def joined(pieces: list[Piece]) -> Iterator[str]:
 SOURCES = "# Copied from Keras Recipes: by file, each definition with the hash of its text, for `recipes copy --check`."
 
 
-SHORT = 6
+HOMES = {"recipes": "recipes", "shared": "shared", "plain": PLAIN}
+"""The folders that files in these lines are in, by the names that they have there."""
+
+
+SHORT = 4
 """Digits of a hash in these lines."""
 
 
@@ -118,7 +125,9 @@ def source_lines(text: str, homes: dict[str, str]) -> str:
     entries: dict[str, list[str]] = {}
     for name, source in definitions_in(text).items():
         entries.setdefault(homes[name], []).append(f"{name} {block_hash(source)[:SHORT]}")
-    listed = "; ".join(f"{file}: {', '.join(each)}" for file, each in entries.items())
+    listed = "; ".join(
+        f"{file.replace(PLAIN, 'plain', 1).removesuffix('.py')}: {', '.join(each)}" for file, each in entries.items()
+    )
     lines = [SOURCES.removeprefix("# "), *textwrap.wrap(listed, 118, break_on_hyphens=False)]
     return "".join(f"# {line}\n" for line in lines)
 

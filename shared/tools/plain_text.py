@@ -3,12 +3,15 @@
 import ast
 import copy
 import functools
+import itertools
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
-from shared.tools.collecting import nodes_of, parsed
+from shared.tools.collecting import counterpart_of, names_bound, nodes_of, parsed
 
 HOOKS = {
     "build", "call", "compute_output_shape", "compute_output_spec", "get_config", "from_config", "update_state",
@@ -89,32 +92,24 @@ def edited(text: str, find: Callable[[ast.Module], Iterator[tuple[ast.AST, str]]
     return whole.decode()
 
 
-def without_sections(docstring: str, indent: int) -> str:
-    """A docstring as it stands in the source, without what it says of arguments, results and errors one by one."""
-    kept, skipped = [], None
-    for line in docstring.split("\n"):
-        depth = len(line) - len(line.lstrip())
-        if skipped is None and re.fullmatch(r" +(Args|Attributes|Raises|Returns):", line):
-            skipped = depth
-        elif (
-            skipped is not None
-            and line.strip()
-            and depth <= skipped
-            and not re.fullmatch(r" +(Args|Attributes|Raises|Returns):", line)
-        ):
-            skipped = None
-        if skipped is None:
-            kept.append(line)
-    text = re.sub(r"\n\s*\n(\s*\"\"\")$", r"\n\1", re.sub(r"\n(\s*\n){2,}", "\n\n", "\n".join(kept)))
-    summary = re.fullmatch(r'(.*)\n\s*"""', text)
-    return summary[1] + '"""' if summary and indent + len(summary[1]) < 118 else text
+SHAPES = re.compile(r"(Inputs?|Output|Yields)\b")
+"""How a paragraph of a docstring begins that says what shapes a layer takes and gives."""
+
+
+def shorter_docstring(docstring: str, indent: int) -> str:
+    """A docstring as it stands in the source, with its first paragraph and its shapes alone."""
+    first, *others = re.split(r"\n\s*\n", docstring.strip('"').strip())
+    kept = [first, *(each for each in others if SHAPES.match(each))]
+    text = " ".join(" ".join(each if re.search(r"[.:]$", each) else f"{each}." for each in kept).split())
+    lines = textwrap.wrap(f'"""{text}"""', 120 - indent, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)
 
 
 def docstrings(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
-    """The docstrings, and the same without their sections."""
+    """The docstrings, and the same in short."""
     for node in nodes_of(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
-            yield node.body[0], without_sections(ast.get_source_segment(text, node.body[0]), node.body[0].col_offset)
+            yield node.body[0], shorter_docstring(ast.get_source_segment(text, node.body[0]), node.body[0].col_offset)
 
 
 def other_backends(text: str, tree: ast.Module, backends: tuple[str, ...]) -> Iterator[tuple[ast.AST, str]]:
@@ -171,6 +166,103 @@ def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                     entry = copy.copy(key)
                     entry.end_lineno = value.end_lineno
                     yield entry, ""
+
+
+PURE = {"min", "max", "len", "is_of_preset"}
+"""Functions and methods that do nothing but give a result."""
+
+
+def is_pure(value: ast.expr) -> bool:
+    """Whether nothing is missed where an expression is left out."""
+    calls = [node.func for node in nodes_of(value) if isinstance(node, ast.Call)]
+    return all(getattr(each, "id", getattr(each, "attr", "")) in PURE for each in calls)
+
+
+def unused_in(function: ast.FunctionDef, gone: list[ast.stmt]) -> list[ast.stmt]:
+    """Of the statements of a function, those that assign what only some others look up, with these `gone` first."""
+    assigned = [node for node in nodes_of(function) if isinstance(node, ast.Assign) and is_pure(node.value)]
+    while True:
+        out = {id(node) for statement in gone for node in nodes_of(statement)}
+        names = [node for node in nodes_of(function) if isinstance(node, ast.Name) and id(node) not in out]
+        used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        more = [
+            each
+            for each in assigned
+            if each not in gone
+            and all(isinstance(part, ast.Name | ast.Tuple | ast.Store) for part in nodes_of(each.targets[0]))
+            and not used & set(names_bound(each))
+        ]
+        if not more:
+            return gone
+        gone = [*gone, *more]
+
+
+def without_checks(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The checks of options, and what only they use; methods that do nothing else."""
+    for function in nodes_of(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        checks = [
+            node
+            for node in nodes_of(function)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            and getattr(node.value.func, "attr", "").startswith("require")
+        ]  # fmt: skip
+        gone = unused_in(function, checks)
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        if checks and all(each in gone for each in body):
+            yield function, ""
+        else:
+            yield from ((each, "") for each in gone)
+
+
+def returned_at_once(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Functions that return what they named in the line before, without the name."""
+    for function in nodes_of(tree):
+        match getattr(function, "body", None):
+            case [*_, ast.Assign(targets=[ast.Name(id=name)]) as named, ast.Return(value=ast.Name(id=other)) as last]:
+                if name == other:
+                    yield named, f"return {ast.get_source_segment(text, named.value)}"
+                    yield last, ""
+
+
+def parameters(definition: ast.stmt) -> set[str] | None:
+    """The arguments that a function or the class takes; None where it takes any."""
+    if isinstance(definition, ast.ClassDef):
+        made = [each for each in definition.body if getattr(each, "name", "") == "__init__"]
+        definition = made[0] if made else None
+    if not isinstance(definition, ast.FunctionDef) or definition.args.kwarg:
+        return None
+    return {each.arg for each in (*definition.args.args, *definition.args.kwonlyargs)}
+
+
+def fewer_arguments(tree: ast.Module, counterpart: Callable[[str], ast.Module | None]) -> Iterator[tuple[Any, str]]:
+    """The arguments by name that a function or class no longer takes.
+
+    Args:
+        tree: of a file.
+        counterpart: gives the syntax tree of what a plain copy takes in place of a module, if anything.
+    """
+    taken: dict[str, set[str] | None] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (found := counterpart(node.module or "")):
+            names = {alias.name for alias in node.names}
+            for each in found.body:
+                if getattr(each, "name", "") in names:
+                    taken[each.name] = parameters(each)
+                if getattr(each, "name", "") == "Run":
+                    taken |= {
+                        f"run.{method.name}": parameters(method) for method in each.body if hasattr(method, "name")
+                    }
+    for node in nodes_of(tree):
+        known = taken.get(ast.unparse(node.func)) if isinstance(node, ast.Call) else None
+        for keyword in node.keywords if known is not None else ():
+            if keyword.arg and keyword.arg not in known:
+                before = [each for each in (*node.args, *node.keywords) if each.end_lineno and
+                          (each.end_lineno, each.end_col_offset) <= (keyword.lineno, keyword.col_offset)]  # fmt: skip
+                line, column = max((each.end_lineno, each.end_col_offset) for each in (*before, node.func))
+                yield SimpleNamespace(lineno=line, col_offset=column + (not before), end_lineno=keyword.end_lineno,
+                                      end_col_offset=keyword.end_col_offset), " "  # fmt: skip
 
 
 class Uses(NamedTuple):
@@ -243,6 +335,9 @@ def plain_text(text: str, backends: tuple[str, ...]) -> str:
     text = edited(text, lambda tree: docstrings(text, tree))
     text = edited(text, lambda tree: other_backends(text, tree, backends))
     text = edited(text, lambda tree: unwrapped(text, tree))
+    text = edited(text, lambda tree: fewer_arguments(tree, counterpart_of))
+    text = edited(text, without_checks)
+    text = edited(text, lambda tree: returned_at_once(text, tree))
     if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:
         typed = edited(text, lambda tree: plain_types(text, tree))
         needed = [line for sign, line in IMPORTS if sign in typed and sign not in text and line not in text]
@@ -393,3 +488,80 @@ def text_of_uses(text: str, uses: Uses, unreached: frozenset[str], given: frozen
     text = edited(text, lambda tree: unused_members(tree, uses))
     text = edited(text, lambda tree: settled_arguments(text, tree, dict(given)))
     return edited(text, lambda tree: fewer_types(text, tree, unreached))
+
+
+def called_functions(text: str, inlined: set[str]) -> dict[str, ast.FunctionDef]:
+    """Of some functions those that only return a call or a sum and are only called, by name."""
+    tree = parsed(text)
+    mentions = Counter(node.id for node in nodes_of(tree) if isinstance(node, ast.Name))
+    calls = Counter(node.func.id for node in nodes_of(tree) if isinstance(node, ast.Call) and hasattr(node.func, "id"))
+    return {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name in inlined and mentions[node.name] == calls[node.name]
+        and isinstance(node.body[-1], ast.Return) and len(node.body) == 1 + bool(ast.get_docstring(node))
+        and isinstance(node.body[-1].value, ast.Call | ast.BinOp)
+        and not any(isinstance(each, ast.Lambda | ast.IfExp | ast.comprehension) for each in nodes_of(node))
+    }  # fmt: skip
+
+
+class Substituted(ast.NodeTransformer):
+    """Puts expressions in place of names."""
+
+    def __init__(self, expressions: dict[str, ast.expr]):
+        self.expressions = expressions
+
+    def visit_Name(self, node):
+        return self.expressions.get(node.id, node)
+
+
+def expression_of(call: ast.Call, arguments: ast.arguments, body: ast.expr) -> ast.expr:
+    """What a call computes, of a function with these arguments and an expression as its body."""
+    names = [each.arg for each in arguments.args]
+    values = dict(zip(names[::-1], arguments.defaults[::-1], strict=False))
+    values |= dict(zip(names, call.args, strict=False)) | {each.arg: each.value for each in call.keywords}
+    found = Substituted(values).visit(copy.deepcopy(body))
+    if isinstance(found, ast.Call) and isinstance(found.func, ast.Lambda):
+        return expression_of(found, found.func.args, found.func.body)
+    return found
+
+
+def with_expressions(text: str, inlined: set[str]) -> str:
+    """A text with what functions of a single expression compute, rather than calls of them.
+
+    Args:
+        text: a whole file.
+        inlined: names of functions, which take each argument once; see `called_functions`.
+    """
+    functions = called_functions(text, inlined)
+
+    def calls(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+        outer: set[int] = set()
+        parents = {id(child): node for node in nodes_of(tree) for child in ast.iter_child_nodes(node)}
+        for node in nodes_of(tree):
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if name in functions and id(node) not in outer:
+                outer |= {id(each) for each in nodes_of(node)}
+                function = functions[name]
+                found = expression_of(node, function.args, function.body[-1].value)
+                plain = isinstance(found, ast.Call) or isinstance(parents[id(node)], ast.Call | ast.Assign | ast.Return)
+                yield node, ast.unparse(found) if plain else f"({ast.unparse(found)})"
+
+    while (changed := edited(text, calls)) != text:
+        text = changed
+    return edited(text, lambda tree: ((node, "") for node in tree.body if getattr(node, "name", "") in functions))
+
+
+def with_comments(text: str) -> str:
+    """A text whose fields and constants have a comment beside them in place of a short docstring below."""
+    lines = text.split("\n")
+    for node in nodes_of(ast.parse(text)):
+        statements = getattr(node, "body", None)
+        for one, other in itertools.pairwise(statements if isinstance(statements, list) else ()):
+            match one, other:
+                case ast.Assign() | ast.AnnAssign(), ast.Expr(value=ast.Constant(value=str(meaning))):
+                    beside = f"{lines[one.lineno - 1]}  # {meaning}"
+                    single = one.lineno == one.end_lineno and other.lineno == other.end_lineno == one.lineno + 1
+                    if single and len(beside) <= 120 and "#" not in lines[one.lineno - 1]:
+                        lines[one.lineno - 1], lines[other.lineno - 1] = beside, "\0"
+    return "\n".join(line for line in lines if line != "\0")

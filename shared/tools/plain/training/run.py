@@ -114,8 +114,7 @@ class Run:
         """Saves the model and its result, and returns the metrics."""
         model.save(self.directory / "model.keras")
         result = {"data": data, "metrics": metrics, "options": asdict(self.config), **facts}
-        text = json.dumps(result, indent=1, default=str) + "\n"
-        (self.directory / "result.json").write_text(text, encoding="utf-8")
+        (self.directory / "result.json").write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
         print(f"{metric} {metrics[metric]:.4g}, the {'higher' if higher_is_better else 'lower'} the better")
         return metrics
 
