@@ -222,7 +222,9 @@ def main(run: Run) -> dict[str, float]:
     network = evaluation_network(config, data)
     run.train(step, batches, state, data=f"{data.name} {data.fingerprint}", after_epoch=sheets)
 
-    samples, metrics = evaluate_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
+    samples, metrics = evaluate_generator(
+        run, sampler, network, data, config.class_conditional, model=generator, untrained=untrained
+    )
     run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "latent interpolation"))
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()

@@ -65,7 +65,8 @@ def arguments_given(sources: list[str]) -> dict[str, frozenset | None]:
     found: dict[str, frozenset | None] = {}
     for node in (node for source in sources for node in nodes_of(parsed(source))):
         match node:
-            case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(value=ast.Name(id="run"), attr=name)):
+            case ast.Call(func=ast.Name() | ast.Attribute(value=ast.Name(id="run"))):
+                name = ast.unparse(node.func)
                 names = {keyword.arg for keyword in node.keywords} | set(range(len(node.args)))
                 if None in names or any(isinstance(each, ast.Starred) for each in node.args):
                     found[name] = None
@@ -98,7 +99,11 @@ def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
         node.id for source in sources for node in nodes_of(parsed(source)) if isinstance(node, ast.Name)
     )
     called = Counter(each for source in sources for each in called_names(source))
-    given = {name: names for name, names in arguments_given(sources).items() if mentioned[name] == called[name]}
+    given = {
+        name: names
+        for name, names in arguments_given(sources).items()
+        if mentioned[name] == called[name] or "." in name
+    }
     collection, uses = collect()
     return collect()[0]
 

@@ -37,6 +37,11 @@ IDIOMS = (
     (r"run\.recorders\[(.*?)\]\.history", r"run.histories[\1]"),
     (r"; a UsageError if the options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
+    (r"\n *replace\(.*\)  # checks the ranges(?=\n)", ""),
+    (r'\n *run\.save_figure\("(interpolation|precision)\.png".*(?=\n)', ""),
+    (r'\n *facts\["collapsed"\] = .*(?=\n)', ""),
+    (r', "diversity"\](?=\))', "]"),
+    (r"\n *watch: Watcher \| None = None,", ""),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""
 
@@ -168,7 +173,7 @@ def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                     yield entry, ""
 
 
-PURE = {"min", "max", "len", "is_of_preset"}
+PURE = {"min", "max", "len", "is_of_preset", "copied_weights"}
 """Functions and methods that do nothing but give a result."""
 
 
@@ -384,11 +389,11 @@ class Settled(ast.NodeTransformer):
 
 def settled_arguments(text: str, tree: ast.Module, given: dict[str, set[str] | None]) -> Iterator[tuple[ast.AST, str]]:
     """Functions, and methods of the run, without the arguments that no call gives: their defaults stand for them."""
-    for function, offset in [
-        *((node, 0) for node in tree.body),
-        *((member, 1) for node in tree.body if getattr(node, "name", "") == "Run" for member in node.body),
+    for function, offset, prefix in [
+        *((node, 0, "") for node in tree.body),
+        *((member, 1, "run.") for node in tree.body if getattr(node, "name", "") == "Run" for member in node.body),
     ]:
-        names = given.get(getattr(function, "name", ""))
+        names = given.get(prefix + getattr(function, "name", ""))
         if not isinstance(function, ast.FunctionDef) or names is None:
             continue
         arguments = function.args.args
@@ -465,7 +470,9 @@ def names_in(text: str) -> frozenset[str]:
     """The names in a text, and those of the functions that it defines."""
     nodes = nodes_of(parsed(text))
     functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    return frozenset(functions | {node.id for node in nodes if isinstance(node, ast.Name)})
+    return frozenset(
+        functions | {f"run.{name}" for name in functions} | {node.id for node in nodes if isinstance(node, ast.Name)}
+    )
 
 
 def used_text(text: str, uses: Uses, unreached: set[str], given: dict[str, frozenset | None]) -> str:
@@ -553,15 +560,42 @@ def with_expressions(text: str, inlined: set[str]) -> str:
 
 
 def with_comments(text: str) -> str:
-    """A text whose fields and constants have a comment beside them in place of a short docstring below."""
+    """A text whose fields and constants have a comment beside them in place of a docstring below, where it fits.
+
+    Of one that does not fit, beside what is no option, the first sentence.
+    """
     lines = text.split("\n")
     for node in nodes_of(ast.parse(text)):
         statements = getattr(node, "body", None)
         for one, other in itertools.pairwise(statements if isinstance(statements, list) else ()):
             match one, other:
                 case ast.Assign() | ast.AnnAssign(), ast.Expr(value=ast.Constant(value=str(meaning))):
-                    beside = f"{lines[one.lineno - 1]}  # {meaning}"
-                    single = one.lineno == one.end_lineno and other.lineno == other.end_lineno == one.lineno + 1
-                    if single and len(beside) <= 120 and "#" not in lines[one.lineno - 1]:
-                        lines[one.lineno - 1], lines[other.lineno - 1] = beside, "\0"
+                    line = lines[one.lineno - 1]
+                    whole = " ".join(meaning.split())
+                    first = whole if getattr(node, "name", "") == "Config" else re.split(r"(?<=\.) (?=[A-Z])", whole)[0]
+                    beside = next((each for each in (whole, first) if len(f"{line}  # {each}") <= 120), None)
+                    if beside and one.lineno == one.end_lineno and other.lineno == one.lineno + 1 and "#" not in line:
+                        lines[one.lineno - 1 : other.end_lineno] = [f"{line}  # {beside}"] + ["\0"] * (
+                            other.end_lineno - other.lineno + 1
+                        )
     return "\n".join(line for line in lines if line != "\0")
+
+
+def with_joined_attributes(text: str) -> str:
+    """A text with attributes of the same names as arguments set together, as many as a line holds."""
+    found: list[str] = []
+    names: list[str] = []
+    for line in text.split("\n"):
+        match = re.fullmatch(r"( +)self\.(\w+) = \2", line)
+        together = (
+            f"{match[1]}{', '.join(f'self.{n}' for n in [*names, match[2]])} = {', '.join([*names, match[2]])}"
+            if match
+            else ""
+        )
+        if match and names and len(together) <= 120 and found[-1].startswith(match[1] + "self."):
+            names.append(match[2])
+            found[-1] = together
+        else:
+            names = [match[2]] if match else []
+            found.append(line)
+    return "\n".join(found)

@@ -557,6 +557,7 @@ LOADERS = {
     "load_images": "data.images.datasets", "load_text": "data.text.characters",
     "load_conversations": "data.text.conversations", "load_parallel": "data.text.parallel_corpus",
     "load_detection": "data.detection.datasets", "load_segmentation": "data.segmentation.datasets",
+    "evaluation_network": "generative.evaluation_networks",
 }  # fmt: skip
 
 

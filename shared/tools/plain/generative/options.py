@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.data.images.datasets import ImageData, load_images
-from shared.images.backbones.pretrained import PACKAGED
 from shared.training.options import Options
 from shared.training.ranges import Count, Limit, ranged
 
@@ -26,8 +25,6 @@ class GenerativeOptions(Options):
     """Batch size of sampling."""
     judge: Path | None = None
     """Evaluation network: a classifier of these images, a model.keras of cnn_cifar10; also gives the class accuracy."""
-    backbone: str = PACKAGED
-    """Evaluation network without --judge: trained on ImageNet, efficientnet_lite0 or one of keras.applications."""
     measure_on: Literal["test", "validation"] = "test"
     """To choose options by: measure on validation images, a tenth of those to train on."""
 

@@ -1,7 +1,6 @@
 """Files of weights in PyTorch's format."""
 
 import collections
-import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ DTYPES = {"FloatStorage": np.float32, "LongStorage": np.int64}
 
 
 class WeightsUnpickler(pickle.Unpickler):
-    """Reads tensors as ((type, key of its storage), offset, shape), and runs no code that a file names."""
+    """Reads tensors as ((type, key of its storage), offset, shape, strides), and runs no code that a file names."""
 
     def find_class(self, module: str, name: str) -> Any:
-        known = {"OrderedDict": collections.OrderedDict, "_rebuild_tensor_v2": lambda *found: found[:3]}
+        known = {"OrderedDict": collections.OrderedDict, "_rebuild_tensor_v2": lambda *found: found[:4]}
         return known.get(name, name)
 
     def persistent_load(self, reference: tuple) -> tuple:
@@ -26,10 +25,12 @@ def read_torch_weights(path: Path) -> dict[str, np.ndarray]:
     """Arrays by name from a file that PyTorch before version 1.6 wrote."""
     with open(path, "rb") as file:
         *_, tensors, keys = (WeightsUnpickler(file).load() for _ in range(5))
-        types, storages = {key: kind for (kind, key), _, _ in tensors.values()}, {}
+        types, arrays = {key: kind for (kind, key), *_ in tensors.values()}, {}
         for key in keys:
-            storages[key] = np.fromfile(file, DTYPES[types[key]], int.from_bytes(file.read(8), "little"))
+            arrays[key] = np.fromfile(file, DTYPES[types[key]], int.from_bytes(file.read(8), "little"))
     return {
-        name: storages[key][offset : offset + math.prod(shape)].reshape(shape)
-        for name, ((_, key), offset, shape) in tensors.items()
+        name: np.lib.stride_tricks.as_strided(
+            arrays[key][offset:], shape, [step * arrays[key].itemsize for step in strides]
+        )
+        for name, ((_, key), offset, shape, strides) in tensors.items()
     }
