@@ -71,7 +71,7 @@ class Config(Options):
     label_smoothing: Rate = 0.1
     """Label smoothing factor."""
     ema: Rate = 0.0
-    """Decay of an exponential moving average (EMA) of the weights, such as 0.999, which is then evaluated; 0: none."""
+    """Decay of an exponential moving average (EMA) of the weights, such as 0.999, to evaluate; 0: none."""
     stem: Count = 16
     """Channels after the first convolution."""
     widths: tuple[Count, ...] = (32, 128, 256)
@@ -83,7 +83,7 @@ class Config(Options):
     flip: bool = True
     """Random horizontal flip, where that does not change the class."""
     flip_test: bool = True
-    """Test-time augmentation: average the predictions for an image and its mirror image, where that keeps the class."""
+    """Test-time augmentation: average the predictions for an image and its mirror image."""
     cutout: Whole = 0
     """Cutout: side of the square masked in each training image, in pixels."""
     image_size: Limit = None
@@ -95,10 +95,7 @@ class Config(Options):
 
     def load(self) -> ImageData:
         """The data; a UsageError if the options do not fit them."""
-        data = load_images(
-            self.data, self.data_dir, "cifar10", validation=self.validation, limit=self.train_examples,
-            size=self.image_size,
-        )  # fmt: skip
+        data = load_images(self.data, self.data_dir, "cifar10", self.validation, self.train_examples, self.image_size)
         examples, height, width, _ = data.train.images.shape
         size = min(height, width)
         self.require("train_examples", examples > 0, "must be at least 1")

@@ -177,25 +177,13 @@ def image_sampler(config: Config, model: keras.Model, classes: int, batch_size: 
     )  # fmt: skip
 
 
-def sample_and_evaluate(
-    run: Run, model: keras.Model, network: EvaluationNetwork, data: ImageData, untrained: list
-) -> dict[str, float]:
-    """Samples images, writes the figures and returns the metrics. `untrained` are the weights before training."""
-    config = run.config
-
-    def sampler(**options):
-        return image_sampler(replace(config, **options), model, len(data.classes), config.sample_batch)
-
-    draw = sampler()
-    samples, metrics = evaluate_generator(run, model, draw, network, data, untrained)
-    if config.chain_samples:
-        labels = labels_like_test(data, config.chain_samples, config.seed)
-        real = network.outputs(data.test.images)["features"]
-        for name, steps in (("ddim", 20), ("ddpm", 1000)):
-            features = network.outputs(sampler(sampler=name, steps=steps)(labels))["features"]
-            metrics[f"frechet_{name}_{steps}"] = frechet_distance(features, real)
-    run.save_figure("denoising.png", plot_denoising(draw.chain(samples.labels[:8], stages=11)))
-    run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
+def compare_chains(config: Config, model: keras.Model, network: EvaluationNetwork, data: ImageData) -> dict[str, float]:
+    """Fréchet distances of so many images of DDIM in 20 steps, and of DDPM in 1000."""
+    labels = labels_like_test(data, config.chain_samples, config.seed)
+    real, metrics = network.outputs(data.test.images)["features"], {}
+    for name, steps in (("ddim", 20), ("ddpm", 1000)):
+        draw = image_sampler(replace(config, sampler=name, steps=steps), model, len(data.classes), config.sample_batch)
+        metrics[f"frechet_{name}_{steps}"] = frechet_distance(network.outputs(draw(labels))["features"], real)
     return metrics
 
 
@@ -218,7 +206,11 @@ def main(run: Run) -> dict[str, float]:
     validation = noisy_examples(data.validation, config.prediction, np.random.default_rng(0), classes)
     identity = f"{data.name} {data.fingerprint}"
     run.fit(model, batches, data=identity, validation_data=validation, validation_batch_size=100)
-    metrics = sample_and_evaluate(run, model, network, data, untrained)
+    draw = image_sampler(config, model, classes, config.sample_batch)
+    samples, metrics = evaluate_generator(run, draw, network, data, model=model, untrained=untrained)
+    metrics |= compare_chains(config, model, network, data) if config.chain_samples else {}
+    run.save_figure("denoising.png", plot_denoising(draw.chain(samples.labels[:8], stages=11)))
+    run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
     facts = config.facts("prediction", "sampler", "steps", "guidance") | {"classes": data.classes}
     return run.finish(model, data.name, "frechet", metrics, higher_is_better=False, **facts, **network.facts)
 
@@ -236,7 +228,9 @@ def predictor(run: FinishedRun) -> Callable:
         """Generates images of a class."""
         replace(config, seed=seed, sampler=sampler, steps=steps, guidance=guidance)  # checks the ranges
         chosen = sampling.with_options(sampler_steps(sampler, steps), guidance, count, seed)
-        return pictures_of_class(lambda labels: chosen.stages(labels, 0, chosen.stops(11)), name, classes, count, watch)
+        return pictures_of_class(
+            lambda labels: chosen.stages(labels, 0, chosen.stops(11)), name, classes, count, watch=watch
+        )
 
     generate.exported = lambda: exported_denoiser(
         run.model, sampler_steps(config.sampler, config.steps), config.prediction, config.guidance, classes

@@ -85,7 +85,7 @@ class Config(GenerativeOptions):
     learning_rate: Positive = 1e-3
     """The highest learning rate of the generator, of Adam."""
     critic_learning_rate: Positive = 1e-3
-    """That of the critic."""
+    """The highest learning rate of the critic."""
     loss: AdversarialLoss = "hinge"
     """Adversarial loss."""
     spectral_norm: bool = True
@@ -222,12 +222,14 @@ def main(run: Run) -> dict[str, float]:
     network = evaluation_network(config, data)
     run.train(step, batches, state, data=f"{data.name} {data.fingerprint}", after_epoch=sheets)
 
-    samples, metrics = evaluate_generator(run, generator, sampler, network, data, untrained, config.class_conditional)
+    samples, metrics = evaluate_generator(
+        run, sampler, network, data, config.class_conditional, model=generator, untrained=untrained
+    )
     run.save_figure("interpolation.png", plot_rows(sampler.between(samples.labels[:8], 11), "latent interpolation"))
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()
     facts = config.facts("loss", "spectral_norm", "r1", "class_conditional")
-    facts["classes"] = data.classes if config.class_conditional else None
+    facts |= {"classes": data.classes if config.class_conditional else None}
     facts["collapsed"] = warn_if_collapsed(metrics["diversity"])
     return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **network.facts)
 

@@ -1,5 +1,6 @@
 """Detection metrics by COCO's protocol."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,21 @@ class EvaluationWithDifficult(COCOeval_faster):
         return iou([entry["bbox"] for entry in found], [entry["bbox"] for entry in truth], crowds)
 
 
+def evaluation_of(reference: COCO, found: COCO, kind: str, print_function: Callable) -> COCOeval_faster:
+    """COCO's evaluation of detections."""
+    return EvaluationWithDifficult(reference, found, kind, print_function=print_function)
+
+
+def true_entries(truth: BoxedImages) -> list[dict]:
+    """The true boxes as COCO annotations, those to ignore after the others."""
+    return [
+        {"iscrowd": ignored, "crowd": crowd, **entry}
+        for labels, ignored, crowd in ((truth.labels, 0, 0), (truth.difficult, 1, 0), (truth.crowds, 1, 1))
+        if labels is not None
+        for entry in box_entries(truth.boxes, labels)
+    ]
+
+
 def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str]) -> DetectionMetrics:
     """Average precision (https://cocodataset.org/#detection-eval), with up to 100 detections per class and image.
 
@@ -50,20 +66,14 @@ def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str])
         found: the detections, as NumPy arrays.
         classes: class names.
     """
-    there = [
-        {"iscrowd": ignored, "crowd": crowd, **entry}
-        for labels, ignored, crowd in ((truth.labels, 0, 0), (truth.difficult, 1, 0), (truth.crowds, 1, 1))
-        if labels is not None
-        for entry in box_entries(truth.boxes, labels)
-    ]
     reference = COCO()
     reference.dataset = {
         "images": [{"id": image} for image in range(len(truth.labels))],
         "categories": [{"id": index, "name": name} for index, name in enumerate(classes)],
         "annotations": [
             # Numbered from 1, because the protocol takes number 0 for none.
-            {"id": number, "area": entry["bbox"][2] * entry["bbox"][3], **entry}
-            for number, entry in enumerate(there, 1)
+            {"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3], **entry}
+            for number, entry in enumerate(true_entries(truth), 1)
         ],
     }
     reference.createIndex()
@@ -71,7 +81,7 @@ def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str])
         {"score": float(score), **entry}
         for entry, score in zip(box_entries(found.boxes, found.labels), found.scores[found.labels >= 0], strict=True)
     ]
-    evaluation = EvaluationWithDifficult(reference, reference.loadRes(results), "bbox", print_function=lambda *_: None)
+    evaluation = evaluation_of(reference, reference.loadRes(results), "bbox", print_function=lambda *_: None)
     evaluation.evaluate()
     evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, -1]  # (thresholds, recalls, classes), -1 without a true box

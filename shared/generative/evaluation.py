@@ -69,23 +69,24 @@ def evaluation_metrics(
 
 def evaluate_generator(
     run: Run,
-    model: keras.Model,
     draw: Callable[[np.ndarray], np.ndarray],
     network: EvaluationNetwork,
     data: ImageData,
-    untrained: list[np.ndarray],
     conditional: bool = True,
+    *,
+    model: keras.Model,
+    untrained: list[np.ndarray],
 ) -> tuple[LabelledImages, dict[str, float]]:
     """Samples images from a trained model, writes samples.png and neighbours.png, and computes the metrics.
 
     Args:
         run: with a config of `GenerativeOptions`.
-        model: the generator.
         draw: samples images in uint8, one for each label, with the model's current weights.
         network: evaluation network whose features are compared.
         data: the real images.
-        untrained: weights of the model before training.
         conditional: whether the generator is class-conditional.
+        model: the generator.
+        untrained: weights of the model before training.
 
     Returns:
         The images, and the metrics of `evaluation_metrics`.

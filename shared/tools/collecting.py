@@ -1,6 +1,8 @@
 """A recipe and the definitions of `shared` that it uses, collected from their source."""
 
 import ast
+import copy
+import functools
 import symtable
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +12,18 @@ from shared.tools.project import PROJECT
 
 PLAIN = "shared/tools/plain"
 """Where the counterparts are that a plain copy takes in place of the originals."""
+
+
+@functools.lru_cache(1024)
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a text, which is parsed once: not to be changed."""
+    return ast.parse(text)
+
+
+@functools.lru_cache(4096)
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a syntax tree, which is walked once."""
+    return tuple(ast.walk(tree))
 
 
 @dataclass
@@ -29,7 +43,7 @@ class SourceFile:
     """What keeps it from being copied, each with its line."""
 
     def __post_init__(self):
-        tree = ast.parse(self.text)
+        tree = parsed(self.text)
         self.read_imports(tree)
         lines = self.text.splitlines()
         end, constants = 0, []
@@ -55,9 +69,9 @@ class SourceFile:
 
     def read_imports(self, tree: ast.Module) -> None:
         outer = {id(node) for node in tree.body} | {
-            id(node) for guard in tree.body if guards_backend(guard) for node in ast.walk(guard)
+            id(node) for guard in tree.body if guards_backend(guard) for node in nodes_of(guard)
         }
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if isinstance(node, ast.Import):
                 names = [(alias, "") for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -88,10 +102,23 @@ class SourceFile:
                 self.problem(line, "imports from shared inside a function: put it at the top of the file")
 
 
+@functools.lru_cache(256)
+def first_reading(path: Path, text: str) -> SourceFile:
+    """A file as `source_file` found it first."""
+    return SourceFile(path, text)
+
+
+def source_file(path: Path, text: str) -> SourceFile:
+    """A file with the text, to note problems in; texts that were read before are not read again."""
+    file = copy.copy(first_reading(path, text))
+    file.problems = list(file.problems)
+    return file
+
+
 def without_export(recipe: str) -> str:
     """The source of a recipe without what its predictor exports, which `recipes export` alone asks for."""
     lines = recipe.splitlines(keepends=True)
-    for node in ast.walk(ast.parse(recipe)):
+    for node in nodes_of(parsed(recipe)):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(".exported"):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "".join(lines)
@@ -108,6 +135,12 @@ def is_main_guard(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
 
 
+def counterpart_of(module: str) -> ast.Module | None:
+    """The syntax tree of what a plain copy takes in place of a module, where there is something."""
+    path = PROJECT / (module.replace("shared", PLAIN, 1).replace(".", "/") + ".py")
+    return parsed(path.read_text(encoding="utf-8")) if module.startswith("shared.") and path.exists() else None
+
+
 def module_of(path: Path) -> str:
     """The module of a file, for a counterpart that of its original."""
     place = path.relative_to(PROJECT).with_suffix("").as_posix()
@@ -122,7 +155,8 @@ def names_bound(node: ast.stmt) -> list[str]:
     return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
 
 
-def names_used(source: str) -> set[str]:
+@functools.lru_cache(2048)
+def names_used(source: str) -> frozenset[str]:
     """The names that statements look up outside themselves: globals and builtins, annotations included."""
 
     def walk(table: symtable.SymbolTable) -> Iterator[str]:
@@ -132,7 +166,7 @@ def names_used(source: str) -> set[str]:
         for child in table.get_children():
             yield from walk(child)
 
-    return set(walk(symtable.symtable(source, "<source>", "exec")))
+    return frozenset(walk(symtable.symtable(source, "<source>", "exec")))
 
 
 class Collection:
@@ -151,7 +185,7 @@ class Collection:
         self.wanted: dict[str, set[str]] = {}
         self.order: list[str] = []
         self.imports: dict[str, set[str]] = {}
-        self.recipe = SourceFile(recipe, edit(without_export(recipe.read_text(encoding="utf-8"))))
+        self.recipe = source_file(recipe, edit(without_export(recipe.read_text(encoding="utf-8"))))
         self.problems = self.recipe.problems
         for name in sorted(names_used("\n".join(self.recipe.statements))):
             self.resolve(self.recipe, name)
@@ -165,7 +199,7 @@ class Collection:
         """The file of a module; None where there is none."""
         if module not in self.files:
             path = PROJECT / (module.replace(".", "/") + ".py")
-            file = SourceFile(path, self.edit(path.read_text(encoding="utf-8"))) if path.exists() else None
+            file = source_file(path, self.edit(path.read_text(encoding="utf-8"))) if path.exists() else None
             self.problems.extend(file.problems if file else ())
             self.files[module] = file
         return self.files[module]

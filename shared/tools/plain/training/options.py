@@ -14,7 +14,7 @@ class Options:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     preset: Literal["smoke", "small", "full"] = "small"
-    """Size of the experiment: a minute on two cores, minutes on a laptop, or the reference for one GPU."""
+    """A minute on two cores, minutes on a laptop, or one GPU."""
     data: str = "auto"
     """Data set by name, or the path of your own; auto takes that which the presets are made for."""
     data_dir: Path | None = None
@@ -28,7 +28,7 @@ class Options:
     seed: int = 0
     """Seed of initial weights, shuffling, augmentation and dropout."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Type that layers compute in; weights are always float32."""
+    """Type that layers compute in."""
     out: Path | None = None
     """Directory of the run (default: runs/TIME)."""
     initial_weights: Path | None = None

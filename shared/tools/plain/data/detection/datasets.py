@@ -26,10 +26,9 @@ def load_detection(
     classes, found = read_yolo(Path(name)) if Path(name).is_dir() else read_tfds(name, directory)
     parts = {part: boxed_images(examples, size) for part, examples in found.items()}
     if "validation" not in parts:
-        images = len(parts["train"].images)
-        order = np.random.default_rng(0).permutation(images)
-        held_out = np.split(order, [max(1, round(images * validation))])
-        parts["validation"], parts["train"] = (BoxedImages(*(e[part] for e in parts["train"][:3])) for part in held_out)
+        order = np.random.default_rng(0).permutation(len(parts["train"].images))
+        chosen = np.split(order, [max(1, round(len(order) * validation))])
+        parts["validation"], parts["train"] = (BoxedImages(*(each[part] for each in parts["train"])) for part in chosen)
     parts = {"test": parts["validation"], **parts, "train": parts["train"].between(None, limit)}
     print(f"{name}: {', '.join(f'{len(each.images):,} images for {part}' for part, each in parts.items())}")
     return DetectionData(name, classes, **parts, mirrored=True)

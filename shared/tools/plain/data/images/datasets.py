@@ -39,7 +39,6 @@ def load_images(
     limit: int | None = None,
     size: int | None = None,
     own_size: bool = False,
-    needs_classes: bool = True,
     per_class: int | None = None,
     test_limit: int | None = None,
 ) -> ImageData:
@@ -48,11 +47,14 @@ def load_images(
     classes, found = read_folder(Path(name)) if Path(name).is_dir() else read_set(name, directory)
     parts = {}
     for part, examples in found.items():
-        pixels, labels = zip(*((np.asarray(fitted(image, size)), label) for image, label in examples), strict=True)
-        if len({each.shape for each in pixels}) > 1:
+        images, labels = zip(*examples, strict=True)
+        sizes = {image.size for image in images}
+        if size and not (own_size and len(sizes) == 1):
+            images = [ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) for image in images]
+        elif len(sizes) > 1:
             raise UsageError(f"{name} has images of several sizes: cut them to one by --image-size")
-        pixels = np.stack(pixels)
-        parts[part] = LabelledImages(pixels[..., None] if pixels.ndim == 3 else pixels, np.array(labels, np.int64))
+        pixels = np.stack([np.asarray(image) for image in images])
+        parts[part] = LabelledImages(pixels.reshape(*pixels.shape[:3], -1), np.array(labels, np.int64))
     if "test" not in parts:
         parts["test"], parts["train"] = split_off(parts["train"], 1 / 5)
     channels = np.moveaxis(parts["train"].images, -1, 0)
@@ -61,9 +63,9 @@ def load_images(
         count = max(1, round(per_class * validation))
         parts["validation"] = few_of_each(parts["validation"], count)
         parts["train"] = few_of_each(parts["train"], per_class - count)
-    parts["train"] = parts["train"].first(limit)
+    parts["train"] = LabelledImages(*(each[:limit] for each in parts["train"]))
     if test_limit:
-        parts["test"] = parts["test"].first(test_limit)
+        parts["test"] = LabelledImages(*(each[:test_limit] for each in parts["test"]))
     print(f"{name}: {', '.join(f'{len(each.labels):,} images for {part}' for part, each in parts.items())}")
     mean, deviation = ([float(of(each)) for each in channels] for of in (np.mean, np.std))
     return ImageData(name, classes, **parts, mean=mean, deviation=deviation, mirrored=name != "mnist")
@@ -76,28 +78,23 @@ def split_off(images: LabelledImages, fraction: float) -> tuple[LabelledImages, 
     return tuple(LabelledImages(images.images[part], images.labels[part]) for part in parts)
 
 
-def fitted(image: Image.Image, size: int | None) -> Image.Image:
-    """An image, cut to a square around its middle and scaled to `size` pixels each way."""
-    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) if size else image
-
-
 def read_set(name: str, directory: Path | None) -> tuple[list[str], dict[str, Iterable]]:
     """Classes, and pairs of image and label, of a set that TFDS prepared in the data directory, or Keras downloads."""
     if directory and (directory / "tfds" / name).is_dir():
         import tensorflow_datasets as tfds
 
         builder = tfds.builder(name, data_dir=directory / "tfds")
-        sources = {part: builder.as_data_source(part) for part in ("train", "test")}
-        pairs = {part: ((each["image"], each["label"]) for each in source) for part, source in sources.items()}
         classes = builder.info.features["label"].names
+        source = {part: builder.as_data_source(part) for part in ("train", "test")}
+        found = {part: ((each["image"], each["label"]) for each in examples) for part, examples in source.items()}
     elif name in CLASSES:
-        train, test = getattr(keras.datasets, name).load_data()
-        pairs = {"train": zip(*train, strict=True), "test": zip(*test, strict=True)}
         classes = CLASSES[name].split(",")
+        found = zip(("train", "test"), getattr(keras.datasets, name).load_data(), strict=True)
+        found = {part: zip(*arrays, strict=True) for part, arrays in found}
     else:
         raise UsageError(f"there is no data set or folder {name}: choose one of {', '.join(CLASSES)}")
     return classes, {
-        part: ((Image.fromarray(image.squeeze()), int(label)) for image, label in each) for part, each in pairs.items()
+        part: ((Image.fromarray(image.squeeze()), int(label)) for image, label in each) for part, each in found.items()
     }
 
 
@@ -105,11 +102,10 @@ def read_folder(folder: Path) -> tuple[list[str], dict[str, Iterable]]:
     """Classes, and pairs of image and label, of a folder, which may hold folders train and test."""
     places = {part: folder / part for part in ("train", "test") if (folder / part).is_dir()} or {"train": folder}
     classes = sorted(path.name for path in places["train"].iterdir() if path.is_dir())
-    return classes, {
-        part: [
-            (ImageOps.exif_transpose(Image.open(path)).convert("RGB"), label)
-            for label, name in enumerate(classes)
-            for path in sorted((place / name).glob("*.*"))
-        ]
-        for part, place in places.items()
-    }
+
+    def examples(place):
+        for label, name in enumerate(classes):
+            for path in sorted((place / name).glob("*.*")):
+                yield ImageOps.exif_transpose(Image.open(path)).convert("RGB"), label
+
+    return classes, {part: examples(place) for part, place in places.items()}

@@ -1,0 +1,537 @@
+"""What a plain copy leaves out of the text of a file, and what it writes otherwise."""
+
+import ast
+import copy
+import functools
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from shared.tools.collecting import counterpart_of, names_bound, nodes_of, parsed
+
+HOOKS = {
+    "build", "call", "compute_output_shape", "compute_output_spec", "get_config", "from_config", "update_state",
+    "result", "reset_state", "num_batches", "on_epoch_begin", "on_epoch_end", "on_train_begin", "on_train_end",
+    "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end", "get_current_value", "add_update",
+    "find_class", "persistent_load", "computeIoU",
+}  # fmt: skip
+"""Methods that Keras, Python and other packages call."""
+
+
+PACKAGES = ("np", "keras", "ops", "layers", "ImageOps")
+"""Modules, whose functions are no methods of what has these names too."""
+
+
+DONE_BY_KERAS = ("used_rows",)
+"""Functions that only make their argument quicker, in whose place a plain copy has the argument."""
+
+
+IDIOMS = (
+    (r'f"\{data\.name\} \{data\.fingerprint\}"', "data.name"),
+    (r"\n *facts = \(weights, .*\n *name = .*(?=\n)", ""),
+    (r"cached_arrays\(.*, (\w+)\)", r"\1()"),
+    (r"\n *super\(\).__post_init__\(\)(?=\n)", ""),
+    (r";? see `\w+` and `shared\.[\w.]*`", ""),
+    (r" See `shared\.[\w.]*`( for the arguments)?\.", ""),
+    (r"; see `shared\.[\w.]*`", ""),
+    (r"run\.recorders\[(.*?)\]\.history", r"run.histories[\1]"),
+    (r"; a UsageError if the options do not fit them", ""),
+    (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
+    (r"\n *self\.run\.tracking\..*\)(?=\n)", ""),
+    (r"\n *replace\(.*\)  # checks the ranges(?=\n)", ""),
+    (r'\n *run\.save_figure\("(interpolation|precision)\.png".*(?=\n)', ""),
+    (r'\n *facts\["collapsed"\] = .*(?=\n)', ""),
+    (r', "diversity"\](?=\))', "]"),
+    (r"\n *watch: Watcher \| None = None,", ""),
+    (r"\n( *)if .*:\n *raise ValueError\(.*\)(?=\n)", ""),
+    (r"; \{answer_counts\(data, parts\)\}", ""),
+    (r',? ("?)generated_tokens_per_second\1(=|: )\w+\.tokens_per_second\(\)', ""),
+    (r"\bmethod: Method\b", "method: Any"),
+    (r"-> Method:", "-> Any:"),
+    (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
+)
+"""What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same there,
+and some figures are left out."""
+
+
+TYPES = {
+    "UsageError": "SystemExit", "Count": "int", "Limit": "int | None", "Whole": "int", "Number": "float",
+    "Positive": "float", "NonNegative": "float", "Fraction": "float", "Rate": "float", "Part": "float",
+}  # fmt: skip
+"""What stands for this project's own types. `SystemExit` ends a program with its message."""
+
+
+NEW_TYPES = {
+    "Picture": "Image.Image", "Pictures": "list[Image.Image]", "Text": "str", "TextStream": "Iterator[str]",
+    "Conversation": "list[str]", "ClassName": "str", "Probabilities": "dict[str, float]", "Boxes": "list[Box]",
+    "Mask": "Image.Image",
+    "Watcher": "Callable[[list[Image.Image]], None]",
+}  # fmt: skip
+"""What is behind the types that predictors take and give."""
+
+
+IMPORTS = (
+    ("Image.", "from PIL import Image"),
+    ("Iterator[", "from collections.abc import Iterator"),
+    ("Box]", "from shared.training.predictors import Box"),
+)
+"""What a file then needs where it holds this."""
+
+
+def edited(text: str, find: Callable[[ast.Module], Iterator[tuple[ast.AST, str]]]) -> str:
+    """A text with other text in place of some nodes of its syntax tree, which do not overlap.
+
+    Args:
+        text: Python.
+        find: gives the nodes, and what shall stand there; "" to leave a statement out with its decorators, and the
+            comments and docstring of a field.
+    """
+    found = list(find(parsed(text)))
+    if not found:
+        return text
+    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
+    whole = b"".join(lines)
+    places = []
+    for node, new in found:
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
+        if new == "":
+            first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+            start, end = starts[first - 1], starts[node.end_lineno] if node.end_lineno < len(lines) else len(whole)
+        places.append((start, end, new))
+    for start, end, new in sorted(places, reverse=True):
+        whole = whole[:start] + new.encode() + whole[end:]
+    return whole.decode()
+
+
+SHAPES = re.compile(r"\s*(Inputs?|Output|Yields)\b")
+"""How a paragraph of a docstring begins that says what shapes a layer takes and gives."""
+
+
+def shorter_docstring(docstring: str, indent: int) -> str:
+    """A docstring as it stands in the source, with its first paragraph and its shapes alone."""
+    first, *others = re.split(r"\n\s*\n", docstring.strip('"').strip())
+    first = re.sub(r":$", "", first)
+    kept = [first, *(each for each in others if SHAPES.match(each))]
+    text = " ".join(" ".join(each if re.search(r"[.:]$", each) else f"{each}." for each in kept).split())
+    lines = textwrap.wrap(f'"""{text}"""', 120 - indent, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)
+
+
+def docstrings(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The docstrings, and the same in short."""
+    for node in nodes_of(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            yield node.body[0], shorter_docstring(ast.get_source_segment(text, node.body[0]), node.body[0].col_offset)
+
+
+def other_backends(text: str, tree: ast.Module, backends: tuple[str, ...]) -> Iterator[tuple[ast.AST, str]]:
+    """The cases of other backends; where one case is left, it takes the place of the `match`."""
+    for node in nodes_of(tree):
+        if not isinstance(node, ast.Match) or ast.unparse(node.subject) != "keras.config.backend()":
+            continue
+        named = {case.pattern.value.value for case in node.cases if isinstance(case.pattern, ast.MatchValue)
+                 and not case.guard}  # fmt: skip
+        kept = [
+            case
+            for case in node.cases
+            if (case.pattern.value.value in backends if isinstance(case.pattern, ast.MatchValue)
+                else not named.issuperset(backends))
+        ]  # fmt: skip
+        lines = text.splitlines()
+        bodies = ["\n".join(lines[case.pattern.lineno - 1 : case.body[-1].end_lineno]) for case in kept]
+        indent = " " * node.col_offset
+        if len(kept) == 1 and not kept[0].guard:
+            body = textwrap.indent(textwrap.dedent(bodies[0].partition("\n")[2]), indent)
+            yield node, body.removeprefix(indent)
+        else:
+            yield node, "\n".join([f"match {ast.unparse(node.subject)}:", *bodies])
+
+
+def unwrapped(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The calls of `DONE_BY_KERAS`, and their arguments."""
+    for node in nodes_of(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DONE_BY_KERAS:
+            yield node, ast.get_source_segment(text, node.args[0])
+
+
+def plain_types(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Types of Python in place of this project's."""
+    made = set()
+    for node in nodes_of(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"ranged", *NEW_TYPES}:
+            made.update(nodes_of(node))
+            if node.func.id in NEW_TYPES:
+                yield node, ast.get_source_segment(text, node.args[0])
+            else:
+                optional = any(each.arg == "optional" for each in node.keywords)
+                yield node, ast.unparse(node.args[0]) + " | None" * optional
+        elif isinstance(node, ast.Name) and node not in made and node.id in TYPES | NEW_TYPES:
+            yield node, (TYPES | NEW_TYPES)[node.id]
+
+
+def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The preset "test", on data that are bundled with the project."""
+    for node in nodes_of(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "presets":
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if key.value == "test":
+                    entry = copy.copy(key)
+                    entry.end_lineno = value.end_lineno
+                    yield entry, ""
+
+
+PURE = {"min", "max", "len", "is_of_preset", "copied_weights"}
+"""Functions and methods that do nothing but give a result."""
+
+
+def is_pure(value: ast.expr) -> bool:
+    """Whether nothing is missed where an expression is left out."""
+    calls = [node.func for node in nodes_of(value) if isinstance(node, ast.Call)]
+    return all(getattr(each, "id", getattr(each, "attr", "")) in PURE for each in calls)
+
+
+def unused_in(function: ast.FunctionDef, gone: list[ast.stmt]) -> list[ast.stmt]:
+    """Of the statements of a function, those that assign what only some others look up, with these `gone` first."""
+    assigned = [node for node in nodes_of(function) if isinstance(node, ast.Assign) and is_pure(node.value)]
+    while True:
+        out = {id(node) for statement in gone for node in nodes_of(statement)}
+        names = [node for node in nodes_of(function) if isinstance(node, ast.Name) and id(node) not in out]
+        used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        more = [
+            each
+            for each in assigned
+            if each not in gone
+            and all(isinstance(part, ast.Name | ast.Tuple | ast.Store) for part in nodes_of(each.targets[0]))
+            and not used & set(names_bound(each))
+        ]
+        if not more:
+            return gone
+        gone = [*gone, *more]
+
+
+def without_checks(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The checks of options, and what only they use; methods that do nothing else."""
+    for function in nodes_of(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        checks = [
+            node
+            for node in nodes_of(function)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            and getattr(node.value.func, "attr", "").startswith("require")
+        ]  # fmt: skip
+        gone = unused_in(function, checks)
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        if checks and all(each in gone for each in body):
+            yield function, ""
+        else:
+            yield from ((each, "") for each in gone)
+
+
+def is_layer(node: ast.ClassDef) -> bool:
+    """Whether a class is a layer of its own, not one of Keras's that it extends."""
+    return [ast.unparse(base) for base in node.bases] == ["layers.Layer"]
+
+
+def configs_of_arguments(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Methods `get_config` of layers that give the arguments of these, which Keras notes by itself."""
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef) or not is_layer(node):
+            continue
+        methods = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
+        if "get_config" in methods and "__init__" in methods:
+            taken = {each.arg for each in methods["__init__"].args.args} - {"self"}
+            dicts = [each for each in nodes_of(methods["get_config"]) if isinstance(each, ast.Dict)]
+            noted = {key.value for each in dicts for key in each.keys}
+            if noted == taken or "dict(self.options)" in ast.unparse(methods["get_config"]):
+                yield methods["get_config"], ""
+
+
+def returned_at_once(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Functions that return what they named in the line before, without the name."""
+    for function in nodes_of(tree):
+        match getattr(function, "body", None):
+            case [*_, ast.Assign(targets=[ast.Name(id=name)]) as named, ast.Return(value=ast.Name(id=other)) as last]:
+                if name == other:
+                    yield named, f"return {ast.get_source_segment(text, named.value)}"
+                    yield last, ""
+
+
+def parameters(definition: ast.stmt) -> set[str] | None:
+    """The arguments that a function or the class takes; None where it takes any."""
+    if isinstance(definition, ast.ClassDef):
+        made = [each for each in definition.body if getattr(each, "name", "") == "__init__"]
+        definition = made[0] if made else None
+    if not isinstance(definition, ast.FunctionDef) or definition.args.kwarg:
+        return None
+    return {each.arg for each in (*definition.args.args, *definition.args.kwonlyargs)}
+
+
+def fewer_arguments(tree: ast.Module, counterpart: Callable[[str], ast.Module | None]) -> Iterator[tuple[Any, str]]:
+    """The arguments by name that a function or class no longer takes.
+
+    Args:
+        tree: of a file.
+        counterpart: gives the syntax tree of what a plain copy takes in place of a module, if anything.
+    """
+    taken: dict[str, set[str] | None] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (found := counterpart(node.module or "")):
+            names = {alias.name for alias in node.names}
+            for each in found.body:
+                if getattr(each, "name", "") in names:
+                    taken[each.name] = parameters(each)
+                if getattr(each, "name", "") == "Run":
+                    taken |= {
+                        f"run.{method.name}": parameters(method) for method in each.body if hasattr(method, "name")
+                    }
+    for node in nodes_of(tree):
+        known = taken.get(ast.unparse(node.func)) if isinstance(node, ast.Call) else None
+        for keyword in node.keywords if known is not None else ():
+            if keyword.arg and keyword.arg not in known:
+                given = sorted([*node.args, *node.keywords], key=lambda each: (each.lineno, each.col_offset))
+                place = given.index(keyword)
+                before, after = given[:place], given[place + 1 :]
+                line, column = (before or [node.func])[-1].end_lineno, (before or [node.func])[-1].end_col_offset
+                end = (keyword.end_lineno, keyword.end_col_offset)
+                if not before and after:  # up to the next
+                    end = (after[0].lineno, after[0].col_offset)
+                yield (
+                    SimpleNamespace(
+                        lineno=line, col_offset=column + (not before), end_lineno=end[0], end_col_offset=end[1]
+                    ),
+                    " ",
+                )
+
+
+class Uses(NamedTuple):
+    """The names of attributes that some code looks up."""
+
+    read: frozenset[str]
+    called: frozenset[str]
+    """Those that it calls, or looks up in its own object."""
+
+
+def uses_in(sources: list[str]) -> Uses:
+    """What some code looks up."""
+    found = [uses_of(source) for source in sources]
+    return Uses(*(frozenset().union(*each) for each in zip(*found, strict=True)))
+
+
+@functools.lru_cache(4096)
+def uses_of(source: str) -> Uses:
+    """What a definition looks up."""
+    nodes = nodes_of(parsed(source))
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    read = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = [node for node in read if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")]
+    called = [node for node in (*calls, *own) if isinstance(node, ast.Attribute)]
+    called = [node for node in called if getattr(node.value, "id", "") not in PACKAGES]
+    return Uses(frozenset(node.attr for node in read), frozenset(node.attr for node in called))
+
+
+def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
+    """Methods that nothing calls, and class variables that nothing reads."""
+    for node in nodes_of(tree):
+        for member in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(member, ast.FunctionDef):
+                is_property = any(ast.unparse(each) == "property" for each in member.decorator_list)
+                name, used = member.name, uses.read if is_property else uses.called
+            elif isinstance(member, ast.AnnAssign) and "ClassVar" in ast.unparse(member.annotation):
+                name, used = ast.unparse(member.target), uses.read
+            else:
+                continue
+            if not name.startswith("__") and name not in used and name not in HOOKS:
+                yield member, ""
+                after = node.body[node.body.index(member) + 1 :]
+                if isinstance(member, ast.AnnAssign) and after and isinstance(after[0], ast.Expr):
+                    yield after[0], ""
+
+
+def annotations(tree: ast.Module) -> Iterator[ast.expr]:
+    """The types that arguments and results are said to have."""
+    for node in nodes_of(tree):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            yield from filter(None, [node.returns, *(each.annotation for each in arguments)])
+
+
+def fewer_types(text: str, tree: ast.Module, unreached: frozenset[str]) -> Iterator[tuple[ast.AST, str]]:
+    """Unions of types without those that are nowhere used."""
+    for annotation in annotations(tree):
+        if isinstance(annotation, ast.BinOp):
+            left, right = annotation.left, annotation.right
+            for unused, other in ((left, right), (right, left)):
+                if isinstance(unused, ast.Name) and unused.id in unreached:
+                    yield annotation, ast.get_source_segment(text, other)
+
+
+@functools.cache
+def plain_text(text: str, backends: tuple[str, ...]) -> str:
+    """A file as a plain copy takes it, whatever else is in the copy."""
+    for pattern, new in IDIOMS:
+        text = re.sub(pattern, new, text)
+    text = edited(text, bundled_presets)
+    text = edited(text, lambda tree: docstrings(text, tree))
+    text = edited(text, lambda tree: other_backends(text, tree, backends))
+    text = edited(text, lambda tree: unwrapped(text, tree))
+    text = edited(text, lambda tree: fewer_arguments(tree, counterpart_of))
+    text = edited(text, without_checks)
+    text = edited(text, lambda tree: returned_at_once(text, tree))
+    text = edited(text, configs_of_arguments)
+    if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:
+        typed = edited(text, lambda tree: plain_types(text, tree))
+        needed = [line for sign, line in IMPORTS if sign in typed and sign not in text and line not in text]
+        text = "\n".join([typed, *needed])
+    return re.sub(r"\n *(\w+) = \1(?=\n)", "", text)
+
+
+class Settled(ast.NodeTransformer):
+    """Puts constants in place of names, and decides what depends on these alone."""
+
+    def __init__(self, constants: dict[str, ast.Constant]):
+        self.constants = constants
+
+    def visit_Name(self, node):
+        return self.constants.get(node.id, node)
+
+    def visit_IfExp(self, node):
+        self.generic_visit(node)
+        return (node.body if node.test.value else node.orelse) if isinstance(node.test, ast.Constant) else node
+
+    def visit_UnaryOp(self, node):
+        self.generic_visit(node)
+        decided = isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant)
+        return ast.Constant(not node.operand.value) if decided else node
+
+    def visit_BoolOp(self, node):
+        self.generic_visit(node)
+        decided = isinstance(node.values[0], ast.Constant)
+        if decided and bool(node.values[0].value) == isinstance(node.op, ast.And):
+            return node.values[1] if len(node.values) == 2 else ast.BoolOp(node.op, node.values[1:])
+        last = node.values[-1]
+        if isinstance(last, ast.Constant) and last.value is True and isinstance(node.op, ast.And):
+            return node.values[0] if len(node.values) == 2 else ast.BoolOp(node.op, node.values[:-1])
+        return node.values[0] if decided else node
+
+    def visit_JoinedStr(self, node):
+        self.generic_visit(node)
+        settled = [each.value if isinstance(each, ast.FormattedValue) and isinstance(each.value, ast.Constant) else each
+                   for each in node.values]  # fmt: skip
+        if not all(isinstance(each, ast.Constant) for each in settled):
+            return ast.JoinedStr(settled)
+        return ast.Constant("".join(str(each.value) for each in settled))
+
+
+def settled_arguments(text: str, tree: ast.Module, given: dict[str, set[str] | None]) -> Iterator[tuple[ast.AST, str]]:
+    """Functions, and methods of the run, without the arguments that no call gives: their defaults stand for them."""
+    for function, offset, prefix in [
+        *((node, 0, "") for node in tree.body),
+        *((member, 1, "run.") for node in tree.body if getattr(node, "name", "") == "Run" for member in node.body),
+    ]:
+        names = given.get(prefix + getattr(function, "name", ""))
+        if not isinstance(function, ast.FunctionDef) or names is None:
+            continue
+        arguments = function.args.args
+        defaults = dict(zip([each.arg for each in arguments[::-1]], function.args.defaults[::-1], strict=False))
+        changed = {
+            each.id for each in nodes_of(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        }
+        heads = [head for node in nodes_of(function) for head in heads_of(node)]
+        changed |= {each.id for head in heads for each in nodes_of(head) if isinstance(each, ast.Name)}
+        left_out = {
+            each.arg: defaults[each.arg]
+            for place, each in enumerate(arguments)
+            if isinstance(defaults.get(each.arg), ast.Constant)
+            and each.arg not in changed
+            and not {each.arg, place - offset} & names
+        }
+        if left_out:
+            yield function, without_arguments(text, function, left_out)
+
+
+def heads_of(node: ast.AST) -> list[ast.AST]:
+    """What a statement that others stand in looks up itself."""
+    match node:
+        case ast.For():
+            return [node.iter]
+        case ast.While():
+            return [node.test]
+        case ast.With():
+            return node.items
+    return []
+
+
+def without_arguments(text: str, function: ast.FunctionDef, constants: dict[str, ast.Constant]) -> str:
+    """The source of a function, constants in place of some of its arguments."""
+    indent = " " * function.col_offset
+    source = indent + ast.get_source_segment(text, function)
+    source = edited(textwrap.dedent(source), lambda tree: settled_statements(tree.body[0], constants))
+    (function,) = ast.parse(source).body
+    arguments = function.args
+    defaults = dict(zip([each.arg for each in arguments.args[::-1]], arguments.defaults[::-1], strict=False))
+    arguments.args = [each for each in arguments.args if each.arg not in constants]
+    arguments.defaults = [defaults[each.arg] for each in arguments.args if each.arg in defaults]
+    returns = f" -> {ast.unparse(function.returns)}" if function.returns else ""
+    body = source.split("\n")[function.body[0].lineno - 1 :]
+    lines = [f"def {function.name}({ast.unparse(arguments)}){returns}:", *body]
+    return textwrap.indent("\n".join(lines), indent).removeprefix(indent)
+
+
+def settled_statements(function: ast.FunctionDef, constants: dict[str, ast.Constant]) -> Iterator[tuple[ast.AST, str]]:
+    """The statements of a function that name some constants, with what these decide in their place."""
+
+    def visit(statements: list[ast.stmt]) -> Iterator[tuple[ast.AST, str]]:
+        for node in statements:
+            names = {each.id for each in nodes_of(node) if isinstance(each, ast.Name)}
+            if not names & constants.keys():
+                continue
+            if isinstance(node, ast.If):
+                test = Settled(constants).visit(copy.deepcopy(node.test))
+                if isinstance(test, ast.Constant):
+                    chosen = node.body if test.value else node.orelse
+                    yield node, "\n".join(ast.unparse(each) for each in chosen)
+                    continue
+            if hasattr(node, "body") and not isinstance(node, ast.If):
+                yield from visit(node.body)
+            else:
+                new = Settled(constants).visit(copy.deepcopy(node))
+                yield node, textwrap.indent(ast.unparse(new), " " * node.col_offset).lstrip()
+
+    yield from visit(function.body)
+
+
+@functools.lru_cache(1024)
+def names_in(text: str) -> frozenset[str]:
+    """The names in a text, and those of the functions that it defines."""
+    nodes = nodes_of(parsed(text))
+    functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    return frozenset(
+        functions | {f"run.{name}" for name in functions} | {node.id for node in nodes if isinstance(node, ast.Name)}
+    )
+
+
+def used_text(text: str, uses: Uses, unreached: set[str], given: dict[str, frozenset | None]) -> str:
+    """A plain text without what nothing in the copy uses.
+
+    Args:
+        text: of a file, as `plain_text` gives it.
+        uses: what the copy looks up.
+        unreached: definitions that nothing but annotations name.
+        given: see `arguments_given`.
+    """
+    names = names_in(text)  # of all that is used, what concerns this text: much else may change meanwhile
+    uses = Uses(uses.read & names, uses.called & names)
+    return text_of_uses(text, uses, names & unreached, frozenset((n, a) for n, a in given.items() if n in names))
+
+
+@functools.lru_cache(1024)
+def text_of_uses(text: str, uses: Uses, unreached: frozenset[str], given: frozenset) -> str:
+    """See `used_text`."""
+    text = edited(text, lambda tree: unused_members(tree, uses))
+    text = edited(text, lambda tree: settled_arguments(text, tree, dict(given)))
+    return edited(text, lambda tree: fewer_types(text, tree, unreached))
