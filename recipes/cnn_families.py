@@ -177,8 +177,9 @@ def main(run: Run) -> dict[str, float]:
     confusion = confusion_matrix(probabilities.argmax(axis=1), labels, len(data.classes))
     run.save_figure("confusion.png", plot_confusion(confusion, data.classes))
     run.save_figure("mistakes.png", plot_mistakes(images, labels, probabilities, data.classes))
-    facts = {"architecture": config.architecture, "multiply_adds": cost, "classes": data.classes}
-    return run.finish(model, data.name, "top1", metrics, **facts)
+    passes = config.epochs * len(batches) * config.batch_size / len(data.train.labels)
+    facts = {"architecture": config.architecture, "multiply_adds": cost, "passes": round(passes, 3)}
+    return run.finish(model, data.name, "top1", metrics, **facts, classes=data.classes)
 
 
 def predictor(run: FinishedRun) -> Callable:

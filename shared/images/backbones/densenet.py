@@ -20,18 +20,23 @@ def densenet(x: keras.KerasTensor, classes: int, depths: tuple[int, ...], growth
     """
     x = Convolution(2 * growth, 3, kernel_initializer="he_normal")(x)
     for stage, depth in enumerate(depths):
-        if stage > 0:
-            x = Convolution(x.shape[-1] // 2, 1, kernel_initializer="he_normal")(normalized(x))
-            x = layers.AveragePooling2D(2)(x)
-        for _ in range(depth):
-            x = layers.Concatenate()([x, grown(x, growth)])
+        x = dense_stage(compressed(x) if stage > 0 else x, depth, growth)
     return classified(normalized(x), classes)
 
 
-def grown(x: keras.KerasTensor, growth: int) -> keras.KerasTensor:
-    """The channels that a layer adds: a 1×1 convolution to four times as many, and a 3×3 convolution, pre-activated."""
-    x = Convolution(4 * growth, 1, kernel_initializer="he_normal")(normalized(x))
-    return Convolution(growth, 3, kernel_initializer="he_normal")(normalized(x))
+def dense_stage(x: keras.KerasTensor, depth: int, growth: int) -> keras.KerasTensor:
+    """Layers that each add `growth` channels: a 1×1 convolution to four times as many and a 3×3 one, pre-activated."""
+    for _ in range(depth):
+        added = Convolution(4 * growth, 1, kernel_initializer="he_normal")(normalized(x))
+        added = Convolution(growth, 3, kernel_initializer="he_normal")(normalized(added))
+        x = layers.Concatenate()([x, added])
+    return x
+
+
+def compressed(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Transition: half of the channels, by a pre-activated 1×1 convolution, and half of the height and width."""
+    x = Convolution(x.shape[-1] // 2, 1, kernel_initializer="he_normal")(normalized(x))
+    return layers.AveragePooling2D(2)(x)
 
 
 DENSENETS = {
