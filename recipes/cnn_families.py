@@ -104,9 +104,7 @@ class Config(Options):
         examples, height, width, _ = data.train.images.shape
         size, least = min(height, width), ARCHITECTURES[self.architecture].least
         self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
-        self.require(
-            "image_size", size >= least, f"must be at least {least} for {self.architecture}: images have {size}"
-        )
+        self.require("architecture", size >= least, f"must take images of {size} pixels, or add --image-size {least}")
         self.require("crop", self.crop < size, f"must be below the image size, {size}")
         self.require("cutout", self.cutout <= size, f"must be at most the image size, {size}")
         return data

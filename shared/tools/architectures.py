@@ -29,7 +29,7 @@ def architectures_table(recipe: str) -> str:
         published = facts["published"]
         times = [each["architectures"].get(name, {}).get("milliseconds") for each in measured]
         cells = [
-            name, millions(facts["parameters"] / 1e6, 3), millions(published["parameters"]),
+            name, millions(facts["parameters"] / 1e6), millions(published["parameters"]),
             millions(facts["multiply_adds"] / 1e6), millions(published["multiply_adds"]),
             *("–" if time is None else f"{time:.0f} ms" for time in times),
             *budget_cells(budgets.get(name)),
@@ -39,9 +39,9 @@ def architectures_table(recipe: str) -> str:
     return "\n".join(lines)
 
 
-def millions(number: float | None, digits: int = 2) -> str:
+def millions(number: float | None) -> str:
     """A cell of a number in millions."""
-    return "–" if number is None else f"{number:.{digits}f} M"
+    return "–" if number is None else f"{number:.5g} M"
 
 
 def budget_cells(record: dict[str, Any] | None) -> list[str]:

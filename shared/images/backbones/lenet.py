@@ -10,7 +10,7 @@ from shared.layers.resampling import MaxPooling
 def lenet(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     """LeNet-5 with ReLU and max pooling in place of tanh and trained subsampling; every map sees all maps below.
 
-    Input: (batch, height, width, channels), at least 12 pixels a side. Output: logits (batch, classes) in float32.
+    Input: (batch, height, width, channels), at least 16 pixels a side. Output: logits (batch, classes) in float32.
     """
     for filters in (6, 16):
         x = layers.Conv2D(filters, 5, activation="relu", kernel_initializer="he_normal")(x)
@@ -21,4 +21,4 @@ def lenet(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     return layers.Dense(classes, dtype="float32", name="logits")(x)
 
 
-LENETS = {"lenet5": Variant(lenet, {}, f"{KUANGLIU}, its parameters counted", 0.062, least=12)}
+LENETS = {"lenet5": Variant(lenet, {}, f"{KUANGLIU}, its parameters counted", 0.062, least=16)}
