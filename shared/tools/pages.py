@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from shared.tools.architectures import architectures_table
 from shared.tools.compare.summary import comparison_markdown
 from shared.tools.exporting.records import exports_table
 from shared.tools.project import PROJECT, data_sets_of, field_of, recipe_paths, syntax_of, task_of
@@ -30,11 +31,13 @@ def all_pages() -> dict[Path, str]:
 def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
-    The kinds are "table", of all recipes, "bounds", of a recipe, "steps", and "exports", of all recipes.
+    The kinds are "table", of all recipes, "bounds" and "architectures", of a recipe, "steps", and "exports", of all
+    recipes.
     """
     makers = {
         "table": lambda name: recipes_table(),
         "bounds": bounds_table,
+        "architectures": architectures_table,
         "steps": lambda name: steps_table(),
         "exports": lambda name: exports_table(),
     }
@@ -43,7 +46,9 @@ def with_tables(text: str) -> str:
         kind, name = match.groups()
         return f"<!-- {kind} {name} -->\n{makers[kind](name)}\n<!-- end -->"
 
-    return re.sub(r"<!-- (table|bounds|steps|exports) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- (table|bounds|architectures|steps|exports) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL
+    )
 
 
 def recipes_table() -> str:

@@ -261,6 +261,7 @@ class Run:
         value, target = metrics[metric], self.config.target
         timer = self.recorders[""].timer
         speed, fraction = timer.examples_per_second(), timer.data_fraction()
+        step = timer.processor_seconds_per_step()
         first = next(iter(self.recorders.values())).timer
         result = {
             "recipe": self.recipe,
@@ -283,6 +284,7 @@ class Run:
             "out": str(self.directory),
             "start_seconds": first.start_seconds,
             "start_processor_seconds": first.start_processor_seconds,
+            "step_processor_seconds": step and round(step, 5),
             "data_fraction": fraction and round(fraction, 4),
             "peak_memory_bytes": peak_memory(),
             **facts,

@@ -15,8 +15,10 @@ from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedCo
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding
 from shared.generative.modulation import ClassModulation
 from shared.generative.spectral import SpectralNormalization
+from shared.images.backbones.convnext import LayerScale
 from shared.images.backbones.efficientnet_lite import InvertedBottleneck
 from shared.images.backbones.pretrained import ImageNetPixels
+from shared.images.backbones.shufflenet import ChannelShuffle, ChannelSplit
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.convolution import Convolution, DepthwiseConvolution
 from shared.layers.dense import SequenceDense
@@ -64,6 +66,8 @@ CASES = {
         [SEQUENCE],
     ),
     "causal transformer, as GPT-2": (lambda **kw: CausalTransformer(2, 2, 16, activation="gelu", **kw), [SEQUENCE]),
+    "channel shuffle": (lambda **kw: ChannelShuffle(**kw), [normal(2, 3, 4, 6)]),
+    "channel split": (lambda **kw: ChannelSplit(**kw), [normal(2, 3, 4, 6)]),
     "class modulation": (lambda **kw: ClassModulation(5, **kw), [X, np.array([4, 1], "int32")]),
     "convolution": (lambda **kw: Convolution(6, 3, **kw), [X]),
     "convolution 6x6": (lambda **kw: Convolution(6, 6, use_bias=True, **kw), [X[:, :5, :7]]),
@@ -77,6 +81,7 @@ CASES = {
     "decoder block": (lambda **kw: TransformerDecoderBlock(2, 16, 0.1, **kw), [SEQUENCE, MEMORY, MASK]),
     "depth to space": (lambda **kw: DepthToSpace(2, **kw), [normal(2, 2, 3, 12)]),
     "depthwise convolution": (lambda **kw: DepthwiseConvolution(3, **kw), [X]),
+    "depthwise convolution with bias": (lambda **kw: DepthwiseConvolution(7, use_bias=True, **kw), [X]),
     "depthwise convolution strided": (lambda **kw: DepthwiseConvolution(5, strides=2, **kw), [X[:, :, :7]]),
     "detection head": (lambda **kw: DetectionHead(3, 8, 6, **kw), [X]),
     "detector convolution": (lambda **kw: NormalizedConvolution(6, 3, 2, **kw), [X]),
@@ -92,6 +97,7 @@ CASES = {
     "gru": (lambda **kw: FusedGRU(3, return_sequences=True, **kw), [SEQUENCE]),
     "image attention": (lambda **kw: ImageAttention(1, 5, **kw), [X]),
     "imagenet pixels": (lambda **kw: ImageNetPixels("mobilenet_v2", **kw), [X[..., :3]]),
+    "layer scale": (lambda **kw: LayerScale(0.1, **kw), [X]),
     "learned positions": (lambda **kw: LearnedPositions(5, **kw), [normal(3, 5, 8)]),
     "lstm": (lambda **kw: FusedLSTM(3, **kw), [SEQUENCE]),
     "max pooling": (lambda **kw: MaxPooling(**kw), [X[:, :5, :7]]),

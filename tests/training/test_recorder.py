@@ -13,6 +13,7 @@ import pytest
 from conftest import numbers, refused_in_one_line
 
 from shared.errors import Interrupted
+from shared.training import timing
 from shared.training.batches import SeededBatches, SeededSteps
 from shared.training.best_weights import BestWeights
 from shared.training.checkpoint import Checkpoint, CheckpointStore
@@ -21,7 +22,7 @@ from shared.training.divergence import DivergenceCheck
 from shared.training.history import EpochHistory
 from shared.training.recorder import Recorder
 from shared.training.stopping import StopRequest
-from shared.training.timing import StepTimer
+from shared.training.timing import StepTimer, processor_seconds
 
 IDENTITY = {"recipe": "some"}
 
@@ -145,9 +146,10 @@ class Result:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that shows what is set."""
+    """A clock that shows what is set, while two threads work."""
     clock = {"now": 0.0}
     monkeypatch.setattr(time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(timing, "processor_seconds", lambda: 2 * clock["now"])
     return clock
 
 
@@ -157,13 +159,14 @@ def test_steps_are_timed_without_validation_and_the_first_by_itself(clock, wait)
     batches = Points()
     timer = StepTimer(batches, wait)
     assert timer.examples_per_second() is timer.data_fraction() is timer.start_seconds is None
+    assert timer.processor_seconds_per_step() is None
     timer.on_epoch_begin(0)
     clock["now"] = 5.0
     batches.seconds = 4.0  # making the first batch
     timer.on_train_batch_end(0, {"loss": Result()})
     assert timer.examples_per_second() is timer.data_fraction() is None
     assert timer.start_seconds > 0
-    assert 0 < timer.start_processor_seconds <= sum(os.times()[:4])
+    assert timer.start_processor_seconds == 10.0
     batches.seconds += 0.5
     for now in (6.0, 8.0):
         clock["now"] = now
@@ -179,8 +182,15 @@ def test_steps_are_timed_without_validation_and_the_first_by_itself(clock, wait)
     timer.on_train_batch_end(0, {"loss": Result()})
     timer.on_epoch_end(1)
     assert timer.step_seconds == [5.0, 1.0, 2.5, 1.5]
+    assert timer.step_processor_seconds == [10.0, 2.0, 5.0, 3.0]
+    assert timer.processor_seconds_per_step() == 10.0 / 3
     assert timer.examples_per_second() == 3 * 8 / 5.0
     assert timer.data_fraction() == 0.5 / 5.0
+
+
+@pytest.mark.once
+def test_processor_time_is_that_of_this_process():
+    assert 0 < processor_seconds() <= sum(os.times()[:4])
 
 
 def test_a_loss_is_read_after_the_next_step_or_before_a_checkpoint(tmp_path):

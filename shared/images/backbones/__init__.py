@@ -1,1 +1,1 @@
-"""Backbones with ImageNet weights."""
+"""Backbones with ImageNet weights, and families of networks for images of 32 pixels."""
