@@ -25,7 +25,15 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
 IMAGES = LabelledImages(PIXELS, np.arange(48) % 4)
 DATA = ImageData("noise", list("abcd"), IMAGES, IMAGES, IMAGES, [128.0], [74.0], True, "0")
 TINY = {"epochs": 1, "batch_size": 16, "widths": (16, 32)}
-ALL = [(vary, str(value)) for vary, values in TECHNIQUES.items() for value in values]
+COMPILED_ALIKE = ("schedule", "initialization", "activation", "regularization", "augmentation")
+"""What is of the same operations on each backend as everywhere, so that one tells."""
+ALL = [
+    pytest.param(
+        vary, str(value), marks=pytest.mark.only_on("torch") if vary in COMPILED_ALIKE else pytest.mark.in_turn
+    )
+    for vary, values in TECHNIQUES.items()
+    for value in values
+]
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +59,6 @@ def test_options_are_the_names_of_the_tables():
             parse_options(Config, [f"--{name}", "nothing"])
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize(("vary", "value"), ALL)
 def test_each_technique_trains(tmp_path, vary, value):
     network = "cnn" if value == "instance" else "mlp"
@@ -71,8 +78,7 @@ def test_each_technique_trains(tmp_path, vary, value):
     assert vary == "optimizer" or type(model.optimizer).__name__ == expected
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
-@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+@pytest.mark.parametrize(("network", "optimizer"), [("mlp", "momentum"), ("cnn", "adamw")])
 def test_accumulated_gradients_are_those_of_the_large_batch(tmp_path, network, optimizer):
     options = {"network": network, "optimizer": optimizer, "batch_size": 24, "schedule": "cosine"}
     weights = {}
@@ -146,6 +152,7 @@ def assert_same_sweeps(one, other):
     assert [path.name for path in (one / "checkpoint").iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.only_on("jax")
 def test_a_stopped_sweep_is_resumed_with_the_same_bits(tmp_path, monkeypatch):
     whole = sweep(tmp_path / "whole")
     trainings, run_of = [], training_techniques.train
