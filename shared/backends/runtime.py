@@ -54,10 +54,7 @@ def prepare_backend(seed: int, precision: str) -> None:
     keras.config.set_max_steps_per_epoch(None)
     keras.config.set_dtype_policy(precision)
     draw_weights_on_host()
-    # Not keras.utils.set_random_seed, which imports TensorFlow wherever it is installed. Keras draws the seeds of
-    # initializers and layers from `random`.
-    random.seed(seed)
-    np.random.seed(seed)
+    seed_everything(seed)
     match keras.config.backend():
         case "jax":
             import jax
@@ -69,16 +66,31 @@ def prepare_backend(seed: int, precision: str) -> None:
         case "torch":
             import torch
 
-            torch.manual_seed(seed)
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
         case "tensorflow":
             import tensorflow as tf
 
-            tf.random.set_seed(seed)
             tf.config.experimental.enable_tensor_float_32_execution(False)
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the initial weights of the layers that are made from now on, and whatever the backend draws."""
+    # Not keras.utils.set_random_seed, which imports TensorFlow wherever it is installed. Keras draws the seeds of
+    # initializers and layers from `random`.
+    random.seed(seed)
+    np.random.seed(seed)
+    match keras.config.backend():
+        case "torch":
+            import torch
+
+            torch.manual_seed(seed)
+        case "tensorflow":
+            import tensorflow as tf
+
+            tf.random.set_seed(seed)
 
 
 @contextlib.contextmanager

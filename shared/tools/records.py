@@ -11,6 +11,7 @@ from typing import Any
 from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
 from shared.files import replacing
+from shared.foundations.sweep_table import sweep_markdown
 from shared.tools.project import PROJECT
 
 
@@ -139,6 +140,11 @@ def shown_number(value: float) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 5e-5 else f"{value:.4f}"
 
 
+def measured_number(value: float | None, form: str) -> str:
+    """A number in a format, such as ",.0f"; a dash where a run that was resumed at its end did not measure it."""
+    return "–" if value is None else format(value, form)
+
+
 def results_table(recipe: str) -> str:
     """The recorded results of one recipe, in Markdown, with the command of each."""
     records = read_records(recipe)
@@ -152,8 +158,8 @@ def results_table(recipe: str) -> str:
             f"{record['backend']} {record['versions'][record['backend']]}",
             ", ".join(f"{name} {shown_number(record['metrics'][name])}" for name in by_headline(record)),
             f"{record['train_seconds'] / 60:.1f} min",
-            f"{record['examples_per_second']:,.0f}",
-            f"{record['start_seconds']:.0f} s",
+            measured_number(record["examples_per_second"], ",.0f"),
+            f"{measured_number(record['start_seconds'], '.0f')} s",
             f"{record['peak_memory_bytes'] / 1e9:.2f} GB",
             record["machine"],
             f"`{public_command(record['command'])}`",
@@ -212,6 +218,18 @@ def bounds_table(recipe: str) -> str:
     rows += [(f"untrained, {records[0]['backend']}", [first[f"{name}_untrained"] for name in names])]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     return "\n".join(lines + [f"| {row} | {' | '.join(f'{x:.4f}' for x in values)} |" for row, values in rows])
+
+
+def sweeps_table(recipe: str) -> str:
+    """What each technique came to in the recorded sweeps of a recipe, in Markdown, a table a record."""
+    tables = []
+    for record in read_records(recipe):
+        if "sweep" in record:
+            where = f"{record['data']}, {record['backend']}"
+            options = [f"{name} {value}" for name, value in record["options"].items() if name != "vary"]
+            title = ", ".join([f"**{record['vary'].capitalize()}**: {where}", *options])
+            tables.append(f"{title}\n\n{sweep_markdown(record['sweep'], record['vary'])}")
+    return "\n\n".join(tables) or "Not yet measured."
 
 
 def public_command(command: str) -> str:

@@ -11,6 +11,10 @@ from shared.training.batches import SeededBatches
 from shared.training.checkpoint import CheckpointStore, training_variables
 
 
+class Diverged(UsageError):
+    """A loss or a weight became NaN or infinite."""
+
+
 class DivergenceCheck(keras.callbacks.Callback):
     """Ends a run that diverged (NaN or infinite loss) before a checkpoint is saved.
 
@@ -39,7 +43,7 @@ class DivergenceCheck(keras.callbacks.Callback):
         """Ends the run if a loss of the last step is NaN or infinite.
 
         Raises:
-            UsageError: a loss is.
+            Diverged: a loss is.
         """
         for name, value in sorted(self.unread[2].items()):
             if name.endswith("loss") and not math.isfinite(float(value)):
@@ -53,7 +57,7 @@ class DivergenceCheck(keras.callbacks.Callback):
             arrays: values of its variables.
 
         Raises:
-            UsageError: a weight is.
+            Diverged: a weight is.
         """
         for name, variable in training_variables(state).items():
             if variable.trainable and not np.isfinite(arrays[name]).all():
@@ -64,4 +68,4 @@ class DivergenceCheck(keras.callbacks.Callback):
         epoch, batch, _ = self.unread
         good = self.store.paths()[-1:]
         kept = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
-        raise UsageError(f"{what} after step {batch + 1} of epoch {epoch + 1}; {kept}: {self.remedy}")
+        raise Diverged(f"{what} after step {batch + 1} of epoch {epoch + 1}; {kept}: {self.remedy}")

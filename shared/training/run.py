@@ -118,7 +118,7 @@ class Run:
         recorder = self.open_recorder(model, batches, data, phase, patience=patience, averages=averages)
         arguments = arguments | {
             "callbacks": [*([averages] if averages else []), *arguments.get("callbacks", []), *recorder.callbacks],
-            "verbose": 1 if sys.stdout.isatty() else 2,
+            "verbose": arguments.get("verbose", 1 if sys.stdout.isatty() else 2),
             "shuffle": False,  # Keras would shuffle the order of the batches, unseeded; within them they are shuffled
         }
         epochs = epochs or self.config.epochs
@@ -228,6 +228,12 @@ class Run:
         if self.tracking.names:
             self.recorders[phase].callbacks.append(EpochTracking(self.tracking, self.recorders[phase].epochs, phase))
         return self.recorders[phase]
+
+    def close(self, phase: str) -> None:
+        """Forgets a training beside the main one, what came of it being kept elsewhere: its checkpoints and history."""
+        self.recorders.pop(phase, None)
+        shutil.rmtree(self.directory / "checkpoint" / phase, ignore_errors=True)
+        (self.directory / f"history-{phase}.csv").unlink(missing_ok=True)
 
     def save_figure(self, name: str, figure: Any) -> None:
         """Writes a matplotlib figure to `name` in the run's directory, and sends it to the trackers."""

@@ -63,3 +63,64 @@ class WarmupInverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"peak": self.peak, "warmup_steps": self.warmup_steps}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """One-cycle policy (Smith and Topin 2018, arXiv:1708.07120): up, and down to much less than at first, by cosines.
+
+    The rates are those of PyTorch's OneCycleLR; the momentum stays as it is.
+
+    Args:
+        peak: the highest learning rate.
+        steps: optimizer steps of the whole training.
+        rising: fraction of the steps until the peak, 0 to 1.
+        start: the first rate, as a fraction of the peak.
+        end: the last one, as a fraction of the first.
+    """
+
+    def __init__(self, peak: float, steps: int, rising: float = 0.3, start: float = 1 / 25, end: float = 1e-4):
+        self.peak = peak
+        self.steps = steps
+        self.rising = rising
+        self.start = start
+        self.end = end
+
+    def __call__(self, step):
+        first, last = self.peak * self.start, self.peak * self.start * self.end
+        turn = max(1.0, self.rising * self.steps - 1)
+        step = keras.ops.cast(step, "float32")
+        up = 0.5 * (1 - keras.ops.cos(math.pi * keras.ops.minimum(step / turn, 1.0)))
+        fall = keras.ops.clip((step - turn) / max(1.0, self.steps - 1 - turn), 0.0, 1.0)
+        down = 0.5 * (1 + keras.ops.cos(math.pi * fall))
+        return keras.ops.where(step < turn, first + (self.peak - first) * up, last + (self.peak - last) * down)
+
+    def get_config(self):
+        names = ("peak", "steps", "rising", "start", "end")
+        return {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("keras_recipes")
+class ScheduleOfUpdates(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule by the number of updates, for an optimizer that accumulates gradients.
+
+    Keras 3.15 hands a schedule the number of batches instead, of which there are several an update.
+
+    Args:
+        schedule: of the learning rate, by the number of updates.
+        batches: of which an update is made, `gradient_accumulation_steps`.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, batches: int):
+        self.schedule = schedule
+        self.batches = batches
+
+    def __call__(self, step):
+        return self.schedule(step // self.batches)
+
+    def get_config(self):
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "batches": self.batches}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config | {"schedule": keras.saving.deserialize_keras_object(config["schedule"])})

@@ -264,6 +264,19 @@ def test_what_is_measured_beside_stands_between_its_bounds(monkeypatch):
 
 
 @pytest.mark.once
+def test_sweeps_are_tables_of_their_records(monkeypatch):
+    row = {"value": "adam", "learning_rate": 0.001, "top1": 0.9, "deviation": 0.01, "val_top1": 0.8, "train_top1": 1.0,
+           "epochs": 3, "diverged": 0, "at_edge": False}  # fmt: skip
+    record = {"data": "some", "backend": "jax", "options": {"vary": "optimizer", "network": "cnn"}, "sweep": [row]}
+    monkeypatch.setattr(records, "read_records", lambda recipe: [record | {"vary": "optimizer"}, {"no": "sweep"}])
+    assert with_tables("<!-- sweeps some -->\n<!-- end -->").splitlines()[1:-1] == [
+        "**Optimizer**: some, jax, network cnn", "",
+        "| optimizer | learning rate | top-1, test | validation | training |", "|---|---|---|---|---|",
+        "| adam | 0.001 | 0.9000 ± 0.0100 | 0.8000 | 1.0000 |",
+    ]  # fmt: skip
+
+
+@pytest.mark.once
 def test_records_are_of_committed_code_and_say_how_they_were_made():
     for path in recipe_paths():
         for record in read_records(path.stem):

@@ -23,7 +23,7 @@ from shared.data.images.datasets import LabelledImages, load_images
 from shared.data.randomness import RANDOM_PURPOSES, random_stream
 from shared.errors import UsageError
 from shared.files import cache_directory
-from shared.images.augment import mirror_index, random_crop, random_cutout, random_flip
+from shared.images.augment import cutmix, mirror_index, mixup, random_crop, random_cutout, random_flip
 from shared.images.batches import ImageBatches
 from shared.training.batches import SeededBatches
 
@@ -81,13 +81,49 @@ def test_cutout_covers_a_square_with_the_fill():
     assert covered.any(axis=0).all()
 
 
+def plain_pictures(count):
+    """Pictures of one brightness each, their number, and targets that tell them apart."""
+    brightness = np.arange(count, dtype=np.uint8) * 10
+    return np.broadcast_to(brightness[:, None, None, None], (count, 8, 6, 3)).copy(), np.eye(count, dtype="float32")
+
+
+def test_mixup_mixes_targets_as_it_mixes_images():
+    images, targets = plain_pictures(20)
+    mixed, soft = mixup(images, targets, 0.5, np.random.default_rng(0))
+    assert (mixed.dtype, soft.dtype, mixed.shape) == (np.uint8, np.float32, images.shape)
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+    assert ((soft > 0).sum(axis=1) <= 2).all()
+    np.testing.assert_allclose(
+        mixed, np.broadcast_to((soft @ images[:, 0, 0, 0])[:, None, None, None], mixed.shape), atol=0.51
+    )
+    assert len(np.unique(soft.max(axis=1))) > 10, "a weight for each image"
+
+
+def test_cutmix_mixes_targets_by_the_area():
+    images, targets = plain_pictures(20)
+    mixed, soft = cutmix(images, targets, 1.0, np.random.default_rng(0))
+    assert (mixed.dtype, soft.dtype, mixed.shape) == (np.uint8, np.float32, images.shape)
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+    for index, (image, weights) in enumerate(zip(mixed, soft, strict=True)):
+        own = image[..., 0] == 10 * index
+        if own.all():
+            continue
+        assert weights[index] == pytest.approx(own.mean(), abs=1e-6)
+        (other,) = np.unique(image[~own]) // 10
+        assert weights[other] == pytest.approx(1 - own.mean(), abs=1e-6)
+        rows, columns = (~own).any(axis=1), (~own).any(axis=0)
+        assert ((~own) == rows[:, None] & columns).all(), "a rectangle"
+    assert 0.2 < np.mean(mixed != images) < 0.6
+
+
 def make_batches(seed=0, **keywords):
     data = LabelledImages(pictures(70), np.arange(70) % 10)
     return ImageBatches(data, 10, 16, seed, flip=True, crop=2, cutout=3, **keywords)
 
 
-def test_a_batch_depends_on_seed_epoch_and_index_alone():
-    one, other = make_batches(), make_batches()
+@pytest.mark.parametrize("mix", [{}, {"mixup": 0.4}, {"cutmix": 1.0}], ids=str)
+def test_a_batch_depends_on_seed_epoch_and_index_alone(mix):
+    one, other = make_batches(**mix), make_batches(**mix)
     one.epoch = other.epoch = 3
     [one[i] for i in range(3)]
     other.first = 2
@@ -95,7 +131,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
         np.testing.assert_array_equal(a, b)
     other.epoch = 4
     assert not np.array_equal(one[2][0], other[0][0])
-    reseeded = make_batches(seed=1)
+    reseeded = make_batches(seed=1, **mix)
     reseeded.epoch = 3
     assert not np.array_equal(one[2][0], reseeded[2][0])
 

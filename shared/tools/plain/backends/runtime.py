@@ -1,4 +1,4 @@
-"""Weights of models."""
+"""What a training begins with, and copies of models."""
 
 import keras
 
@@ -8,3 +8,8 @@ def copied_model(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the initial weights, and whatever the backend draws."""
+    keras.utils.set_random_seed(seed)
