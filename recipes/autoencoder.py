@@ -122,13 +122,13 @@ class Config(GenerativeOptions):
 
     def noise(self, image_shape: tuple[int, ...]) -> dict[str, Any]:
         """Random numbers of a batch, see `autoencoder_examples`: of the latent layer, or on the inputs."""
-        rows, columns = (length >> len(self.widths) for length in image_shape[:2])
-        match self.kind:
-            case "variational":
-                return {"noise": self.latent}
-            case "vector_quantized":
-                return {"noise": rows * columns, "uniform": True}
-        return {"corruption": self.corruption if self.kind == "denoising" else 0.0}
+        if self.kind == "vector_quantized":
+            return {"noise": math.prod(self.grid(image_shape)), "uniform": True}
+        return {"variational": {"noise": self.latent}, "denoising": {"corruption": self.corruption}}.get(self.kind, {})
+
+    def grid(self, image_shape: tuple[int, ...]) -> list[int]:
+        """Height and width of the lowest resolution."""
+        return [length >> len(self.widths) for length in image_shape[:2]]
 
 
 def build_model(config: Config, data: ImageData) -> keras.Model:

@@ -199,7 +199,7 @@ def test_gradients_pass_straight_through_a_codebook():
     vectors = keras.Variable(normal(2, 2, 2, 3))
     layer.build(vectors.shape, (2, 4))
     noise = np.zeros((2, 4), np.float32)
-    _, (found,) = gradients_of(lambda: ops.sum(layer(vectors, noise) * slopes), [vectors])
+    _, (found,) = gradients_of(lambda: ops.sum(ops.multiply(layer(vectors, noise), slopes)), [vectors])
     np.testing.assert_allclose(found, slopes, rtol=1e-5)
 
 
