@@ -77,15 +77,15 @@ class Config(GenerativeOptions):
 
     kind: AutoencoderKind = "variational"
     """Kind of autoencoder: variational (VAE), vector_quantized (VQ-VAE), plain or denoising."""
-    epochs: Count = 10
-    batch_size: Count = 64
+    epochs: Count = 8
+    batch_size: Count = 100
     learning_rate: Positive = 2e-3
     """The highest learning rate, of Adam."""
     widths: tuple[Count, ...] = (32, 64)
     """Channels of each resolution of the encoder, that of half the image's first; the decoder has the same."""
     blocks: Count = 1
     """Residual blocks at the lowest resolution, of encoder and decoder each."""
-    latent: Count = 32
+    latent: Count = 64
     """Latent size; of each code, with a codebook."""
     beta: NonNegative = 1.0
     """Weight of the KL divergence: 1 is the evidence lower bound; above, fewer latent units carry more meaning each."""
