@@ -148,11 +148,11 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
     return keras.Model(inputs, decoder(latent), name="autoencoder")
 
 
-def residual_blocks(config: Config, x: Any) -> Any:
+def residual_blocks(config: Config, x: Any, name: str) -> Any:
     width = config.widths[-1]
     for index in range(config.blocks):
-        y = Convolution(width // 2, 3, activation="relu", use_bias=True, name=f"block_{index}")(layers.ReLU()(x))
-        x = layers.Add()([x, Convolution(width, 1, use_bias=True, name=f"block_{index}_out")(y)])
+        y = Convolution(width // 2, 3, activation="relu", use_bias=True, name=f"{name}_{index}")(layers.ReLU()(x))
+        x = layers.Add()([x, Convolution(width, 1, use_bias=True, name=f"{name}_{index}_out")(y)])
     return layers.ReLU()(x)
 
 
@@ -161,7 +161,7 @@ def build_encoder(config: Config, image_shape: tuple[int, int, int]) -> keras.Mo
     x = image = keras.Input(image_shape)
     for level, width in enumerate(config.widths):
         x = Convolution(width, 4, strides=2, activation="relu", use_bias=True, name=f"down_{level}")(x)
-    x = residual_blocks(config, x)
+    x = residual_blocks(config, x, "encoder_block")
     if config.kind == "vector_quantized":
         x = Convolution(config.latent, 1, use_bias=True, dtype="float32", name="vectors")(x)
     else:
@@ -177,7 +177,7 @@ def build_decoder(config: Config, latent_shape: tuple[int, ...], image_shape: tu
         x = Convolution(grid[-1], 3, use_bias=True, name="first")(x)
     else:
         x = layers.Reshape(grid)(layers.Dense(math.prod(grid), name="first")(x))
-    x = residual_blocks(config, x)
+    x = residual_blocks(config, x, "decoder_block")
     for level in reversed(range(len(config.widths))):
         filters = config.widths[level - 1] if level else image_shape[2] * (2 if config.kind == "variational" else 1)
         dtype = None if level else "float32"

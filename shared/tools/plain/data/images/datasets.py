@@ -87,7 +87,7 @@ def read_set(name: str, directory: Path | None) -> tuple[list[str], dict[str, It
         import tensorflow_datasets as tfds
 
         builder = tfds.builder(name, data_dir=directory / "tfds")
-        sources = {part: builder.as_data_source(part) for part in ("train", "test")}
+        sources = {part: builder.as_data_source(part) for part in ("train", "test") if part in builder.info.splits}
         pairs = {part: ((each["image"], each["label"]) for each in source) for part, source in sources.items()}
         classes = builder.info.features["label"].names
     elif name in CLASSES:
