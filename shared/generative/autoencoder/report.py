@@ -26,6 +26,10 @@ PROBED = 20_000
 """Training images of the linear probe."""
 
 
+TRAVERSED = 8
+"""Directions of the latent traversal."""
+
+
 def evaluate_autoencoder(
     run: Run, coder: ImageCoder, data: ImageData, network: EvaluationNetwork, corruption: float = 0.0
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -45,45 +49,56 @@ def evaluate_autoencoder(
     """
     config, metrics, facts = run.config, {}, {}
     train, test = data.train.first(PROBED), data.test
+    noise = corruption * random_stream(config.seed, "noise", 2).standard_normal(test.images.shape, np.float32)
     latents, test_latents = coder.latents(train.images), coder.latents(test.images)
-    noisy, reconstructions = test.images, None
-    if corruption:
-        noise = random_stream(config.seed, "noise", 2).standard_normal(test.images.shape, np.float32)
-        noisy = shown_image(scaled_pixels(test.images) + np.float32(corruption) * noise)
-        reconstructions = coder.images(coder.latents(test.images, np.float32(corruption) * noise))
-    else:
-        reconstructions = coder.images(test_latents)
+    reconstructions = coder.images(coder.latents(test.images, noise) if corruption else test_latents)
     metrics["reconstruction_mse"] = squared_error(reconstructions, test.images)
     if len(data.classes) > 1:
         metrics["linear_top1"] = linear_probe(flat(latents), train.labels, flat(test_latents), test.labels)
-
-    sampler = LatentSampler(coder, config.seed, None if coder.kind == "variational" else latents)
-    samples = sampler(config.samples)
+    samples = LatentSampler(coder, config.seed, None if coder.kind == "variational" else latents)(config.samples)
     metrics |= image_metrics(network, test.images, samples, reconstructions)
-    show_images(run, samples, {"image": test.images, "noisy": noisy, "reconstruction": reconstructions}, corruption > 0)
 
-    if coder.kind == "variational":
-        found, by_unit = variational_bounds(
-            coder.encoder, coder.decoder, test.images, config.importance_samples, config.sample_batch, config.seed
-        )
-        metrics |= found
-        facts["posterior_collapsed"] = warn_if_posterior_collapsed(found["active_units"], len(by_unit))
-        run.save_figure("divergences.png", plot_divergences(by_unit))
     if coder.kind == "vector_quantized":
         indices = coder.indices(test.images)
         metrics["codebook_perplexity"] = codebook_perplexity(indices, config.codes)
         run.save_figure("codebook.png", plot_code_use(indices, config.codes, metrics["codebook_perplexity"]))
     else:
-        directions, reach = principal_axes(latents, 8)
+        directions, reach = principal_axes(latents, TRAVERSED)
         if coder.kind == "variational":
-            directions, reach = np.eye(latents.shape[1])[np.argsort(-by_unit)[:8]], np.ones(8)
-        rows = coder.along(test_latents[0], directions * reach[: len(directions), None], np.linspace(-3, 3, 11))
+            found, by_unit = variational_bounds(
+                coder.encoder, coder.decoder, test.images, config.importance_samples, config.sample_batch, config.seed
+            )
+            metrics |= found
+            facts["posterior_collapsed"] = warn_if_posterior_collapsed(found["active_units"], len(by_unit))
+            run.save_figure("divergences.png", plot_divergences(by_unit))
+            directions = np.eye(len(by_unit))[np.argsort(-by_unit)[:TRAVERSED]]
+            reach = np.ones(len(directions))
+        rows = coder.along(test_latents[0], directions * reach[:, None], np.linspace(-3, 3, 11))
         run.save_figure("traversal.png", plot_rows(rows, "latent traversal, from -3 to 3 standard deviations"))
-    shown = test.labels[:2000]
-    pooled = test_latents.reshape(len(test_latents), -1, test_latents.shape[-1]).mean(axis=1)[: len(shown)]
-    run.save_figure("latents.png", plot_latent_map(pooled, shown, data.classes))
-    run.save_figure("interpolation.png", plot_rows(coder.between(test_latents[:16], 11), "latent interpolation"))
+    noisy = shown_image(scaled_pixels(test.images[:30]) + noise[:30]) if corruption else None
+    show_images(run, samples, {"image": test.images, "noisy": noisy, "reconstruction": reconstructions})
+    show_latents(run, coder, test_latents, test.labels, data.classes)
     return metrics, facts
+
+
+def show_latents(
+    run: Run, coder: ImageCoder, latents: np.ndarray, labels: np.ndarray, classes: list[str], most: int = 2000
+) -> None:
+    """Writes latents.png and interpolation.png.
+
+    Args:
+        run: whose figures they are.
+        coder: of the latents.
+        latents: of images; vectors of a grid are averaged for the map.
+        labels: of the images.
+        classes: class names.
+        most: number of images in the map.
+    """
+    pooled = latents[:most].reshape(len(latents[:most]), -1, latents.shape[-1]).mean(axis=1)
+    run.save_figure("latents.png", plot_latent_map(pooled, labels[:most], classes))
+    pairs = min(8, len(latents) // 2)
+    rows = coder.between(latents[: 2 * pairs], stages=11)
+    run.save_figure("interpolation.png", plot_rows(rows, "latent interpolation between test images"))
 
 
 def flat(latents: np.ndarray) -> np.ndarray:
@@ -91,19 +106,17 @@ def flat(latents: np.ndarray) -> np.ndarray:
     return latents.reshape(len(latents), -1)
 
 
-def show_images(run: Run, samples: np.ndarray, rows: dict[str, np.ndarray], noisy: bool) -> None:
+def show_images(run: Run, samples: np.ndarray, rows: dict[str, np.ndarray | None]) -> None:
     """Writes samples.png and reconstructions.png.
 
     Args:
         run: whose figures they are.
         samples: at least 20 images.
-        rows: images of the same examples, by what they are.
-        noisy: whether to show those with noise.
+        rows: images of the same examples, by what they are; None: not shown.
     """
     count = min(len(samples), 100) // 10 * 10
     run.save_figure("samples.png", plot_rows(samples[:count].reshape(-1, 10, *samples.shape[1:]), "generated images"))
-    names = [name for name in rows if name != "noisy" or noisy]
-    columns = min(len(rows["image"]), 30) // 10 * 10
-    groups = [rows[name][start : start + 10] for start in range(0, columns, 10) for name in names]
-    title = f"{', '.join(names[:-1])} and {names[-1]}, row by row"
-    run.save_figure("reconstructions.png", plot_rows(np.stack(groups), title))
+    shown = {name: images for name, images in rows.items() if images is not None}
+    columns = min(len(shown["image"]), 30) // 10 * 10
+    groups = [images[start : start + 10] for start in range(0, columns, 10) for images in shown.values()]
+    run.save_figure("reconstructions.png", plot_rows(np.stack(groups), f"{', '.join(shown)}, row by row"))
