@@ -49,7 +49,8 @@ def evaluate_autoencoder(
     """
     config, metrics, facts = run.config, {}, {}
     train, test = data.train.first(PROBED), data.test
-    noise = corruption * random_stream(config.seed, "noise", 2).standard_normal(test.images.shape, np.float32)
+    rng = random_stream(config.seed, "noise", 2)
+    noise = np.float32(corruption) * rng.standard_normal(test.images.shape, np.float32) if corruption else None
     latents, test_latents = coder.latents(train.images), coder.latents(test.images)
     reconstructions = coder.images(coder.latents(test.images, noise) if corruption else test_latents)
     metrics["reconstruction_mse"] = squared_error(reconstructions, test.images)
