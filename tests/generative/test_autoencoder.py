@@ -182,7 +182,7 @@ def test_a_codebook_follows_the_vectors():
         chosen = np.eye(5)[indices.ravel()]
         counts = 0.75 * counts + 0.25 * chosen.sum(axis=0)
         sums = 0.75 * sums + 0.25 * chosen.T @ vectors.reshape(-1, 2)
-        fresh = vectors.reshape(-1, 2)[np.argsort(-priority.ravel())[:5]]
+        fresh = vectors.reshape(-1, 2)[np.argsort(priority.ravel())[:5]]
         sums[counts < 1], counts[counts < 1] = fresh[counts < 1], 1
         codebook = sums / counts[:, None]
         for variable, value in ((layer.codebook, codebook), (layer.counts, counts), (layer.sums, sums)):

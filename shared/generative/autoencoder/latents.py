@@ -101,9 +101,9 @@ class VectorQuantizer(layers.Layer):
         chosen = ops.one_hot(ops.reshape(self.indices(vectors), (-1,)), self.codes, dtype="float32")
         counts = weighted_mean(self.counts, ops.sum(chosen, axis=0), self.decay)
         sums = weighted_mean(self.sums, ops.matmul(ops.transpose(chosen), flat), self.decay)
-        few = min(self.codes, flat.shape[0])
-        _, drawn = ops.top_k(ops.reshape(ops.cast(noise, "float32"), (-1,)), few)
-        fresh = ops.take(flat, ops.take(drawn, ops.arange(self.codes, dtype="int32") % few, axis=0), axis=0)
+        drawn = ops.argsort(ops.reshape(ops.cast(noise, "float32"), (-1,)))
+        places = ops.arange(self.codes, dtype="int32") % ops.shape(flat)[0]  # a batch may hold fewer vectors than codes
+        fresh = ops.take(flat, ops.take(drawn, places, axis=0), axis=0)
         unused = counts < 1
         counts = ops.where(unused, 1.0, counts)
         sums = ops.where(unused[:, None], fresh, sums)
