@@ -9,7 +9,7 @@ al. 2008, https://doi.org/10.1145/1390156.1390294); plain.
     KERAS_BACKEND=jax python recipes/autoencoder.py                                    Fashion-MNIST, on two CPU cores
     KERAS_BACKEND=jax python recipes/autoencoder.py --kind vector_quantized --data cifar10    discrete latents
     KERAS_BACKEND=jax python recipes/autoencoder.py --preset full                      CIFAR-10, on one GPU
-    KERAS_BACKEND=jax python recipes/autoencoder.py --data photos --image-size 32      a folder of images
+    KERAS_BACKEND=jax python recipes/autoencoder.py --data tf_flowers --image-size 64  photographs, or --data FOLDER
     KERAS_BACKEND=jax recipes predict RUN --count 10                                   new images
     KERAS_BACKEND=jax recipes predict RUN noisy.png                                    of plain and denoising: an image
 
