@@ -134,11 +134,10 @@ class Config(GenerativeOptions):
 def build_model(config: Config, data: ImageData) -> keras.Model:
     """Images, -1 to 1, and noise to means of pixels, for the variational kind also logarithms of their scales."""
     image_shape = data.train.images.shape[1:]
-    encoder = build_encoder(config, image_shape)
-    image = keras.Input(image_shape, name="image")
-    inputs, latent = {"image": image}, encoder(image)
+    inputs = image = keras.Input(image_shape, name="image")
+    latent = build_encoder(config, image_shape)(image)
     if numbers := config.noise(image_shape).get("noise"):
-        inputs["noise"] = keras.Input((numbers,), name="noise")
+        inputs = {"image": image, "noise": keras.Input((numbers,), name="noise")}
         if config.kind == "variational":
             layer = GaussianLatent(config.beta, name="latent")
         else:

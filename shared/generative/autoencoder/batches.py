@@ -9,7 +9,7 @@ from shared.training.batches import SeededBatches
 
 def autoencoder_examples(
     images: np.ndarray, rng: np.random.Generator, noise: int = 0, uniform: bool = False, corruption: float = 0.0
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+) -> tuple[np.ndarray | dict[str, np.ndarray], np.ndarray]:
     """Training examples of an autoencoder: inputs, and the images to reconstruct.
 
     Args:
@@ -20,17 +20,17 @@ def autoencoder_examples(
         corruption: standard deviation of the Gaussian noise that is added to the inputs, of pixels from -1 to 1.
 
     Returns:
-        Inputs "image", of the shape of the images, and, where there is any, "noise" (examples, noise); targets of the
-        shape of the images, -1 to 1. All in float32.
+        Inputs of the shape of the images, or a dictionary of these as "image" and of "noise" (examples, noise); targets
+        of the shape of the images, -1 to 1. All in float32.
     """
-    target = scaled_pixels(images)
-    inputs = {"image": target}
+    image = target = scaled_pixels(images)
     if corruption:
-        inputs["image"] = target + np.float32(corruption) * rng.standard_normal(target.shape, np.float32)
-    if noise:
-        shape = len(images), noise
-        inputs["noise"] = rng.random(shape, np.float32) if uniform else rng.standard_normal(shape, np.float32)
-    return inputs, target
+        image = target + np.float32(corruption) * rng.standard_normal(target.shape, np.float32)
+    if not noise:
+        return image, target
+    shape = len(images), noise
+    numbers = rng.random(shape, np.float32) if uniform else rng.standard_normal(shape, np.float32)
+    return {"image": image, "noise": numbers}, target
 
 
 class AutoencoderBatches(SeededBatches):
@@ -63,7 +63,7 @@ class AutoencoderBatches(SeededBatches):
         self.flip = flip
         self.options = {"noise": noise, "uniform": uniform, "corruption": corruption}
 
-    def make_batch(self, index: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
         chosen = self.shuffled(len(self.images), self.epoch)[index * self.batch_size :][: self.batch_size]
         images = self.images[chosen]
         if self.flip:
