@@ -207,6 +207,12 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def flowers() -> Path:
+    """The data directory with tf_flowers, which has no test split; the test is skipped without it."""
+    return directory_with("tfds/tf_flowers")
+
+
+@pytest.fixture
 def offline(monkeypatch, tmp_path) -> Path:
     """A machine without data and without network: returns its empty data directory."""
     for name in ("http_proxy", "https_proxy"):

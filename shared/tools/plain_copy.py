@@ -13,11 +13,11 @@ from shared.tools.plain_text import Uses, annotations, plain_text, used_text, us
 from shared.tools.project import PROJECT
 
 SECTIONS = {
-    "The layers and losses": ("layers", "losses"),
-    "Metrics and figures": ("metrics", "evaluation", "evaluation_networks", "plots", "grad_cam"),
+    "The layers and losses": ("layers", "losses", "likelihood", "latents", "prior"),
+    "Metrics and figures": ("metrics", "evaluation", "report", "evaluation_networks", "plots", "grad_cam"),
     "Using the model": (
         "prediction", "predictors", "decoding", "sampling", "samplers", "beam_search", "language_model", "causal_model",
-        "chat_tuning", "samples", "responder", "translator", "gan_sampling", "instances",
+        "chat_tuning", "samples", "responder", "translator", "gan_sampling", "instances", "coding",
     ),
     "The data": (
         "data", "batches", "gan_batches", "augment", "pairs", "subwords", "tokens", "dialogue", "pixels",

@@ -12,6 +12,8 @@ from conftest import gradients_of, normal, numbers
 import shared
 from shared.backends.compiling import compiled_inference
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
+from shared.generative.autoencoder.latents import GaussianLatent, VectorQuantizer
+from shared.generative.autoencoder.prior import CodePrior
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding
 from shared.generative.modulation import ClassModulation
 from shared.generative.spectral import SpectralNormalization
@@ -69,6 +71,7 @@ CASES = {
     "channel shuffle": (lambda **kw: ChannelShuffle(**kw), [normal(2, 3, 4, 6)]),
     "channel split": (lambda **kw: ChannelSplit(**kw), [normal(2, 3, 4, 6)]),
     "class modulation": (lambda **kw: ClassModulation(5, **kw), [X, np.array([4, 1], "int32")]),
+    "code prior": (lambda **kw: CodePrior(6, 8, 2, heads=2, **kw), [IDS]),
     "convolution": (lambda **kw: Convolution(6, 3, **kw), [X]),
     "convolution 6x6": (lambda **kw: Convolution(6, 6, use_bias=True, **kw), [X[:, :5, :7]]),
     "convolution of many channels": (lambda **kw: Convolution(16, 3, **kw), [normal(2, 7, 8, 16)]),
@@ -89,6 +92,7 @@ CASES = {
     "encoder block": (lambda **kw: TransformerEncoderBlock(2, 16, 0.1, **kw), [MEMORY, MASK]),
     "feed forward": (lambda **kw: FeedForward(16, **kw), [SEQUENCE]),
     "feed forward, gated": (lambda **kw: FeedForward(16, "swiglu", **kw), [SEQUENCE]),
+    "gaussian latent": (lambda **kw: GaussianLatent(2.0, **kw), [normal(3, 8), normal(3, 4, seed=1)]),
     "group normalization": (lambda **kw: GroupNormalization(5, **kw), [X]),
     "group normalization, adaptive": (
         lambda **kw: GroupNormalization(1, learned=False, **kw),
@@ -118,6 +122,7 @@ CASES = {
     "time embedding": (lambda **kw: TimeEmbedding(8, **kw), [normal(3)]),
     "token embedding": (lambda **kw: TokenEmbedding(7, 4, **kw), [IDS]),
     "upsampling": (lambda **kw: NearestUpsampling(11, 16, **kw), [X]),
+    "vector quantizer": (lambda **kw: VectorQuantizer(7, **kw), [X, np.abs(normal(2, 48))]),
 }
 
 

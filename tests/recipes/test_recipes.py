@@ -246,6 +246,9 @@ def test_the_full_preset_is_built(recipe):
     config = importlib.import_module(f"recipes.{recipe}").Config.for_preset("full")
     for model in built_models(recipe, config, shape=(32, 32, 3)):
         assert model.built and model.count_params() > 0
+        # By these PyTorch knows the weights of nested models: of two alike, only one has its gradients reset.
+        paths = [variable.path for variable in model.variables]
+        assert len(set(paths)) == len(paths)
 
 
 @pytest.mark.in_turn

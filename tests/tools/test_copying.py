@@ -42,7 +42,7 @@ MOST_LINES = {
     "cnn_cifar10": 600, "lstm_text": 600, "transfer_learning": 900, "seq2seq_chatbot": 900,
     "transformer_translation": 900, "gan_fashion": 900, "diffusion": 1100, "yolo_detection": 1100,
     "mlp_from_scratch": 1100, "unet_segmentation": 1100, "gpt_text": 900, "cnn_families": 1100,
-    "training_techniques": 1100,
+    "training_techniques": 1100, "autoencoder": 1100,
 }  # fmt: skip
 
 

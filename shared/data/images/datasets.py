@@ -333,6 +333,8 @@ def with_statistics(
 def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray], list[str]]:
     """Decodes the train and test splits of a data set prepared by TFDS as array_record, without TensorFlow.
 
+    Without a test split, a fifth of each class becomes the test part.
+
     Args:
         version: folder of the version.
         size: height and width that images are resized to, in pixels; None for their own size.
@@ -344,7 +346,7 @@ def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray],
         builder = tfds.builder_from_directory(version)
         classes = builder.info.features["label"].names
         arrays = {}
-        for split in ("train", "test"):
+        for split in ("train", *({"test"} & builder.info.splits.keys())):
             source = builder.as_data_source(split)
             print(f"decoding {len(source):,} images of {builder.info.full_name}, split {split}, once", file=sys.stderr)
             examples = [(e["image"], e["label"]) for e in tqdm(source, disable=None, unit="image")]
@@ -356,9 +358,13 @@ def decode_tfds(version: Path, size: int | None) -> tuple[dict[str, np.ndarray],
                 raise ValueError(f"the images are {arrays[f'{split}_images'].dtype}, not uint8")
             if not set(arrays[f"{split}_labels"].tolist()) <= set(range(len(classes))):
                 raise ValueError(f"examples of the split {split} are of no class")
+        if "test_labels" not in arrays:
+            images, labels = arrays["train_images"], arrays["train_labels"]
+            for part, places in zip(("test", "train"), stratified_split(labels, 1 / 5), strict=True):
+                arrays[f"{part}_images"], arrays[f"{part}_labels"] = images[places], labels[places]
         return arrays, classes
     except KeyError as error:
-        raise UsageError(f"{version} is not a set of labelled images with train and test splits: no {error}") from None
+        raise UsageError(f"{version} is not a set of labelled images with a train split: no {error}") from None
     except Exception as error:  # noqa: BLE001 - array_record, Pillow and NumPy each raise their own for a damaged file
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{version} cannot be read as labelled images of one size ({reason})") from None

@@ -7,6 +7,7 @@ import pytest
 from conftest import refused_in_one_line
 from PIL import Image
 
+from recipes.autoencoder import Config as AutoencoderConfig
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.diffusion import Config as DiffusionConfig
 from recipes.gan_fashion import Config as GanConfig
@@ -117,8 +118,13 @@ CHANGES = {
 }
 
 
+RECIPES_OF_FOLDERS = (
+    "cnn_cifar10", "mlp_from_scratch", "transfer_learning", "autoencoder", "gan_fashion", "diffusion",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("recipe", ["cnn_cifar10", "mlp_from_scratch", "transfer_learning", "gan_fashion", "diffusion"])
+@pytest.mark.parametrize("recipe", RECIPES_OF_FOLDERS)
 def test_every_change_of_a_folder_is_seen(tmp_path, recipe, change):
     """With BMP, pictures of one size make files of one size, under the same names."""
     folder = tmp_path / "own"
@@ -134,6 +140,8 @@ def test_every_change_of_a_folder_is_seen(tmp_path, recipe, change):
                 return PerceptronConfig.for_preset("smoke", **options).load()
             case "transfer_learning":
                 return TransferConfig.for_preset("smoke", **options, image_size=32).load()
+            case "autoencoder":
+                return AutoencoderConfig.for_preset("smoke", **options | {"validation": 0.1}).load()
             case "gan_fashion":
                 return GanConfig.for_preset("smoke", **options).load()
             case "diffusion":

@@ -293,6 +293,15 @@ def test_real_cifar10_reads_as_tfds_does(cache, real_data):
     assert data.mirrored
 
 
+def test_of_a_set_without_a_test_split_a_fifth_of_each_class_is_held_out(cache, flowers):
+    data = load_images("tf_flowers", flowers, "cifar10", validation=0.1, size=16)
+    found = [np.bincount(part.labels) for part in (data.test, data.train, data.validation)]
+    assert (len(data.classes), data.test.images.shape[1:]) == (5, (16, 16, 3))
+    np.testing.assert_allclose(found[0] / np.sum(found, axis=0), 0.2, atol=0.005)
+    rows = [{image.tobytes() for image in part.images} for part in (data.train, data.test)]
+    assert len(rows[0] & rows[1]) < 5, "photographs in both, beyond those that are twice in the set"
+
+
 def test_a_set_that_is_not_labelled_images_of_one_size(cache, real_data):
     with pytest.raises(UsageError) as caught:
         load_images("tiny_shakespeare", real_data, "cifar10", validation=0.1)

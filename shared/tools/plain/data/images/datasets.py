@@ -85,7 +85,7 @@ def read_set(name: str, directory: Path | None) -> tuple[list[str], dict[str, It
 
         builder = tfds.builder(name, data_dir=directory / "tfds")
         classes = builder.info.features["label"].names
-        source = {part: builder.as_data_source(part) for part in ("train", "test")}
+        source = {part: builder.as_data_source(part) for part in ("train", "test") if part in builder.info.splits}
         found = {part: ((each["image"], each["label"]) for each in examples) for part, examples in source.items()}
     elif name in CLASSES:
         classes = CLASSES[name].split(",")
