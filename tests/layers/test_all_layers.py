@@ -20,7 +20,7 @@ from shared.images.backbones.efficientnet_lite import InvertedBottleneck
 from shared.images.backbones.pretrained import ImageNetPixels
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.convolution import Convolution, DepthwiseConvolution
-from shared.layers.dense import SequenceDense
+from shared.layers.dense import FeedForward, SequenceDense
 from shared.layers.normalization import BatchNormalization, GroupNormalization
 from shared.layers.positions import LearnedPositions, SinusoidalPositions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
@@ -30,7 +30,6 @@ from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.transformer import (
     CausalBlock,
     CausalTransformer,
-    FeedForward,
     TokenEmbedding,
     TransformerDecoder,
     TransformerDecoderBlock,
