@@ -62,9 +62,11 @@ class Size(NamedTuple):
     ratio: int
     """Hidden width of the feed-forward layers, divided by the width."""
     patch: int
-    """Side of the patches, in pixels; of CCT, of the square that a token stands for."""
+    """Side of the patches, in pixels; of CCT 2 to the number of convolutions, each of which halves the image."""
     window: int = 0
-    """Side of the windows, in tokens."""
+    """Swin: side of the windows, in tokens."""
+    normalize: bool = False
+    """CCT: batch normalization in the tokenizer."""
 
 
 SIZES = {
@@ -72,7 +74,7 @@ SIZES = {
     ("vit", "reference"): Size((384,), (7,), (12,), ratio=1, patch=4),
     ("swin", "mini"): Size((48, 96, 192), (2, 2, 2), (3, 3, 6), ratio=2, patch=2, window=4),
     ("swin", "reference"): Size((96, 192, 384), (2, 6, 4), (3, 6, 12), ratio=2, patch=2, window=4),
-    ("cct", "mini"): Size((128,), (2,), (2,), ratio=1, patch=4),
+    ("cct", "mini"): Size((128,), (3,), (2,), ratio=1, patch=8, normalize=True),
     ("cct", "reference"): Size((256,), (7,), (4,), ratio=2, patch=2),
 }
 
@@ -97,7 +99,7 @@ class Config(Options):
     """ViT, Swin, or CCT, the compact convolutional Transformer."""
     size: Literal["mini", "reference"] = "mini"
     """Size of the network: for a laptop, or as published for CIFAR-10."""
-    epochs: Count = 12
+    epochs: Count = 10
     batch_size: Count = 64
     learning_rate: Positive = 2e-3
     """The highest learning rate, of AdamW."""
@@ -138,7 +140,7 @@ class Config(Options):
         )  # fmt: skip
         examples, height, width, _ = data.train.images.shape
         patch = SIZES[self.architecture, self.size].patch
-        fits = height % patch == width % patch == 0
+        fits = height % patch == width % patch == 0 or (self.architecture == "cct" and min(height, width) >= patch)
         self.require("batch_size", self.batch_size <= examples, f"must be at most the {examples} training images")
         self.require("image_size", fits, f"must be a multiple of {patch} where images have {width}×{height} pixels")
         self.require("crop", self.crop < min(height, width), f"must be below the image size, {min(height, width)}")
@@ -163,8 +165,8 @@ def token_features(x, size, dropout, rates, convolutional):
     """ViT and CCT: images (batch, height, width, channels) to features (batch, width of the network)."""
     (width,), (depth,), (heads,) = size.widths, size.depths, size.heads
     if convolutional:
-        halvings = size.patch.bit_length() - 1
-        x = ConvolutionalTokenizer([width // 4] * (halvings - 1) + [width], name="patches")(x)
+        filters = [width * 2**number // size.patch * 2 for number in range(size.patch.bit_length() - 1)]
+        x = ConvolutionalTokenizer(filters, size.normalize, name="patches")(x)
     else:
         x = SequenceDense(width, name="patches")(SpaceToDepth(size.patch)(x))
     x = layers.Reshape((-1, width))(x)

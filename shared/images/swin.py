@@ -64,24 +64,25 @@ class WindowAttention(layers.Layer):
         windows = self.windows(inputs)
         x = ops.reshape(windows, (-1, self.side**2, channels))
         keys, values = self.attention.keys_values(x)
-        weights = ops.reshape(self.weights(x, keys), (-1, self.heads, self.side**2, self.side**2))
+        weights = ops.reshape(self.attention_weights(x, keys), (-1, self.heads, self.side**2, self.side**2))
         x = ops.einsum("bhnm,bmhd->bnhd", ops.cast(weights, values.dtype), values)
         x = ops.reshape(self.attention.joined(x), (-1, *windows.shape[1:]))
         return self.image(x, height, width)
 
-    def weights(self, x, keys):
+    def attention_weights(self, x, keys):
         """Attention weights (batch, windows, heads, tokens, tokens) of (batch · windows, tokens, channels), float32."""
         scores = ops.einsum("bnhd,bmhd->bhnm", self.attention.queries(x), keys)
         scores = ops.cast(scores, "float32") / keys.shape[-1] ** 0.5
         bias = ops.take(ops.cast(self.position_bias, "float32"), self.bias_index, axis=0)
         bias = ops.transpose(ops.reshape(bias, (self.side**2, self.side**2, self.heads)), (2, 0, 1))
-        return ops.softmax(ops.reshape(scores, (-1, len(self.mask), *scores.shape[1:])) + bias + self.mask, axis=-1)
+        scores = ops.reshape(scores, (-1, len(self.mask), *scores.shape[1:])) + bias
+        return ops.softmax(ops.add(scores, self.mask), axis=-1)
 
     def token_weights(self, inputs):
         """Attention weights (batch, tokens, tokens), the mean over heads, of all tokens of an image, for figures."""
         _, height, width, channels = inputs.shape
         x = ops.reshape(self.windows(inputs), (-1, self.side**2, channels))
-        weights = ops.convert_to_numpy(self.weights(x, self.attention.keys_values(x)[0])).mean(axis=2)
+        weights = ops.convert_to_numpy(self.attention_weights(x, self.attention.keys_values(x)[0])).mean(axis=2)
         numbers = np.arange(1, height * width + 1, dtype="float32").reshape(1, height, width, 1)
         numbers = ops.convert_to_numpy(self.windows(ops.convert_to_tensor(numbers)))[0, :, :, 0].astype(int)
         everywhere = np.zeros((len(weights), height * width + 1, height * width + 1), "float32")
