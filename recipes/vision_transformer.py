@@ -231,7 +231,7 @@ def main(run: Run) -> dict[str, float]:
     run.save_figure("mistakes.png", plot_mistakes(images, labels, probabilities, data.classes))
     titles = [f"{data.classes[a]} (true: {data.classes[b]})" for a, b in zip(predicted[:16], labels, strict=False)]
     run.save_figure("attention.png", plot_heatmaps(images[:16], attention_rollout(model, images[:16]), titles))
-    return run.finish(model, data.name, "top1", metrics, classes=data.classes)
+    return run.finish(model, data.name, "top1", metrics, architecture=config.architecture, classes=data.classes)
 
 
 def predictor(run: FinishedRun) -> Callable:
