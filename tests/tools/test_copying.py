@@ -40,7 +40,7 @@ NOT_HERE = ("shared", "recipes")
 MOST_LINES = {
     "cnn_cifar10": 600, "lstm_text": 600, "transfer_learning": 900, "seq2seq_chatbot": 900,
     "transformer_translation": 900, "gan_fashion": 900, "diffusion": 1100, "yolo_detection": 1100,
-    "mlp_from_scratch": 1100, "unet_segmentation": 1100, "gpt_text": 900,
+    "mlp_from_scratch": 1100, "unet_segmentation": 1100, "gpt_text": 900, "vision_transformer": 1100,
 }  # fmt: skip
 
 
