@@ -1,9 +1,10 @@
-"""Image classification with a Vision Transformer: ViT, Swin, or a compact convolutional Transformer (CCT).
+"""Image classification with Vision Transformers: ViT, Swin and CCT.
 
 Three ways from pixels to tokens, and between tokens by attention: patches, and attention over all of them (ViT;
 Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929); attention within windows that are shifted in turn (Swin; Liu
-et al. 2021, https://arxiv.org/abs/2103.14030); and a convolutional tokenizer with sequence pooling, which learns from
-least data (CCT; Hassani et al. 2021, https://arxiv.org/abs/2104.05704). Attention rollout is drawn over the images.
+et al. 2021, https://arxiv.org/abs/2103.14030); and a convolutional tokenizer with sequence pooling, the compact
+convolutional Transformer (CCT; Hassani et al. 2021, https://arxiv.org/abs/2104.05704), which learns from least data.
+Attention rollout is drawn over the images.
 
     KERAS_BACKEND=jax python recipes/vision_transformer.py                      CCT on CIFAR-10, on two CPU cores
     KERAS_BACKEND=jax python recipes/vision_transformer.py --architecture vit   ViT; the same for swin
@@ -11,8 +12,9 @@ least data (CCT; Hassani et al. 2021, https://arxiv.org/abs/2104.05704). Attenti
     KERAS_BACKEND=jax python recipes/vision_transformer.py --preset full        CCT-7, on one GPU
     KERAS_BACKEND=jax recipes predict RUN new.jpg                               the classes of other images
 
-The recorded runs are under results/vision_transformer. The preset full is held to 96.5 % on CIFAR-10 for CCT-7, 90.9 %
-for ViT (https://github.com/omihub777/ViT-CIFAR) and 94.5 % for Swin (https://arxiv.org/abs/2112.13492), as published.
+The preset full is held to what is published for CIFAR-10: 96.5 % for CCT-7, 90.9 % for ViT
+(https://github.com/omihub777/ViT-CIFAR), 94.5 % for Swin (https://arxiv.org/abs/2112.13492). The recorded runs are
+under results/vision_transformer.
 """
 
 import functools
