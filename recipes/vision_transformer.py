@@ -12,9 +12,8 @@ Attention rollout is drawn over the images.
     KERAS_BACKEND=jax python recipes/vision_transformer.py --preset full        CCT-7, on one GPU
     KERAS_BACKEND=jax recipes predict RUN new.jpg                               the classes of other images
 
-The preset full is held to what is published for CIFAR-10: 96.5 % for CCT-7, 90.9 % for ViT
-(https://github.com/omihub777/ViT-CIFAR), 94.5 % for Swin (https://arxiv.org/abs/2112.13492). The recorded runs are
-under results/vision_transformer.
+The preset full is held to what is published: 96.5 % for CCT-7, 90.9 % for ViT (https://github.com/omihub777/ViT-CIFAR),
+94.5 % for Swin (https://arxiv.org/abs/2112.13492). The recorded runs are under results/vision_transformer.
 """
 
 import functools
