@@ -73,7 +73,7 @@ class Size(NamedTuple):
 SIZES = {
     ("vit", "mini"): Size((128,), (3,), (4,), ratio=1, patch=4),
     ("vit", "reference"): Size((384,), (7,), (12,), ratio=1, patch=4),
-    ("swin", "mini"): Size((48, 96), (2, 2), (3, 6), ratio=2, patch=2, window=4),
+    ("swin", "mini"): Size((96, 192), (2, 2), (3, 6), ratio=2, patch=4, window=4),
     ("swin", "reference"): Size((96, 192, 384), (2, 6, 4), (3, 6, 12), ratio=2, patch=2, window=4),
     ("cct", "mini"): Size((128,), (3,), (2,), ratio=1, patch=8, normalize=True),
     ("cct", "reference"): Size((256,), (7,), (4,), ratio=2, patch=2),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from shared.backends.initializers import TruncatedNormal
+from shared.backends.initializers import RandomNormal
 from shared.images.vision_transformer import TokenBlock
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.dense import SequenceDense
@@ -39,7 +39,7 @@ class WindowAttention(layers.Layer):
         self.attention = MultiHeadAttention(self.heads, dtype=self.dtype_policy, name="attention")
         self.attention.build((None, self.side**2, channels))
         self.position_bias = self.add_weight(
-            shape=((2 * self.side - 1) ** 2, self.heads), initializer=TruncatedNormal(stddev=0.02), name="position_bias"
+            shape=((2 * self.side - 1) ** 2, self.heads), initializer=RandomNormal(stddev=0.02), name="position_bias"
         )
         offsets = np.stack(np.divmod(np.arange(self.side**2), self.side))
         offsets = offsets[:, :, None] - offsets[:, None] + self.side - 1

@@ -43,7 +43,7 @@ class ClassToken(layers.Layer):
 
 
 class TokenBlock(layers.Layer):
-    """Base class of the blocks of a Vision Transformer: pre-norm sublayers, each a branch that stochastic depth drops.
+    """Base class of the blocks of a Vision Transformer: pre-norm sublayers, each a branch for stochastic depth.
 
     Args:
         heads: number of heads, a divisor of the number of channels.
