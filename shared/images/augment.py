@@ -1,7 +1,7 @@
 """Image augmentation in NumPy, random for each image of a batch.
 
 Each function takes images (batch, height, width, channels) of any dtype and a NumPy generator, and returns new images
-of the same shape and dtype; those that mix images take and return their targets (batch, classes) too. Random numbers
+of the same shape and dtype; one that mixes images takes and returns their targets (batch, classes), too. Random numbers
 are drawn on the host, so that every backend trains on the same images.
 """
 
