@@ -170,7 +170,7 @@ def results_table(recipe: str) -> str:
 
 
 def side_by_side_table(recipes: str) -> str:
-    """Results of several recipes with the preset small on the same data, the best first, in Markdown.
+    """Results of several recipes with the preset small on the same data, the best first, for the page of a recipe.
 
     Args:
         recipes: their names, separated by blanks; the first says the data, the metric and the backends.
