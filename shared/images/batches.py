@@ -1,5 +1,7 @@
 """Batches of augmented images, drawn on the host: the same on every backend."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from shared.data.images.datasets import LabelledImages
@@ -23,6 +25,7 @@ class ImageBatches(SeededBatches):
         fill: value of the cutout square, one per channel.
         mixup: alpha of mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none.
+        augment: what else is done to the images before they are mixed: takes and returns images, as in augment.py.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class ImageBatches(SeededBatches):
         fill: list[float] | float = 0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     ):
         super().__init__(seed)
         self.data = data
@@ -49,6 +53,7 @@ class ImageBatches(SeededBatches):
         self.fill = fill
         self.mixup = mixup
         self.cutmix = cutmix
+        self.augment = augment
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.shuffled(len(self.data.labels), self.epoch)[index * self.batch_size :][: self.batch_size]
@@ -59,6 +64,8 @@ class ImageBatches(SeededBatches):
             images = random_flip(images, rng)
         if self.cutout:
             images = random_cutout(images, self.cutout, self.fill, rng)
+        if self.augment:
+            images = self.augment(images, rng)
         targets = self.one_hot[self.data.labels[chosen]]
         if self.mixup:
             images, targets = mixup(images, targets, self.mixup, rng)

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from shared.backends.initializers import RandomNormal
 from shared.layers.attention import MultiHeadAttention
-from shared.layers.dense import SequenceDense, as_one_matrix
+from shared.layers.dense import FeedForward, as_one_matrix
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -38,49 +38,6 @@ class TokenEmbedding(layers.ReversibleEmbedding):
     def get_config(self):
         config = super().get_config()
         return {"vocabulary": config.pop("input_dim"), "channels": config.pop("output_dim")} | config
-
-
-@keras.saving.register_keras_serializable("keras_recipes")
-class FeedForward(layers.Layer):
-    """Position-wise feed-forward network: two dense layers with an activation between them.
-
-    Args:
-        hidden: hidden width.
-        activation: "relu", "gelu", or "swiglu": SiLU of one half of a first layer of twice the width, times the other
-            half (Shazeer 2020, arXiv:2002.05202).
-
-    Input and output: (batch, length, channels).
-    """
-
-    def __init__(self, hidden, activation="relu", **kwargs):
-        super().__init__(**kwargs)
-        self.hidden = hidden
-        self.activation = activation
-        gated = activation == "swiglu"
-        self.expand = SequenceDense(
-            2 * hidden if gated else hidden,
-            activation=None if gated else activation,
-            dtype=self.dtype_policy,
-            name="expand",
-        )
-
-    def build(self, input_shape):
-        self.expand.build(input_shape)
-        self.contract = SequenceDense(input_shape[-1], dtype=self.dtype_policy, name="contract")
-        self.contract.build((*input_shape[:-1], self.hidden))
-
-    def call(self, inputs):
-        x = self.expand(inputs)
-        if self.activation == "swiglu":
-            gate, x = ops.split(x, 2, axis=-1)
-            x = ops.silu(gate) * x
-        return self.contract(x)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return super().get_config() | {"hidden": self.hidden, "activation": self.activation}
 
 
 def normalization_layer(kind, dtype, name):

@@ -15,6 +15,7 @@ from shared.tools.records import (
     public_command,
     result_and_time,
     results_table,
+    side_by_side_table,
     steps_table,
     sweeps_table,
 )
@@ -32,14 +33,15 @@ def all_pages() -> dict[Path, str]:
 def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
-    The kinds are "table", of all recipes, "bounds", "architectures" and "sweeps", of a recipe, "steps", and "exports",
-    of all recipes.
+    The kinds are "table", of all recipes, "bounds", "architectures" and "sweeps", of a recipe, "side_by_side", of the
+    recipes named, "steps", and "exports", of all recipes.
     """
     makers = {
         "table": lambda name: recipes_table(),
         "bounds": bounds_table,
         "architectures": architectures_table,
         "sweeps": sweeps_table,
+        "side_by_side": side_by_side_table,
         "steps": lambda name: steps_table(),
         "exports": lambda name: exports_table(),
     }
@@ -48,8 +50,8 @@ def with_tables(text: str) -> str:
         kind, name = match.groups()
         return f"<!-- {kind} {name} -->\n{makers[kind](name)}\n<!-- end -->"
 
-    kinds = "table|bounds|architectures|sweeps|steps|exports"
-    return re.sub(rf"<!-- ({kinds}) (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    kinds = "|".join(makers)
+    return re.sub(rf"<!-- ({kinds}) ([\w ]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def recipes_table() -> str:

@@ -175,6 +175,38 @@ def results_table(recipe: str) -> str:
     return "\n".join(rows)
 
 
+def side_by_side_table(recipes: str) -> str:
+    """Results of several recipes with the preset small on the same data, the best first, for the page of a recipe.
+
+    Args:
+        recipes: their names, separated by blanks; the first says the data, the metric and the backends.
+    """
+    names = recipes.split()
+    records = [(name, each) for name in names for each in read_records(name) if each["preset"] == "small"]
+    if not records or records[0][0] != names[0]:
+        return "Not yet measured."
+    first = records[0][1]
+    backends = {each["backend"] for name, each in records if name == names[0] and each["data"] == first["data"]}
+    lines = [
+        f"| recipe | options | backend | parameters | epochs | training | {first['metric']} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, each in sorted(records, key=lambda pair: -pair[1]["value"]):
+        if (each["data"], each["metric"]) == (first["data"], first["metric"]) and each["backend"] in backends:
+            options = [f"--{option.replace('_', '-')} {value}" for option, value in each.get("options", {}).items()]
+            cells = [
+                f"[{name}](../{name}/README.md)",
+                f"`{' '.join(options)}`" if options else "",
+                each["backend"],
+                f"{each['parameters']:,}",
+                str(each["epochs"]),
+                f"{each['train_seconds'] / 60:.1f} min",
+                shown_number(each["value"]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def steps_table() -> str:
     """Step times measured by benchmarks/custom_step.py on each backend, in Markdown."""
     directory = PROJECT / "results" / "custom_step"

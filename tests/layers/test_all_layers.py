@@ -21,20 +21,22 @@ from shared.images.backbones.convnext import LayerScale
 from shared.images.backbones.efficientnet_lite import InvertedBottleneck
 from shared.images.backbones.pretrained import ImageNetPixels
 from shared.images.backbones.shufflenet import ChannelShuffle, ChannelSplit
+from shared.images.swin import PatchMerging, SwinBlock, WindowAttention
+from shared.images.vision_transformer import ClassToken, ConvolutionalTokenizer, SequencePooling, VisionBlock
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.convolution import Convolution, DepthwiseConvolution
-from shared.layers.dense import SequenceDense
+from shared.layers.dense import FeedForward, SequenceDense
 from shared.layers.normalization import BatchNormalization, GroupNormalization
 from shared.layers.positions import LearnedPositions, SinusoidalPositions
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.layers.resampling import DepthToSpace, MaxPooling, NearestUpsampling, SpaceToDepth
 from shared.layers.residual import ConvolutionBlock, ResidualBlock
+from shared.layers.stochastic_depth import StochasticDepth
 from shared.segmentation.heads import PartAverages
 from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.transformer import (
     CausalBlock,
     CausalTransformer,
-    FeedForward,
     TokenEmbedding,
     TransformerDecoder,
     TransformerDecoderBlock,
@@ -72,12 +74,14 @@ CASES = {
     "channel split": (lambda **kw: ChannelSplit(**kw), [normal(2, 3, 4, 6)]),
     "class modulation": (lambda **kw: ClassModulation(5, **kw), [X, np.array([4, 1], "int32")]),
     "code prior": (lambda **kw: CodePrior(6, 8, 2, heads=2, **kw), [IDS]),
+    "class token": (lambda **kw: ClassToken(**kw), [SEQUENCE]),
     "convolution": (lambda **kw: Convolution(6, 3, **kw), [X]),
     "convolution 6x6": (lambda **kw: Convolution(6, 6, use_bias=True, **kw), [X[:, :5, :7]]),
     "convolution of many channels": (lambda **kw: Convolution(16, 3, **kw), [normal(2, 7, 8, 16)]),
     "convolution strided": (lambda **kw: Convolution(6, 3, strides=2, **kw), [X[:, :, :7]]),
     "convolution block": (lambda **kw: ConvolutionBlock(6, **kw), [X]),
     "convolution block pooled": (lambda **kw: ConvolutionBlock(6, pool=True, **kw), [X[:, :5, :7]]),
+    "convolutional tokenizer": (lambda **kw: ConvolutionalTokenizer((4, 6), **kw), [X]),
     "cross stage block": (lambda **kw: CrossStageBlock(8, depth=2, **kw), [X]),
     "cross stage block plain": (lambda **kw: CrossStageBlock(8, shortcut=False, **kw), [X]),
     "decoder": (lambda **kw: TransformerDecoder(2, 2, 16, 0.1, **kw), [SEQUENCE, MEMORY, MASK]),
@@ -109,6 +113,7 @@ CASES = {
     "multi-head attention, grouped queries": (lambda **kw: MultiHeadAttention(4, True, 2, **kw), [SEQUENCE]),
     "multi-head attention, rotary": (lambda **kw: MultiHeadAttention(2, rotary=True, **kw), [SEQUENCE]),
     "part averages": (lambda **kw: PartAverages(4, **kw), [X]),
+    "patch merging": (lambda **kw: PatchMerging(6, **kw), [X[:, :5]]),
     "positions": (lambda **kw: SinusoidalPositions(**kw), [SEQUENCE]),
     "pyramid pooling": (lambda **kw: PyramidPooling(6, **kw), [X]),
     "residual block": (lambda **kw: ResidualBlock(**kw), [X]),
@@ -117,12 +122,17 @@ CASES = {
     "seq2seq attention, dot": (lambda **kw: GlobalAttention("dot", **kw), [SEQUENCE, MEMORY, MASK]),
     "seq2seq attention, general": (lambda **kw: GlobalAttention("general", **kw), [SEQUENCE, MEMORY, MASK]),
     "sequence dense": (lambda **kw: SequenceDense(7, **kw), [SEQUENCE]),
+    "sequence pooling": (lambda **kw: SequencePooling(**kw), [SEQUENCE]),
     "space to depth": (lambda **kw: SpaceToDepth(2, **kw), [X]),
     "spectral normalization": (lambda **kw: SpectralNormalization(Convolution(4, 3, **kw), **kw), [X]),
+    "stochastic depth": (lambda **kw: StochasticDepth(0.5, **kw), [SEQUENCE]),
+    "swin block": (lambda **kw: SwinBlock(2, 16, 4, 2, dropout=0.1, **kw), [normal(2, 6, 8, 4)]),
     "time embedding": (lambda **kw: TimeEmbedding(8, **kw), [normal(3)]),
     "token embedding": (lambda **kw: TokenEmbedding(7, 4, **kw), [IDS]),
     "upsampling": (lambda **kw: NearestUpsampling(11, 16, **kw), [X]),
     "vector quantizer": (lambda **kw: VectorQuantizer(7, **kw), [X, np.abs(normal(2, 48))]),
+    "vision block": (lambda **kw: VisionBlock(2, 16, 0.1, 0.2, **kw), [SEQUENCE]),
+    "window attention": (lambda **kw: WindowAttention(2, 3, 1, **kw), [normal(2, 5, 4, 8)]),
 }
 
 

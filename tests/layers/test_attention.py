@@ -8,11 +8,11 @@ from keras import ops
 
 from shared.backends.attention import cached_attention, dot_product_attention, with_entry
 from shared.layers.attention import MultiHeadAttention
+from shared.layers.dense import FeedForward
 from shared.layers.positions import LearnedPositions, SinusoidalPositions, apply_rotary_embedding
 from shared.text.transformer import (
     CausalBlock,
     CausalTransformer,
-    FeedForward,
     TokenEmbedding,
     TransformerDecoder,
     TransformerDecoderBlock,

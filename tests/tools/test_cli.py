@@ -277,6 +277,26 @@ def test_sweeps_are_tables_of_their_records(monkeypatch):
 
 
 @pytest.mark.once
+def test_recipes_stand_side_by_side(monkeypatch):
+    ours = {
+        "preset": "small", "data": "some", "backend": "jax", "metric": "top1", "value": 0.5, "parameters": 1234,
+        "epochs": 3, "train_seconds": 90,
+    }  # fmt: skip
+    found = {
+        "a": [ours, ours | {"value": 0.6, "options": {"kind_of": "x"}}, ours | {"preset": "smoke", "value": 0.1}],
+        "b": [ours | {"value": 0.55}, ours | {"data": "other"}, ours | {"backend": "torch"}, ours | {"metric": "loss"}],
+    }
+    monkeypatch.setattr(records, "read_records", found.get)
+    assert with_tables("<!-- side_by_side a b -->\n<!-- end -->").splitlines()[3:-1] == [
+        "| [a](../a/README.md) | `--kind-of x` | jax | 1,234 | 3 | 1.5 min | 0.6000 |",
+        "| [b](../b/README.md) |  | jax | 1,234 | 3 | 1.5 min | 0.5500 |",
+        "| [a](../a/README.md) |  | jax | 1,234 | 3 | 1.5 min | 0.5000 |",
+    ]
+    found["a"].clear()
+    assert "Not yet measured." in with_tables("<!-- side_by_side a b -->\n<!-- end -->")
+
+
+@pytest.mark.once
 def test_records_are_of_committed_code_and_say_how_they_were_made():
     for path in recipe_paths():
         for record in read_records(path.stem):
