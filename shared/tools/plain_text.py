@@ -52,8 +52,9 @@ IDIOMS = (
     (r"-> Method:", "-> Any:"),
     (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
 )
-"""What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same, and
-some figures are left out."""
+"""What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same.
+
+Some figures are left out, too."""
 
 
 TYPES = {
