@@ -29,11 +29,11 @@ def apply_dense(
 
 
 def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Lets an optimizer clip by the global norm, average the weights, and Adam update them, all of them together.
+    """Lets an optimizer clip by the global norm, average the weights, and Adam and SGD update them, all together.
 
     On PyTorch, Keras does each of these variable by variable, and Adam in a dozen operations for each, which for a
-    small network takes as long as the gradients. The other backends compile the step. The results differ by rounding
-    only.
+    small network takes as long as the gradients. Its SGD asks for the value of the learning rate, so that a step cannot
+    be recorded. The other backends compile the step. The results differ by rounding only.
 
     Returns:
         The same optimizer.
@@ -45,6 +45,8 @@ def grouped_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
         replacements["_update_model_variables_moving_average"] = average_together
     if isinstance(optimizer, keras.optimizers.Adam):
         replacements["_parallel_update_step"] = update_adam_together
+    if isinstance(optimizer, keras.optimizers.SGD):
+        replacements["_parallel_update_step"] = update_sgd_together
     for name, replacement in replacements.items():
         if name not in vars(optimizer):  # else it has been replaced, for an earlier `fit`
             setattr(optimizer, name, functools.partial(replacement, optimizer, getattr(optimizer, name)))
@@ -124,4 +126,26 @@ def update_adam_together(
             weights, [gradient.contiguous() for gradient in gradients], moments, velocities, [],
             [endless] * len(weights), lr=keras.ops.convert_to_tensor(rate) * correction, beta1=optimizer.beta_1,
             beta2=optimizer.beta_2, weight_decay=0.0, eps=optimizer.epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
+def update_sgd_together(
+    optimizer: keras.optimizers.SGD, update: Callable, gradients: list[Any], variables: list[keras.Variable], rate: Any
+) -> None:
+    """SGD's update on PyTorch in one operation, or by `update` where that does not know the case."""
+    import torch
+
+    weights = [variable.value for variable in variables]
+    momenta = [
+        optimizer.momentums[optimizer._get_variable_index(each)].value for each in variables if optimizer.momentum
+    ]
+    known = all(x.is_contiguous() and x.dtype == torch.float32 for x in (*weights, *momenta))
+    if not known or weights[0].device.type not in ("cpu", "cuda"):
+        return update(gradients, variables, rate)
+    with torch.no_grad():
+        # Keras's momentum sums up steps, PyTorch's gradients: so these are made steps first.
+        steps = torch._foreach_mul([each.contiguous() for each in gradients], -keras.ops.convert_to_tensor(rate))
+        torch._fused_sgd_(
+            weights, steps, momenta, weight_decay=0.0, momentum=optimizer.momentum, lr=-1.0, dampening=0.0,
+            nesterov=optimizer.nesterov, maximize=False, is_first_step=False,
         )  # fmt: skip

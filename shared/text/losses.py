@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from shared.backends.softmax import common_log_softmax
+from shared.backends.softmax import smoothed_cross_entropy
 from shared.text.subwords import PAD
 
 
@@ -20,13 +20,7 @@ def token_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
     Returns:
         (…), float32.
     """
-    log_probabilities = common_log_softmax(logits)
-    losses = -ops.take_along_axis(log_probabilities, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
-    if label_smoothing:
-        # Not the mean, whose gradient PyTorch would divide at every entry.
-        uniform = label_smoothing / log_probabilities.shape[-1]
-        losses = (1 - label_smoothing) * losses - uniform * ops.sum(log_probabilities, axis=-1)
-    return losses
+    return smoothed_cross_entropy(labels, logits, label_smoothing)
 
 
 @keras.saving.register_keras_serializable("keras_recipes")

@@ -52,6 +52,24 @@ def test_grouped_updates_are_those_of_keras(options, initializer):
 
 
 @on_torch
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_that_of_keras(momentum, nesterov):
+    def trained(change):
+        rng = np.random.default_rng(0)
+        variables = [keras.Variable(rng.normal(size=shape).astype("float32")) for shape in ((3, 4), (5,))]
+        rate = keras.optimizers.schedules.CosineDecay(0.3, 10)
+        optimizer = change(keras.optimizers.SGD(rate, momentum=momentum, nesterov=nesterov, weight_decay=0.1))
+        for _ in range(4):
+            gradients = [rng.normal(size=each.shape).astype("float32") for each in variables]
+            optimizer.apply([keras.ops.convert_to_tensor(each) for each in gradients], variables)
+        return [keras.ops.convert_to_numpy(each.value) for each in (*variables, *optimizer.variables)]
+
+    for ours, theirs in zip(trained(grouped_updates), trained(lambda optimizer: optimizer), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@on_torch
 @pytest.mark.parametrize("gradient", [np.inf, -np.inf, np.nan, 1e20, 3e38, 1e-30, 0.0])
 def test_a_norm_that_is_not_finite_is_seen_as_by_keras(gradient):
     def stepped(change):
