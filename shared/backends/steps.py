@@ -201,12 +201,12 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
     """The operations on tensors that a function on PyTorch consists of, as a function.
 
     Args:
-        function: to record; it is run once, and what it changes is put back, the state of PyTorch's random numbers too.
+        function: to record; it is run twice, and what it changes is put back, the state of PyTorch's generator too.
         arguments: of the shapes to record it for.
         outside: tensors that it uses or changes beside them.
 
     Returns:
-        A function of such arguments; None where the operations depend on the values of tensors.
+        A function of such arguments; None where the operations depend on the values of tensors, or cannot be repeated.
     """
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -227,19 +227,37 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
             return function(*arguments)
 
     before = [each.clone() for each in outside]
-    try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            program = make_fx(refusing)(arguments, outside)
-    except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
-        return None
-    finally:
+
+    def put_back() -> None:
         for tensor, value in zip(outside, before, strict=True):
             if not torch.equal(tensor, value):
                 tensor.copy_(value)
+
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            program = make_fx(refusing)(arguments, outside)
+            if any(is_shaped_by_values(node) for node in program.graph.nodes):
+                return None
+            put_back()
+            program(arguments, outside)  # not all operations can be repeated: that of the gradients of an LSTM cannot
+    except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
+        return None
+    finally:
+        put_back()
     constants = [getattr(program, node.target) for node in program.graph.nodes if node.op == "get_attr"]
     if any(isinstance(each, torch.nn.Parameter) for each in constants):  # variables that it had not used before
         return None
     return lambda *arguments: program(arguments, outside)
+
+
+def is_shaped_by_values(node: Any) -> bool:
+    """Whether an operation of a graph of PyTorch gives tensors whose shape depends on values, as with a mask."""
+    import torch
+
+    if node.target is torch.ops.aten.index.Tensor:
+        return any(each is not None and each.meta["val"].dtype in (torch.bool, torch.uint8) for each in node.args[1])
+    known = torch.ops.aten._pack_padded_sequence.default, torch.ops.aten._pad_packed_sequence.default
+    return node.target in known or torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ())
 
 
 def with_memory_of_their_own(arrays: list[Any], others: list[Any]) -> list[Any]:
