@@ -22,7 +22,6 @@ class LayerScale(layers.Layer):
         self.initial = initial
 
     def build(self, input_shape):
-        # Keras's initializers of constants are drawn by the backend, which gives the same here.
         constant = keras.initializers.Constant(self.initial)
         self.gamma = self.add_weight(shape=(input_shape[-1],), initializer=constant, name="gamma")
 
