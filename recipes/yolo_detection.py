@@ -33,7 +33,7 @@ from keras import layers
 from shared.data.detection.boxed_images import DetectionData, letterbox
 from shared.data.detection.datasets import load_detection
 from shared.detection.batches import DetectionBatches, detection_targets
-from shared.detection.decoding import DetectionDecoder, Detections, boxes_in_picture, compiled_detector
+from shared.detection.decoding import Detections, boxes_in_picture, compiled_detector
 from shared.detection.exports import exported_detector
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.detection.losses import DetectionLoss
@@ -168,12 +168,6 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def build_detector(model: keras.Model, overlap: float, confidence: float = 0.001) -> keras.Model:
-    """A trained model with decoding and NMS, which outputs Detections."""
-    decoder = DetectionDecoder(model.input_shape[1], confidence, overlap)
-    return keras.Model(model.input, decoder(model.output))
-
-
 def main(run: Run) -> dict[str, float]:
     config = run.config
     data = config.load()
@@ -203,7 +197,9 @@ def main(run: Run) -> dict[str, float]:
         validation_batch_size=config.batch_size,
     )
 
-    found: Detections = build_detector(model, config.overlap).predict(data.test.images, batch_size=8, verbose=0)
+    detect, images = compiled_detector(model), data.test.images
+    parts = [detect(images[i : i + 8], 0.001, config.overlap) for i in range(0, len(images), 8)]
+    found = Detections(*map(np.concatenate, zip(*parts, strict=True)))
     values, precision = detection_metrics(data.test, found, data.classes)
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
     run.save_figure("precision.png", plot_precision_recall(RECALLS, precision, data.classes))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.data.detection.boxed_images import Letterboxed, unletterbox_boxes
@@ -130,51 +130,6 @@ def suppress_overlapping(
         scores=ops.where(found, ops.take_along_axis(scores, indices, axis=1), 0.0),
         labels=ops.where(found, ops.take_along_axis(labels, indices, axis=1), -1),
     )
-
-
-@keras.saving.register_keras_serializable("keras_recipes")
-class DetectionDecoder(layers.Layer):
-    """Decodes the outputs of a trained detector to `Detections`.
-
-    Args:
-        image_size: height and width of the images, in pixels.
-        confidence: confidence threshold; near 0 to compute precision and recall.
-        overlap: IoU threshold of NMS.
-        most: maximum number of detections per image.
-        bins: number of bins per side.
-
-    Input: (batch, anchors, 4 · bins + classes). Output: Detections of (batch, most, …).
-    """
-
-    def __init__(self, image_size, confidence=0.001, overlap=0.7, most=300, bins=BINS, dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.image_size = image_size
-        self.confidence = confidence
-        self.overlap = overlap
-        self.most = most
-        self.bins = bins
-
-    def call(self, inputs):
-        boxes, scores = decode_outputs(inputs, self.image_size, self.bins)
-        return suppress_overlapping(boxes, scores, confidence=self.confidence, overlap=self.overlap, most=self.most)
-
-    def compute_output_spec(self, inputs):
-        batch, anchors, channels = inputs.shape
-        most = min(self.most, anchors * (channels - 4 * self.bins))
-        return Detections(
-            boxes=keras.KerasTensor((batch, most, 4), self.compute_dtype),
-            scores=keras.KerasTensor((batch, most), self.compute_dtype),
-            labels=keras.KerasTensor((batch, most), "int32"),
-        )
-
-    def get_config(self):
-        return super().get_config() | {
-            "image_size": self.image_size,
-            "confidence": self.confidence,
-            "overlap": self.overlap,
-            "most": self.most,
-            "bins": self.bins,
-        }
 
 
 def compiled_detector(model: keras.Model) -> Callable:

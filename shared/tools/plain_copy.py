@@ -235,7 +235,7 @@ def ordered_pieces(collection: Collection) -> tuple[list[Piece], dict[str, list[
     sections: dict[str, list[Piece]] = {title: [] for title in SECTIONS}
     for title, into in sections.items():
         members = [piece for piece in pieces if section_of(piece.file) == title]
-        for piece in sorted(members, key=lambda each: (ranks[each.file], places[each])):
+        for piece in sorted(members, key=lambda each: (not is_constant(each.source), ranks[each.file], places[each])):
             emit(piece, into)
     for piece in late:
         needed = homes[next(name for name in names_in_order(piece.source) if name in homes and homes[name] in pieces)]

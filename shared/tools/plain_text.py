@@ -221,6 +221,25 @@ def without_checks(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             yield from ((each, "") for each in gone)
 
 
+def is_layer(node: ast.ClassDef) -> bool:
+    """Whether a class is a layer of its own, not one of Keras's that it extends."""
+    return [ast.unparse(base) for base in node.bases] == ["layers.Layer"]
+
+
+def configs_of_arguments(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Methods `get_config` of layers that give the arguments of these, which Keras notes by itself."""
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef) or not is_layer(node):
+            continue
+        methods = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
+        if "get_config" in methods and "__init__" in methods:
+            taken = {each.arg for each in methods["__init__"].args.args} - {"self"}
+            dicts = [each for each in nodes_of(methods["get_config"]) if isinstance(each, ast.Dict)]
+            noted = {key.value for each in dicts for key in each.keys}
+            if noted == taken or "dict(self.options)" in ast.unparse(methods["get_config"]):
+                yield methods["get_config"], ""
+
+
 def returned_at_once(text: str, tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     """Functions that return what they named in the line before, without the name."""
     for function in nodes_of(tree):
@@ -343,6 +362,7 @@ def plain_text(text: str, backends: tuple[str, ...]) -> str:
     text = edited(text, lambda tree: fewer_arguments(tree, counterpart_of))
     text = edited(text, without_checks)
     text = edited(text, lambda tree: returned_at_once(text, tree))
+    text = edited(text, configs_of_arguments)
     if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:
         typed = edited(text, lambda tree: plain_types(text, tree))
         needed = [line for sign, line in IMPORTS if sign in typed and sign not in text and line not in text]
@@ -579,6 +599,28 @@ def with_comments(text: str) -> str:
                             other.end_lineno - other.lineno + 1
                         )
     return "\n".join(line for line in lines if line != "\0")
+
+
+def without_output_shapes(text: str) -> str:
+    """A text without the methods that say what shape layers give, which Keras finds by itself, unless others ask."""
+    classes = [node for node in parsed(text).body if isinstance(node, ast.ClassDef)]
+    asking = r"(?<!self)(?<!super\(\))\.compute_output_shape\("
+    asked = {
+        node.func.id
+        for each in classes
+        if re.search(asking, ast.unparse(each))
+        for node in nodes_of(each)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+    def methods(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+        for each in tree.body:
+            if isinstance(each, ast.ClassDef) and each.name not in asked and is_layer(each):
+                for method in each.body if "self.compute_output_shape(" not in ast.unparse(each) else ():
+                    if getattr(method, "name", "") == "compute_output_shape":
+                        yield method, ""
+
+    return edited(text, methods)
 
 
 def with_joined_attributes(text: str) -> str:

@@ -10,7 +10,6 @@ from shared.data.detection.boxed_images import BoxedImages
 from shared.detection.assignment import assign_boxes, nth_largest
 from shared.detection.boxes import anchor_grid, complete_iou, intersection_over_union
 from shared.detection.decoding import (
-    DetectionDecoder,
     Detections,
     compiled_detector,
     decode_outputs,
@@ -447,9 +446,7 @@ def test_learns_four_images_by_heart(tmp_path):
     model.save(tmp_path / "model.keras")
     model = keras.saving.load_model(tmp_path / "model.keras")  # with its loss
     assert model.loss.get_config() == DetectionLoss(64).get_config()
-    detector = keras.Model(model.input, DetectionDecoder(64, confidence=0.05)(model.output))
-    assert [tuple(output.shape) for output in detector.output] == [(None, 168, 4), (None, 168), (None, 168)]
-    found = detector.predict(images, batch_size=3, verbose=0)
+    found = compiled_detector(model)(images, 0.05, 0.7)
     assert isinstance(found, Detections)
     scores = detection_metrics(
         BoxedImages(images, targets[..., 1:], targets[..., 0].astype(int)), found, ["red", "green"]

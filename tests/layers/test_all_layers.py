@@ -11,7 +11,6 @@ from conftest import gradients_of, normal, numbers
 
 import shared
 from shared.backends.compiling import compiled_inference
-from shared.detection.decoding import DetectionDecoder
 from shared.detection.layers import CrossStageBlock, DetectionHead, NormalizedConvolution, PyramidPooling
 from shared.generative.diffusion.unet import ConditionedResidualBlock, ImageAttention, TimeEmbedding
 from shared.generative.modulation import ClassModulation
@@ -78,7 +77,6 @@ CASES = {
     "depth to space": (lambda **kw: DepthToSpace(2, **kw), [normal(2, 2, 3, 12)]),
     "depthwise convolution": (lambda **kw: DepthwiseConvolution(3, **kw), [X]),
     "depthwise convolution strided": (lambda **kw: DepthwiseConvolution(5, strides=2, **kw), [X[:, :, :7]]),
-    "detection decoder": (lambda **kw: DetectionDecoder(64, most=5, **kw | {"dtype": "float32"}), [normal(2, 84, 67)]),
     "detection head": (lambda **kw: DetectionHead(3, 8, 6, **kw), [X]),
     "detector convolution": (lambda **kw: NormalizedConvolution(6, 3, 2, **kw), [X]),
     "encoder": (lambda **kw: TransformerEncoder(2, 2, 16, 0.1, rotary=True, **kw), [MEMORY, MASK]),
@@ -174,11 +172,11 @@ def check_layer(make, arrays, directory) -> None:
     # JAX on processors cannot attend in float16.
     for precision in ("bfloat16", "float16") if keras.config.backend() == "torch" else ("bfloat16",):
         layer = make(dtype=f"mixed_{precision}")
-        expected = "float32" if isinstance(layer, DetectionHead | DetectionDecoder) else precision
+        expected = "float32" if isinstance(layer, DetectionHead) else precision
         model = model_of(layer, arrays)
         outputs = keras.tree.flatten(compiled_inference(model, [model])(arrays))
         dtypes = {keras.backend.standardize_dtype(output.dtype) for output in outputs}
-        assert dtypes - {"int32"} == {expected}
+        assert dtypes == {expected}
         assert {weight.dtype for weight in model.trainable_weights} <= {"float32"}
 
 

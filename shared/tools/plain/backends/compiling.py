@@ -28,12 +28,12 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
         case "torch":
             import torch
 
-            return torch.no_grad()(lambda *arguments: function(*as_tensors(arguments)))
+            compiled = torch.no_grad()(function)
         case "tensorflow":
             import tensorflow as tf
 
-            program = tf.function(function)
-            return lambda *arguments: program(*as_tensors(arguments))
+            compiled = tf.function(function)
+    return lambda *arguments: compiled(*as_tensors(arguments))
 
 
 def as_tensors(structure: Any) -> Any:
