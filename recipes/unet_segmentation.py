@@ -98,7 +98,7 @@ class Config(Options):
     smallest: Whole = 12
     """Smallest object, in pixels; smaller ones are dropped."""
     validation: Part = 0.15
-    """Fraction of the training images held out for validation, where the data have no split of their own."""
+    """Fraction of the training images held out for validation, unless the data have a split."""
     train_examples: Limit = None
     """Limit training to the first N images."""
     test_examples: Limit = None

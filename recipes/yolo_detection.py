@@ -107,7 +107,7 @@ class Config(Options):
     confidence: Fraction = 0.25
     """Confidence threshold: draw detections of at least this score."""
     validation: Part = 0.1
-    """Fraction of the training images held out for validation, where the data have no split of their own."""
+    """Fraction of the training images held out for validation, unless the data have a split."""
     train_examples: Limit = None
     """Limit training to the first N images."""
     test_examples: Limit = None

@@ -72,7 +72,7 @@ def detection_metrics(truth: BoxedImages, found: Detections, classes: list[str])
         "categories": [{"id": index, "name": name} for index, name in enumerate(classes)],
         "annotations": [
             # Numbered from 1, because the protocol takes number 0 for none.
-            {"id": number, "area": entry["bbox"][2] * entry["bbox"][3], **entry}
+            {"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3], **entry}
             for number, entry in enumerate(true_entries(truth), 1)
         ],
     }

@@ -17,7 +17,13 @@ from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
 from shared.tools.collecting import PLAIN, Collection, names_bound
 from shared.tools.plain_copy import Piece, filled, is_constant, ordered_pieces, plain_collection, plain_docstring
-from shared.tools.plain_text import with_comments, with_expressions, with_joined_attributes, without_output_shapes
+from shared.tools.plain_text import (
+    with_comments,
+    with_expressions,
+    with_joined_attributes,
+    with_one_history,
+    without_output_shapes,
+)
 from shared.tools.project import recipe_path
 
 MARKER = re.compile(r"^# from (\S+): (\w+) \((\w{12})\)\n", re.MULTILINE)
@@ -64,13 +70,15 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     docstring = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0])
     homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
     text = docstring + "\n\n" + "\n\n\n".join(blocks) + "\n"
-    text = without_output_shapes(text)
-    text = with_expressions(text, {name for name, file in homes.items() if file.startswith(PLAIN)})
+    text = with_one_history(without_output_shapes(text))
+    counterparts = {name for name, file in homes.items() if file.startswith(PLAIN)}
+    text = with_expressions(text, counterparts, {name for name, file in homes.items() if file.startswith("shared/")})
     wide = ("--line-length", "120")
     text = ruff("check", text, *wide, "--select", "I,F401,F841", "--fix-only", "--unsafe-fixes")
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
     text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r'^(class .*\n(?:    """(?:(?!""").|\n)*?"""\n))\n', r"\1", text, flags=re.MULTILINE)
     text = with_joined_attributes(with_comments(text))
     return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
 

@@ -42,6 +42,8 @@ IDIOMS = (
     (r'\n *facts\["collapsed"\] = .*(?=\n)', ""),
     (r', "diversity"\](?=\))', "]"),
     (r"\n *watch: Watcher \| None = None,", ""),
+    (r"\n( *)if .*:\n *raise ValueError\(.*\)(?=\n)", ""),
+    (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""
 
@@ -517,17 +519,25 @@ def text_of_uses(text: str, uses: Uses, unreached: frozenset[str], given: frozen
     return edited(text, lambda tree: fewer_types(text, tree, unreached))
 
 
-def called_functions(text: str, inlined: set[str]) -> dict[str, ast.FunctionDef]:
-    """Of some functions those that only return a call or a sum and are only called, by name."""
+def called_functions(text: str, always: set[str], once: set[str]) -> dict[str, ast.FunctionDef]:
+    """Of some functions those that only return a call or a sum and are only called, by name.
+
+    Args:
+        text: a whole file.
+        always: functions that may be called often.
+        once: functions that may be called once, and return what fits in a line.
+    """
     tree = parsed(text)
     mentions = Counter(node.id for node in nodes_of(tree) if isinstance(node, ast.Name))
     calls = Counter(node.func.id for node in nodes_of(tree) if isinstance(node, ast.Call) and hasattr(node.func, "id"))
+    taken = {*always, *(name for name in once if calls[name] == 1)}
     return {
         node.name: node
         for node in tree.body
-        if isinstance(node, ast.FunctionDef) and node.name in inlined and mentions[node.name] == calls[node.name]
+        if isinstance(node, ast.FunctionDef) and node.name in taken and mentions[node.name] == calls[node.name]
         and isinstance(node.body[-1], ast.Return) and len(node.body) == 1 + bool(ast.get_docstring(node))
         and isinstance(node.body[-1].value, ast.Call | ast.BinOp)
+        and (node.name in always or node.body[-1].lineno == node.body[-1].end_lineno)
         and not any(isinstance(each, ast.Lambda | ast.IfExp | ast.comprehension) for each in nodes_of(node))
     }  # fmt: skip
 
@@ -553,14 +563,9 @@ def expression_of(call: ast.Call, arguments: ast.arguments, body: ast.expr) -> a
     return found
 
 
-def with_expressions(text: str, inlined: set[str]) -> str:
-    """A text with what functions of a single expression compute, rather than calls of them.
-
-    Args:
-        text: a whole file.
-        inlined: names of functions, which take each argument once; see `called_functions`.
-    """
-    functions = called_functions(text, inlined)
+def with_expressions(text: str, always: set[str], once: set[str]) -> str:
+    """A text with what functions of a single expression compute, rather than calls of them; see `called_functions`."""
+    functions = called_functions(text, always, once)
 
     def calls(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
         outer: set[int] = set()
@@ -592,7 +597,7 @@ def with_comments(text: str) -> str:
                 case ast.Assign() | ast.AnnAssign(), ast.Expr(value=ast.Constant(value=str(meaning))):
                     line = lines[one.lineno - 1]
                     whole = " ".join(meaning.split())
-                    first = whole if getattr(node, "name", "") == "Config" else re.split(r"(?<=\.) (?=[A-Z])", whole)[0]
+                    first = whole if getattr(node, "name", "") == "Config" else re.split(r"(?<=\.) |; ", whole)[0]
                     beside = next((each for each in (whole, first) if len(f"{line}  # {each}") <= 120), None)
                     if beside and one.lineno == one.end_lineno and other.lineno == one.lineno + 1 and "#" not in line:
                         lines[one.lineno - 1 : other.end_lineno] = [f"{line}  # {beside}"] + ["\0"] * (
@@ -621,6 +626,17 @@ def without_output_shapes(text: str) -> str:
                         yield method, ""
 
     return edited(text, methods)
+
+
+def with_one_history(text: str) -> str:
+    """A text whose run has one history where it has one phase of training."""
+    if re.search(r"histories\[(?!''\]|\"\"\])", text):
+        return text
+    text = re.sub(
+        r"self\.histories: dict\[str, (.*)\] = \{\}.*", r"self.history: \1 = []  # the results of each epoch", text
+    )
+    text = re.sub(r"\n    @property\n    def history\(self\).*\n.*\n", "", text)
+    return re.sub(r"self\.histories\[..\]", "self.history", text)
 
 
 def with_joined_attributes(text: str) -> str:

@@ -15,4 +15,4 @@ def evaluation_of(reference: COCO, found: COCO, kind: str, print_function: Calla
 
 def true_entries(truth: BoxedImages) -> list[dict]:
     """The true boxes as COCO annotations."""
-    return [{"iscrowd": 0, **entry} for entry in box_entries(truth.boxes, truth.labels)]
+    return box_entries(truth.boxes, truth.labels)

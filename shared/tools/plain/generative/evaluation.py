@@ -27,11 +27,9 @@ def evaluate_generator(
     metrics = {"frechet": frechet_distance(outputs["features"], real["features"])}
     if conditional and "logits" in outputs:
         metrics["class_accuracy"] = top_k_accuracy(outputs["logits"], labels, 1)
-    shape = samples.images.shape[1:]
-    run.save_figure(
-        "samples.png",
-        plot_samples(samples, data.classes)
-        if conditional
-        else plot_rows(samples.images[:100].reshape(-1, 10, *shape), "generated images"),
-    )
+    if conditional:
+        sheet = plot_samples(samples, data.classes)
+    else:
+        sheet = plot_rows(samples.images[:100].reshape(-1, 10, *samples.images.shape[1:]), "generated images")
+    run.save_figure("samples.png", sheet)
     return samples, metrics

@@ -14,7 +14,7 @@ class Options:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     preset: Literal["smoke", "small", "full"] = "small"
-    """A minute on two cores, minutes on a laptop, or the reference for one GPU."""
+    """A minute on two cores, minutes on a laptop, or one GPU."""
     data: str = "auto"
     """Data set by name, or the path of your own; auto takes that which the presets are made for."""
     data_dir: Path | None = None

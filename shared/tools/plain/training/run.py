@@ -77,7 +77,8 @@ class Run:
         """Calls a training step on every batch, and saves the weights of the models after each epoch."""
         models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
         metrics = [part for part in state.values() if isinstance(part, keras.metrics.Metric)]
-        epochs, rows = epochs or self.config.epochs, self.histories.setdefault(phase, [])
+        epochs, rows = epochs or self.config.epochs, []
+        self.histories[phase] = rows
         print(f"training on {data}, in {self.directory}")
         if self.config.initial_weights:
             next(iter(models.values())).load_weights(self.config.initial_weights)

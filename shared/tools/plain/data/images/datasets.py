@@ -38,8 +38,6 @@ def load_images(
     validation: float,
     limit: int | None = None,
     size: int | None = None,
-    own_size: bool = False,
-    needs_classes: bool = True,
     per_class: int | None = None,
     test_limit: int | None = None,
 ) -> ImageData:
