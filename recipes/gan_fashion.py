@@ -85,7 +85,7 @@ class Config(GenerativeOptions):
     learning_rate: Positive = 1e-3
     """The highest learning rate of the generator, of Adam."""
     critic_learning_rate: Positive = 1e-3
-    """That of the critic."""
+    """The highest learning rate of the critic."""
     loss: AdversarialLoss = "hinge"
     """Adversarial loss."""
     spectral_norm: bool = True

@@ -78,7 +78,7 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
     text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE)
-    text = re.sub(r'^(class .*\n(?:    """(?:(?!""").|\n)*?"""\n))\n', r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r'^(class .*\n(?:    """(?:(?!""").|\n)*?"""\n))\n(?= )', r"\1", text, flags=re.MULTILINE)
     text = with_joined_attributes(with_comments(text))
     return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
 

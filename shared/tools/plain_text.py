@@ -22,6 +22,10 @@ HOOKS = {
 """Methods that Keras, Python and other packages call."""
 
 
+PACKAGES = ("np", "keras", "ops", "layers", "ImageOps")
+"""Modules, whose functions are no methods of what has these names too."""
+
+
 DONE_BY_KERAS = ("used_rows",)
 """Functions that only make their argument quicker, in whose place a plain copy has the argument."""
 
@@ -313,6 +317,7 @@ def uses_of(source: str) -> Uses:
     read = [node for node in nodes if isinstance(node, ast.Attribute)]
     own = [node for node in read if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")]
     called = [node for node in (*calls, *own) if isinstance(node, ast.Attribute)]
+    called = [node for node in called if getattr(node.value, "id", "") not in PACKAGES]
     return Uses(frozenset(node.attr for node in read), frozenset(node.attr for node in called))
 
 
@@ -530,7 +535,13 @@ def called_functions(text: str, always: set[str], once: set[str]) -> dict[str, a
     tree = parsed(text)
     mentions = Counter(node.id for node in nodes_of(tree) if isinstance(node, ast.Name))
     calls = Counter(node.func.id for node in nodes_of(tree) if isinstance(node, ast.Call) and hasattr(node.func, "id"))
-    taken = {*always, *(name for name in once if calls[name] == 1)}
+    simple = (ast.Name, ast.Attribute, ast.Constant, ast.Subscript)
+    given = {
+        node.func.id: all(isinstance(each, simple) for each in (*node.args, *(one.value for one in node.keywords)))
+        for node in nodes_of(tree)
+        if isinstance(node, ast.Call) and hasattr(node.func, "id")
+    }
+    taken = {*always, *(name for name in once if calls[name] == 1 and given[name])}
     return {
         node.name: node
         for node in tree.body
@@ -597,7 +608,9 @@ def with_comments(text: str) -> str:
                 case ast.Assign() | ast.AnnAssign(), ast.Expr(value=ast.Constant(value=str(meaning))):
                     line = lines[one.lineno - 1]
                     whole = " ".join(meaning.split())
-                    first = whole if getattr(node, "name", "") == "Config" else re.split(r"(?<=\.) |; ", whole)[0]
+                    first = (
+                        whole if getattr(node, "name", "") == "Config" else re.split(r"(?<!al\.)(?<=\.) |; ", whole)[0]
+                    )
                     beside = next((each for each in (whole, first) if len(f"{line}  # {each}") <= 120), None)
                     if beside and one.lineno == one.end_lineno and other.lineno == one.lineno + 1 and "#" not in line:
                         lines[one.lineno - 1 : other.end_lineno] = [f"{line}  # {beside}"] + ["\0"] * (

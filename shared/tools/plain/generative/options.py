@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shared.data.images.datasets import ImageData, load_images
 from shared.training.options import Options
@@ -25,16 +25,12 @@ class GenerativeOptions(Options):
     """Batch size of sampling."""
     judge: Path | None = None
     """Evaluation network: a classifier of these images, a model.keras of cnn_cifar10; also gives the class accuracy."""
-    measure_on: Literal["test", "validation"] = "test"
-    """To choose options by: measure on validation images, a tenth of those to train on."""
 
     def load_data(self, preferred: str, validation: float) -> ImageData:
-        fraction = max(validation, 0.1) if self.measure_on == "validation" else validation
-        data = load_images(
-            self.data, self.data_dir, preferred, fraction, self.train_examples, self.image_size, needs_classes=False,
+        return load_images(
+            self.data, self.data_dir, preferred, validation, self.train_examples, self.image_size,
             test_limit=self.test_examples,
         )  # fmt: skip
-        return data._replace(test=data.validation) if self.measure_on == "validation" else data
 
     def facts(self, *names: str) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*names, "samples", "measure_on")}
+        return {name: getattr(self, name) for name in (*names, "samples")}

@@ -1,7 +1,6 @@
 """A run: its directory, training with Keras's callbacks, its result."""
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Callable
@@ -77,13 +76,13 @@ class Run:
         """Calls a training step on every batch, and saves the weights of the models after each epoch."""
         models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
         metrics = [part for part in state.values() if isinstance(part, keras.metrics.Metric)]
-        epochs, rows = epochs or self.config.epochs, []
-        self.histories[phase] = rows
+        rows = self.histories[phase] = []
+        count = epochs or self.config.epochs
         print(f"training on {data}, in {self.directory}")
         if self.config.initial_weights:
             next(iter(models.values())).load_weights(self.config.initial_weights)
-        for epoch in range(epochs):
-            print(f"Epoch {epoch + 1}/{epochs}")
+        for epoch in range(count):
+            print(f"Epoch {epoch + 1}/{count}")
             bar, batches.epoch = keras.utils.Progbar(len(batches)), epoch
             for metric in metrics:
                 metric.reset_state()
@@ -93,10 +92,8 @@ class Run:
             row = {"epoch": epoch} | {name: float(value) for name, value in results.items()}
             row |= (after_epoch and after_epoch(epoch + 1)) or {}
             rows.append(row)
-            with open(self.directory / "history.csv", "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, row)
-                writer.writeheader()
-                writer.writerows(rows)
+            table = [",".join(map(str, each)) for each in (row, *(each.values() for each in rows))]
+            (self.directory / "history.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
             for name, model in models.items():
                 model.save_weights(self.directory / f"{name}.weights.h5")
 
