@@ -35,7 +35,6 @@ import keras
 from keras import layers, ops
 
 from shared.data.text.conversations import load_conversations
-from shared.files import replacing
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.decoding import WritingOptions
 from shared.text.dialogue import answer_counts, answer_pairs, evenly_spread, readable_context
@@ -45,6 +44,7 @@ from shared.text.metrics import distinct_n, sacre_bleu, word_perplexity
 from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
 from shared.text.plots import plot_attention
 from shared.text.responder import Answerer
+from shared.text.samples import save_text
 from shared.text.seq2seq_attention import GlobalAttention
 from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.text.transformer import TokenEmbedding
@@ -191,9 +191,9 @@ def write_answers(
     written = write(pairs.sources)
     answers, references = ([subwords.decode(ids) for ids in part] for part in (written, pairs.targets))
     contexts = [readable_context(source, subwords) for source in pairs.sources]
-    with replacing(run.directory / "samples.txt") as path:
-        rows = zip(contexts, answers, references, strict=True)
-        path.write_text("\n".join(f"{c}\n    answer: {a}\n    said:   {s}\n" for c, a, s in rows), encoding="utf-8")
+    rows = zip(contexts, answers, references, strict=True)
+    text = "\n\n".join(f"{c}\n    answer: {a}\n    said:   {s}" for c, a, s in rows)
+    save_text(run.directory / "samples.txt", text)
     run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
     bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
     metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}

@@ -34,13 +34,13 @@ from keras import layers, ops
 
 from shared.data.text.parallel_corpus import ParallelText, SentencePairs, load_parallel
 from shared.errors import UsageError
-from shared.files import replacing
 from shared.layers.positions import SinusoidalPositions
 from shared.text.exports import exported_translator
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import sacre_bleu
 from shared.text.pairs import HeldOutPairs, PairBatches, SequencePairs
 from shared.text.plots import plot_attention
+from shared.text.samples import save_text
 from shared.text.subwords import PAD, Subwords, kept_subwords, read_subwords
 from shared.text.transformer import TokenEmbedding, TransformerDecoder, TransformerEncoder
 from shared.text.translator import LONGEST, Translator
@@ -181,9 +181,8 @@ def main(run: Run) -> dict[str, float]:
     perplexity = model.evaluate(validation, return_dict=True, verbose=0)["perplexity"]
     run.save_figure("curves.png", plot_curves(run.history, ["loss", "perplexity"]))
     run.save_figure("attention.png", plot_attention([translate.attention(test.sources[0], translations[0])]))
-    with replacing(run.directory / "translations.txt") as path:
-        rows = zip(*test, translations, strict=True)
-        path.write_text("\n\n".join("\n".join(row) for row in rows) + "\n", encoding="utf-8")
+    rows = zip(*test, translations, strict=True)
+    save_text(run.directory / "translations.txt", "\n\n".join("\n".join(row) for row in rows))
     return run.finish(
         model, data.name, "bleu", {"bleu": bleu.score, "perplexity": perplexity},
         signature=bleu.signature, subwords=len(subwords), generated_tokens_per_second=translate.tokens_per_second(),

@@ -47,6 +47,10 @@ IDIOMS = (
     (r', "diversity"\](?=\))', "]"),
     (r"\n *watch: Watcher \| None = None,", ""),
     (r"\n( *)if .*:\n *raise ValueError\(.*\)(?=\n)", ""),
+    (r"; \{answer_counts\(data, parts\)\}", ""),
+    (r',? ("?)generated_tokens_per_second\1(=|: )\w+\.tokens_per_second\(\)', ""),
+    (r"\bmethod: Method\b", "method: Any"),
+    (r"-> Method:", "-> Any:"),
     (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached or checked to be the same there."""

@@ -1,0 +1,56 @@
+"""Subword vocabulary by byte-pair encoding (BPE)."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from shared.text.subwords import END, PAD, START, UNKNOWN
+
+
+def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (), keep_spaces: bool = False) -> bytes:
+    """Trains a byte-pair encoding, BPE (Sennrich et al. 2016, arXiv:1508.07909), of at most `size` subwords."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=size, hard_vocab_limit=False,
+        pad_id=PAD, unk_id=UNKNOWN, bos_id=START, eos_id=END, user_defined_symbols=list(symbols), byte_fallback=True,
+        character_coverage=0.9995, normalization_rule_name="identity", remove_extra_whitespaces=not keep_spaces,
+        add_dummy_prefix=not keep_spaces, max_sentence_length=2**24, num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    return model.getvalue()
+
+
+class Subwords:
+    """Tokenizer: text to subword ids and back."""
+
+    def __init__(self, model: bytes):
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def __len__(self) -> int:
+        return self.processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without `START` and `END`."""
+        return self.processor.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, without `PAD`, `START` and `END`."""
+        return self.processor.decode([int(number) for number in ids])
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Each subword as text, with a leading space at the start of a word."""
+        return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
+
+
+def kept_subwords(path: Path, lines: Iterable[str], size: int, **options: Any) -> Subwords:
+    """The vocabulary in a file; if there is no file, one is trained and saved."""
+    if not path.exists():
+        path.write_bytes(train_subwords(lines, size, **options))
+    return Subwords(path.read_bytes())
+
+
+def read_subwords(path: Path) -> Subwords:
+    """The vocabulary of a run."""
+    return Subwords(path.read_bytes())
