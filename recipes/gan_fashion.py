@@ -229,7 +229,7 @@ def main(run: Run) -> dict[str, float]:
     run.save_figure("curves.png", plot_curves(run.history, ["critic_loss", "generator_loss", "diversity"]))
     sheets.animate()
     facts = config.facts("loss", "spectral_norm", "r1", "class_conditional")
-    facts["classes"] = data.classes if config.class_conditional else None
+    facts |= {"classes": data.classes if config.class_conditional else None}
     facts["collapsed"] = warn_if_collapsed(metrics["diversity"])
     return run.finish(generator, data.name, "frechet", metrics, higher_is_better=False, **facts, **network.facts)
 

@@ -59,8 +59,7 @@ def r1_penalty(score: Callable[[Any], Any], real: Any) -> Any:
 
 
 def gradient_penalty(score: Callable[[Any], Any], real: Any, fake: Any, epsilon: Any) -> Any:
-    """Gradient penalty of WGAN-GP: mean (|∇ score| − 1)² at interpolated images (Gulrajani et al. 2017,
-    arXiv:1704.00028, equation 3).
+    """Gradient penalty: mean (|∇ score| − 1)² at interpolated images (WGAN-GP, arXiv:1704.00028, equation 3).
 
     Args:
         score: see `squared_gradient_norm`.
@@ -74,9 +73,7 @@ def gradient_penalty(score: Callable[[Any], Any], real: Any, fake: Any, epsilon:
     return ops.mean(ops.square(norms - 1))
 
 
-def critic_penalty(
-    loss: AdversarialLoss, r1: float, score: Callable[[Any], Any], real: Any, fake: Any, epsilon: Any
-) -> Any:
+def critic_penalty(loss: AdversarialLoss, r1: float, score: Callable, real: Any, fake: Any, epsilon: Any) -> Any:
     """Regularization of the critic: `r1_penalty` times r1, and with wgan_gp 10 times `gradient_penalty`."""
     total = r1 * r1_penalty(score, real) if r1 else 0.0
     return total + 10 * gradient_penalty(score, real, fake, epsilon) if loss == "wgan_gp" else total

@@ -8,8 +8,7 @@ from shared.backends.gradients import substituted
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class SpectralNormalization(layers.Wrapper):
-    """Spectral normalization: divides a layer's kernel by its largest singular value (Miyato et al. 2018,
-    arXiv:1802.05957).
+    """Spectral normalization (Miyato et al. 2018, arXiv:1802.05957): divides a kernel by its largest singular value.
 
     A dense layer then has a Lipschitz constant of at most 1. The kernel of a convolution is reshaped to (height · width
     · channels, filters). The singular value is estimated by one step of power iteration per training call, as in the

@@ -57,9 +57,7 @@ from shared.errors import UsageError
 from shared.training.recorder import Recorder
 
 
-def update_averages(
-    averages: Sequence[keras.Variable], variables: Sequence[keras.Variable], decay: float | Any
-) -> None:
+def update_averages(averages: Sequence[keras.Variable], variables: Sequence[keras.Variable], decay: Any) -> None:
     """Exponential moving average (EMA): average ← decay · average + (1 − decay) · variable, inside a step.
 
     For the averaged weights of a generator, a target network, or the teacher of a student.

@@ -8,7 +8,7 @@ from shared.data.images.datasets import ImageData, LabelledImages
 from shared.generative.evaluation import labels_like_test
 from shared.generative.evaluation_networks import EvaluationNetwork
 from shared.generative.metrics import frechet_distance
-from shared.generative.plots import plot_rows, plot_samples
+from shared.generative.plots import plot_samples
 from shared.images.metrics import top_k_accuracy
 from shared.training.run import Run
 
@@ -27,9 +27,6 @@ def evaluate_generator(
     metrics = {"frechet": frechet_distance(outputs["features"], real["features"])}
     if conditional and "logits" in outputs:
         metrics["class_accuracy"] = top_k_accuracy(outputs["logits"], labels, 1)
-    if conditional:
-        sheet = plot_samples(samples, data.classes)
-    else:
-        sheet = plot_rows(samples.images[:100].reshape(-1, 10, *samples.images.shape[1:]), "generated images")
-    run.save_figure("samples.png", sheet)
+    classes = data.classes if conditional else ["generated"] * len(data.classes)
+    run.save_figure("samples.png", plot_samples(samples, classes))
     return samples, metrics
