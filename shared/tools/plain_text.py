@@ -114,6 +114,7 @@ SHAPES = re.compile(r"(Inputs?|Output|Yields)\b")
 def shorter_docstring(docstring: str, indent: int) -> str:
     """A docstring as it stands in the source, with its first paragraph and its shapes alone."""
     first, *others = re.split(r"\n\s*\n", docstring.strip('"').strip())
+    first = re.sub(r":$", "", first)
     kept = [first, *(each for each in others if SHAPES.match(each))]
     text = " ".join(" ".join(each if re.search(r"[.:]$", each) else f"{each}." for each in kept).split())
     lines = textwrap.wrap(f'"""{text}"""', 120 - indent, break_long_words=False, break_on_hyphens=False)

@@ -38,6 +38,7 @@ def load_images(
     validation: float,
     limit: int | None = None,
     size: int | None = None,
+    own_size: bool = False,
     per_class: int | None = None,
     test_limit: int | None = None,
 ) -> ImageData:
@@ -47,9 +48,10 @@ def load_images(
     parts = {}
     for part, examples in found.items():
         images, labels = zip(*examples, strict=True)
-        if size:
+        sizes = {image.size for image in images}
+        if size and not (own_size and len(sizes) == 1):
             images = [ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) for image in images]
-        elif len({image.size for image in images}) > 1:
+        elif len(sizes) > 1:
             raise UsageError(f"{name} has images of several sizes: cut them to one by --image-size")
         pixels = np.stack([np.asarray(image) for image in images])
         parts[part] = LabelledImages(pixels.reshape(*pixels.shape[:3], -1), np.array(labels, np.int64))
