@@ -107,7 +107,7 @@ def edited(text: str, find: Callable[[ast.Module], Iterator[tuple[ast.AST, str]]
     return whole.decode()
 
 
-SHAPES = re.compile(r"(Inputs?|Output|Yields)\b")
+SHAPES = re.compile(r"\s*(Inputs?|Output|Yields)\b")
 """How a paragraph of a docstring begins that says what shapes a layer takes and gives."""
 
 
@@ -293,11 +293,19 @@ def fewer_arguments(tree: ast.Module, counterpart: Callable[[str], ast.Module | 
         known = taken.get(ast.unparse(node.func)) if isinstance(node, ast.Call) else None
         for keyword in node.keywords if known is not None else ():
             if keyword.arg and keyword.arg not in known:
-                before = [each for each in (*node.args, *node.keywords) if each.end_lineno and
-                          (each.end_lineno, each.end_col_offset) <= (keyword.lineno, keyword.col_offset)]  # fmt: skip
-                line, column = max((each.end_lineno, each.end_col_offset) for each in (*before, node.func))
-                yield SimpleNamespace(lineno=line, col_offset=column + (not before), end_lineno=keyword.end_lineno,
-                                      end_col_offset=keyword.end_col_offset), " "  # fmt: skip
+                given = sorted([*node.args, *node.keywords], key=lambda each: (each.lineno, each.col_offset))
+                place = given.index(keyword)
+                before, after = given[:place], given[place + 1 :]
+                line, column = (before or [node.func])[-1].end_lineno, (before or [node.func])[-1].end_col_offset
+                end = (keyword.end_lineno, keyword.end_col_offset)
+                if not before and after:  # up to the next
+                    end = (after[0].lineno, after[0].col_offset)
+                yield (
+                    SimpleNamespace(
+                        lineno=line, col_offset=column + (not before), end_lineno=end[0], end_col_offset=end[1]
+                    ),
+                    " ",
+                )
 
 
 class Uses(NamedTuple):
