@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import sentencepiece
 
@@ -132,7 +131,13 @@ class Subwords:
 
 
 def kept_subwords(
-    path: Path, lines: Iterable[str], size: int, exactly: bool = True, data: str = "", **options: Any
+    path: Path,
+    lines: Iterable[str],
+    size: int,
+    symbols: tuple[str, ...] = (),
+    keep_spaces: bool = False,
+    exactly: bool = True,
+    data: str = "",
 ) -> Subwords:
     """The vocabulary in a file; if there is no file, one is trained (see `train_subwords`) and saved.
 
@@ -140,9 +145,10 @@ def kept_subwords(
         path: of the file, in the directory of a run.
         lines: training text.
         size: vocabulary size.
+        symbols: strings that are never split.
+        keep_spaces: whether all spaces are kept.
         exactly: whether an impossible size is an error; otherwise the nearest possible one is used, with a warning.
         data: name and fingerprint of the text, saved beside the file.
-        options: of `train_subwords`.
 
     Raises:
         UsageError: the file is damaged or of other data, or no vocabulary can be trained.
@@ -151,12 +157,12 @@ def kept_subwords(
     if not path.exists():
         lines = list(lines)
         try:
-            model = train_subwords(lines, size, **options)
+            model = train_subwords(lines, size, symbols, keep_spaces)
         except VocabularySizeError as error:
             if exactly:
                 raise
             print(f"WARNING: {error}; taking {error.nearest}", file=sys.stderr)
-            model = train_subwords(lines, error.nearest, **options)
+            model = train_subwords(lines, error.nearest, symbols, keep_spaces)
         with replacing(origin) as unfinished:
             unfinished.write_text(made_of, encoding="utf-8")
         with replacing(path) as unfinished:

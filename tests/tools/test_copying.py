@@ -569,8 +569,11 @@ def first_steps(run_class, weights, losses):
         def train(self, step, batches, state, data, **arguments):
             models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
             self.begin(models, batches)
-            _, labels, noise, _ = batches[0]
-            losses["model"], losses["inputs"] = models["generator"], {"noise": noise[0], "label": labels[0]}
+            if "generator" in models:
+                _, labels, noise, _ = batches[0]
+                losses["model"], losses["inputs"] = models["generator"], {"noise": noise[0], "label": labels[0]}
+            else:
+                losses["model"], losses["inputs"] = next(iter(models.values())), batches[0][0]
             watch = Watch(losses.setdefault("", {}))
 
             def watched(*batch):

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import sentencepiece
 
@@ -44,10 +43,12 @@ class Subwords:
         return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
 
 
-def kept_subwords(path: Path, lines: Iterable[str], size: int, **options: Any) -> Subwords:
+def kept_subwords(
+    path: Path, lines: Iterable[str], size: int, symbols: tuple[str, ...] = (), keep_spaces: bool = False
+) -> Subwords:
     """The vocabulary in a file; if there is no file, one is trained and saved."""
     if not path.exists():
-        path.write_bytes(train_subwords(lines, size, **options))
+        path.write_bytes(train_subwords(lines, size, symbols, keep_spaces))
     return Subwords(path.read_bytes())
 
 
