@@ -16,12 +16,14 @@ from pathlib import Path
 from shared.backends.choice import BACKENDS
 from shared.errors import UsageError
 from shared.tools.collecting import PLAIN, Collection, names_bound
-from shared.tools.plain_copy import Piece, filled, is_constant, ordered_pieces, plain_collection, plain_docstring
-from shared.tools.plain_text import (
+from shared.tools.plain_copy import Piece, is_constant, ordered_pieces, plain_collection, plain_docstring
+from shared.tools.plain_file import (
+    filled,
     with_comments,
     with_expressions,
     with_joined_attributes,
     with_one_history,
+    without_blank_lines,
     without_output_shapes,
 )
 from shared.tools.project import recipe_path
@@ -77,9 +79,7 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     text = ruff("check", text, *wide, "--select", "I,F401,F841", "--fix-only", "--unsafe-fixes")
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
-    text = re.sub(r"^(# -{20,} .*\n)\n+", r"\1", text, flags=re.MULTILINE)
-    text = re.sub(r'^(class .*\n(?:    """(?:(?!""").|\n)*?"""\n))\n(?= )', r"\1", text, flags=re.MULTILINE)
-    text = with_joined_attributes(with_comments(text))
+    text = with_joined_attributes(with_comments(without_blank_lines(text)))
     return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
 
 

@@ -274,29 +274,3 @@ def plain_docstring(docstring: str, name: str, backend: str) -> str:
             paragraph = textwrap.fill(" ".join(each for each in sentences if "results/" not in each), 120)
         paragraphs.append(paragraph)
     return '"""' + "\n\n".join(filter(None, paragraphs)) + '\n"""'
-
-
-def depth_of(line: str) -> int:
-    """How far a line is indented."""
-    return len(line) - len(line.lstrip())
-
-
-def filled(text: str) -> str:
-    """A formatted text with what stands in brackets, an entry a line, put together in lines as long as they may be."""
-    found: list[str] = []
-    for line in text.split("\n"):
-        found.append(line)
-        if not re.match(r" *[)\]}]", line):
-            continue
-        depth = depth_of(line)
-        start = next(i for i in range(len(found) - 2, -1, -1) if found[i] and depth_of(found[i]) <= depth)
-        entries, entry = found[start + 1 : -1], re.compile(rf" {{{depth + 4}}}(?! )((?!  # ).)*,")
-        if re.search(r"[(\[{]$", found[start]) and entries and all(map(entry.fullmatch, entries)):
-            indent = " " * (depth + 4)
-            words = " ".join(each.strip().replace(" ", "\0") for each in entries)
-            together = textwrap.fill(
-                words, 120, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-                break_on_hyphens=False,
-            )  # fmt: skip
-            found[start + 1 : -1] = together.replace("\0", " ").split("\n")
-    return "\n".join(found)

@@ -5,18 +5,14 @@ import textwrap
 
 import pytest
 
-from shared.tools.plain_text import (
-    configs_of_arguments,
-    edited,
-    fewer_arguments,
-    shorter_docstring,
+from shared.tools.plain_file import (
     with_comments,
     with_expressions,
     with_joined_attributes,
     with_one_history,
-    without_checks,
     without_output_shapes,
 )
+from shared.tools.plain_text import configs_of_arguments, edited, fewer_arguments, shorter_docstring, without_checks
 
 pytestmark = pytest.mark.once
 
