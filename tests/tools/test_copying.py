@@ -374,6 +374,7 @@ def test_a_plain_copy_runs_with_nothing_installed_but_what_it_names(run_python, 
 
 @pytest.mark.slow
 @pytest.mark.in_turn
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("recipe", "data", "metric"),
     [("cnn_cifar10", "tfds/cifar10", "top1"), ("lstm_text", "tfds/tiny_shakespeare", "validation_nats")],
