@@ -51,8 +51,8 @@ IDIOMS = (
     (r"-> Method:", "-> Any:"),
     (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
 )
-"""What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same there,
-and some figures are left out."""
+"""What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same
+there, and some figures are left out."""
 
 
 TYPES = {
