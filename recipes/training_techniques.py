@@ -48,8 +48,8 @@ from shared.foundations.techniques import (
     SCHEDULES,
     SMOOTHED_LOSSES,
 )
-from shared.images.batches import ImageBatches
 from shared.images.metrics import top_k_accuracy
+from shared.images.mixed_batches import MixedImageBatches
 from shared.images.prediction import image_classifier
 from shared.layers.convolution import Convolution
 from shared.training.predictors import FinishedRun, Picture, Probabilities
@@ -173,7 +173,7 @@ def train(
     config = run.config.trying(value, seed)
     regularization = REGULARIZATIONS[config.regularization]
     few, classes = config.batch_size // config.accumulation, len(data.classes)
-    batches = ImageBatches(data.train, classes, few, seed, fill=data.mean, **AUGMENTATIONS[config.augmentation])
+    batches = MixedImageBatches(data.train, classes, few, seed, fill=data.mean, **AUGMENTATIONS[config.augmentation])
     batches.batches_per_epoch -= batches.batches_per_epoch % config.accumulation
     steps = config.epochs * batches.batches_per_epoch // config.accumulation
     model = seeded_model(config, data)

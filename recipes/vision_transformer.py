@@ -35,8 +35,8 @@ from keras import layers
 
 from shared.data.images.datasets import ImageData, load_images
 from shared.images.attention_rollout import attention_rollout
-from shared.images.batches import ImageBatches
 from shared.images.metrics import confusion_matrix, softmax, top_k_accuracy
+from shared.images.mixed_batches import MixedImageBatches
 from shared.images.plots import plot_confusion, plot_heatmaps, plot_mistakes
 from shared.images.prediction import image_classifier
 from shared.images.rand_augment import rand_augment
@@ -198,7 +198,7 @@ def main(run: Run) -> dict[str, float]:
     config = run.config
     data = config.load()
     check_initial_classes(config.initial_weights, data.classes)
-    batches = ImageBatches(
+    batches = MixedImageBatches(
         data.train, len(data.classes), config.batch_size, config.seed, flip=config.flip and data.mirrored,
         crop=config.crop, mixup=config.mixup,
         augment=functools.partial(rand_augment, operations=config.rand_augment, magnitude=config.magnitude),

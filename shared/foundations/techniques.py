@@ -97,7 +97,7 @@ REGULARIZATIONS = {
     "early_stopping": Regularization(patience=3),
 }
 
-# Arguments of ImageBatches.
+# Arguments of MixedImageBatches.
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {},
     "flip": {"flip": True},

@@ -1,11 +1,9 @@
 """Batches of augmented images, drawn on the host: the same on every backend."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from shared.data.images.datasets import LabelledImages
-from shared.images.augment import cutmix, mixup, random_crop, random_cutout, random_flip
+from shared.images.augment import random_crop, random_cutout, random_flip
 from shared.training.batches import SeededBatches
 
 
@@ -23,9 +21,6 @@ class ImageBatches(SeededBatches):
         crop: random crop: maximum shift in pixels; 0 for none.
         cutout: side of the cutout square in pixels; 0 for none.
         fill: value of the cutout square, one per channel.
-        mixup: alpha of mixup; 0 for none.
-        cutmix: alpha of CutMix; 0 for none.
-        augment: what else is done to the images before they are mixed: takes and returns images, as in augment.py.
     """
 
     def __init__(
@@ -38,9 +33,6 @@ class ImageBatches(SeededBatches):
         crop: int = 0,
         cutout: int = 0,
         fill: list[float] | float = 0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     ):
         super().__init__(seed)
         self.data = data
@@ -51,9 +43,6 @@ class ImageBatches(SeededBatches):
         self.crop = crop
         self.cutout = cutout
         self.fill = fill
-        self.mixup = mixup
-        self.cutmix = cutmix
-        self.augment = augment
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.shuffled(len(self.data.labels), self.epoch)[index * self.batch_size :][: self.batch_size]
@@ -64,11 +53,4 @@ class ImageBatches(SeededBatches):
             images = random_flip(images, rng)
         if self.cutout:
             images = random_cutout(images, self.cutout, self.fill, rng)
-        if self.augment:
-            images = self.augment(images, rng)
-        targets = self.one_hot[self.data.labels[chosen]]
-        if self.mixup:
-            images, targets = mixup(images, targets, self.mixup, rng)
-        if self.cutmix:
-            images, targets = cutmix(images, targets, self.cutmix, rng)
-        return images, targets
+        return images, self.one_hot[self.data.labels[chosen]]

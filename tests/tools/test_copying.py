@@ -405,7 +405,9 @@ def test_the_smoke_metric_of_a_plain_copy_is_that_of_the_recipe(
     assert abs(np.mean(theirs) - np.mean(ours)) < 4 * max(np.std(ours, ddof=1), 0.01 * np.mean(ours))
 
 
-TOO_LONG = ("seq2seq_chatbot", "transformer_translation", "gpt_text", "gan_fashion")
+TOO_LONG = (
+    "seq2seq_chatbot", "transformer_translation", "gpt_text", "gan_fashion", "autoencoder", "vision_transformer",
+)  # fmt: skip
 
 
 @pytest.mark.once

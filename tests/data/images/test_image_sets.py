@@ -25,6 +25,7 @@ from shared.errors import UsageError
 from shared.files import cache_directory
 from shared.images.augment import cutmix, mirror_index, mixup, random_crop, random_cutout, random_flip
 from shared.images.batches import ImageBatches
+from shared.images.mixed_batches import MixedImageBatches
 from shared.training.batches import SeededBatches
 
 pytestmark = pytest.mark.once
@@ -118,7 +119,7 @@ def test_cutmix_mixes_targets_by_the_area():
 
 def make_batches(seed=0, **keywords):
     data = LabelledImages(pictures(70), np.arange(70) % 10)
-    return ImageBatches(data, 10, 16, seed, flip=True, crop=2, cutout=3, **keywords)
+    return MixedImageBatches(data, 10, 16, seed, flip=True, crop=2, cutout=3, **keywords)
 
 
 @pytest.mark.parametrize("mix", [{}, {"mixup": 0.4}, {"cutmix": 1.0}], ids=str)
