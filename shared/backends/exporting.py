@@ -186,9 +186,20 @@ def onnx_of_tensorflow(graph: Graph) -> Any:
             tf.import_graph_def(frozen, name="")
             converted = tfonnx.process_tf_graph(
                 program, opset=OPSET, input_names=list(inputs), output_names=list(outputs),
-                tensors_to_rename=inputs | outputs,
+                tensors_to_rename=inputs | outputs, custom_op_handlers={"Erfc": (erfc_of_erf, [])},
             )  # fmt: skip
         return optimizer.optimize_graph(converted).make_model(graph.name)
+
+
+def erfc_of_erf(context: Any, node: Any, name: str, arguments: list) -> None:
+    """erfc x = 1 − erf x, for tf2onnx: ONNX has no erfc, of which TensorFlow makes the exact GELU."""
+    one = context.make_const(f"{name}_one", np.ones((), np.float32))
+    erf = context.make_node("Erf", node.input, name=f"{name}_erf")
+    shape, kind = context.get_shape(node.output[0]), context.get_dtype(node.output[0])
+    context.remove_node(name)
+    context.make_node(
+        "Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=[shape], dtypes=[kind]
+    )
 
 
 def onnx_of_torch(graph: Graph, model: keras.Model) -> Any:

@@ -69,7 +69,7 @@ class VectorQuantizer(layers.Layer):
 
     def build(self, inputs_shape, noise_shape):
         shape = self.codes, inputs_shape[-1]
-        fixed = {"trainable": False, "dtype": "float32"}
+        fixed = {"trainable": False, "dtype": "float32", "autocast": False}
         self.codebook = self.add_weight(shape=shape, initializer=RandomNormal(stddev=1.0), name="codebook", **fixed)
         self.counts = self.add_weight(shape=(self.codes,), initializer="zeros", name="counts", **fixed)
         self.sums = self.add_weight(shape=shape, initializer="zeros", name="sums", **fixed)
