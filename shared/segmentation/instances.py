@@ -37,8 +37,8 @@ def separate_objects(probabilities: np.ndarray, smallest: int) -> np.ndarray:
     """Number of the object of each pixel, (height, width) in uint16, 0 for the background.
 
     A watershed over the foreground (Meyer 1994), from the pixels that lie deepest in the interiors: the maxima of the
-    distance transform, smoothed, so that two objects whose interiors touch have two. Foreground without an interior is
-    an object too.
+    distance transform, smoothed, so that two objects whose interiors touch have two. An interior that is too small for
+    one is a seed too, and so is foreground without an interior.
 
     Args:
         probabilities: (height, width, 3) of background, interior and border.
@@ -52,9 +52,10 @@ def separate_objects(probabilities: np.ndarray, smallest: int) -> np.ndarray:
     interior = foreground & (probabilities[..., INTERIOR] > probabilities[..., BORDER])
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(interior), SMOOTHING)
     seeds = ndimage.label(h_maxima(depth, SMALLEST_RISE))[0]
-    parts, count = ndimage.label(foreground)
-    seeded = np.bincount(parts.ravel(), seeds.ravel() > 0, minlength=count + 1) > 0
-    seeds = np.where(seeded[parts], seeds, np.where(parts > 0, parts + seeds.max(), 0))
+    for region in (interior, foreground):
+        parts, count = ndimage.label(region)
+        seeded = np.bincount(parts.ravel(), seeds.ravel() > 0, minlength=count + 1) > 0
+        seeds = np.where(seeded[parts], seeds, np.where(parts > 0, parts + seeds.max(), 0))
     _, numbers = np.unique(without_small(watershed(-depth, seeds, mask=foreground), smallest), return_inverse=True)
     return numbers.reshape(foreground.shape).astype(np.uint16)
 
