@@ -235,7 +235,7 @@ def test_check_of_a_plain_copy(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cnn_cifar11"], "there is no recipe cnn_cifar11: choose one of cnn_cifar10"),
+        (["cnn_cifar11"], "there is no recipe cnn_cifar11: choose one of autoencoder"),
         ([], "name the recipe to copy"),
         (["cnn_cifar10", "file"], "cannot write file/cnn_cifar10.py"),
         (["cnn_cifar10", "/proc/there"], "cannot write /proc/there/cnn_cifar10.py"),
