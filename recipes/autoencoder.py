@@ -242,7 +242,9 @@ def predictor(run: FinishedRun) -> Callable:
         """Reconstructs an image from its latent; a denoising autoencoder removes noise from it."""
         return reconstructed_picture(ImageCoder(config.kind, run.model, 1), image)
 
-    return generate if config.kind in ("variational", "vector_quantized") else reconstruct
+    if config.kind in ("plain", "denoising"):
+        return reconstruct
+    return generate
 
 
 if __name__ == "__main__":

@@ -313,7 +313,7 @@ def png(colour):
         (None, "is not the directory of a run (config.json: No such file or directory): name another"),
         ("{", "is not the directory of a run"),
         ("[]", "is not the directory of a run"),
-        ('{"recipe": "gone", "options": {}}', "there is no recipe gone: choose one of cnn_cifar10"),
+        ('{"recipe": "gone", "options": {}}', "there is no recipe gone: choose one of autoencoder"),
         ('{"recipe": "cnn_cifar10"}', "does not hold the options of this recipe"),
     ],
 )
