@@ -205,8 +205,7 @@ def main(run: Run) -> dict[str, float]:
     config = run.config
     data = config.load()
     image_shape, identity = data.train.images.shape[1:], f"{data.name} {data.fingerprint}"
-    noise = config.noise(image_shape)
-    flip = config.flip and data.mirrored
+    noise, flip = config.noise(image_shape), config.flip and data.mirrored
     batches = AutoencoderBatches(data.train.images, config.batch_size, config.seed, flip, **noise)
     model = build_model(config, data)
     network = evaluation_network(config, data)

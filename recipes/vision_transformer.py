@@ -54,32 +54,6 @@ from shared.training.saving import check_initial_classes
 from shared.training.schedules import WarmupCosine
 
 
-class Size(NamedTuple):
-    """Dimensions of a network; of Swin, those of each stage."""
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    ratio: int
-    """Hidden width of the feed-forward layers, divided by the width."""
-    patch: int
-    """Side of the patches, in pixels; of CCT 2 to the number of convolutions, each of which halves the image."""
-    window: int = 0
-    """Swin: side of the windows, in tokens."""
-    normalize: bool = False
-    """CCT: batch normalization in the tokenizer."""
-
-
-SIZES = {
-    ("vit", "mini"): Size((128,), (3,), (4,), ratio=1, patch=4),
-    ("vit", "reference"): Size((384,), (7,), (12,), ratio=1, patch=4),
-    ("swin", "mini"): Size((96, 192), (2, 2), (3, 6), ratio=2, patch=4, window=4),
-    ("swin", "reference"): Size((96, 192, 384), (2, 6, 4), (3, 6, 12), ratio=2, patch=2, window=4),
-    ("cct", "mini"): Size((128,), (3,), (2,), ratio=1, patch=8, normalize=True),
-    ("cct", "reference"): Size((256,), (7,), (4,), ratio=2, patch=2),
-}
-
-
 @dataclass(kw_only=True)
 class Config(Options):
     """Trains a Vision Transformer on labelled images: CIFAR-10, Fashion-MNIST or any set from TFDS, or a folder."""
@@ -146,6 +120,32 @@ class Config(Options):
         self.require("image_size", fits, f"must be a multiple of {patch} where images have {width}×{height} pixels")
         self.require("crop", self.crop < min(height, width), f"must be below the image size, {min(height, width)}")
         return data
+
+
+class Size(NamedTuple):
+    """Dimensions of a network; of Swin, those of each stage."""
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    ratio: int
+    """Hidden width of the feed-forward layers, divided by the width."""
+    patch: int
+    """Side of the patches, in pixels; of CCT 2 to the number of convolutions, each of which halves the image."""
+    window: int = 0
+    """Swin: side of the windows, in tokens."""
+    normalize: bool = False
+    """CCT: batch normalization in the tokenizer."""
+
+
+SIZES = {
+    ("vit", "mini"): Size((128,), (3,), (4,), ratio=1, patch=4),
+    ("vit", "reference"): Size((384,), (7,), (12,), ratio=1, patch=4),
+    ("swin", "mini"): Size((96, 192), (2, 2), (3, 6), ratio=2, patch=4, window=4),
+    ("swin", "reference"): Size((96, 192, 384), (2, 6, 4), (3, 6, 12), ratio=2, patch=2, window=4),
+    ("cct", "mini"): Size((128,), (3,), (2,), ratio=1, patch=8, normalize=True),
+    ("cct", "reference"): Size((256,), (7,), (4,), ratio=2, patch=2),
+}
 
 
 def build_model(config: Config, data: ImageData) -> keras.Model:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 
 from shared.training.run import Run
 from shared.training.sweep import Trials
@@ -21,7 +20,6 @@ class Outcome(NamedTuple):
     history: list[dict[str, float]]
     facts: dict[str, Any]
     seconds: float
-    weights: list[np.ndarray]
 
 
 class Sweep:
@@ -48,7 +46,7 @@ class Sweep:
         return found
 
     def load_weights(self, outcome: Outcome, model: keras.Model) -> None:
-        model.set_weights(outcome.weights)
+        model.set_weights(outcome.facts["weights"])
 
     def outcome(self, setting: str, learning_rate: float, seed: int) -> Outcome:
         """Trains."""
@@ -58,4 +56,4 @@ class Sweep:
         if not math.isfinite(history[-1]["loss"]):
             score, facts = None, {}
         print(f"{setting}, learning rate {learning_rate:g}, seed {seed}: {score or 'diverged'}")
-        return Outcome(setting, learning_rate, seed, score, history, facts, 0.0, model.get_weights())
+        return Outcome(setting, learning_rate, seed, score, history, facts | {"weights": model.get_weights()}, 0.0)
