@@ -1,4 +1,4 @@
-"""RandAugment's operations against Pillow's, and mixing of images by hand."""
+"""RandAugment: its operations against those of Pillow, and its cost."""
 
 import time
 
