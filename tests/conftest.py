@@ -77,8 +77,11 @@ def pytest_cmdline_main(config):
         os.environ.setdefault("KERAS_BACKEND", installed_backends()[0])
     if "KERAS_BACKEND" not in os.environ and not config.option.collectonly:
         config.option.dist = "each"
+        config.option.tx = [f"popen//env:KERAS_BACKEND={name}" for name in installed_backends()]
         # PyTorch's threads wait for each other at each operation, too long where other processes keep them waiting.
-        config.option.tx = [f"popen//env:KERAS_BACKEND={name}//env:OMP_NUM_THREADS=1" for name in installed_backends()]
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # LLVM took most of the time on JAX, and the programs run for a second: 24 s of processor time instead of 40.
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 def pytest_report_header():

@@ -153,11 +153,10 @@ def deviations(course: Watch, golden: dict) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_first_steps_are_golden_and_resumed_with_the_same_bits(recipe, tmp_path, monkeypatch, request):
+def test_the_first_steps_are_golden_and_resumed_with_the_same_bits(recipe, tmp_path, request):
     """The same initial weights, batches, losses and updates on every backend, as when golden.json was written:
     `python -m pytest tests/recipes --update-golden` writes it anew, and shows what changed.
     """
-    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
     courses = first_steps(recipe, tmp_path / "run")
     golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
     none = {"losses": {}, "updates": {}}
