@@ -21,7 +21,8 @@ def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file that `keras.saving.load_model` reads on every backend, for prediction and training.
 
     Keras on PyTorch writes optimizer classes that no other backend has, and host initializers belong to this project:
-    both are replaced by Keras's public classes.
+    both are replaced by Keras's public classes. Keras writes what `jit_compile="auto"` means on the running backend,
+    which elsewhere is another choice: torch.compile on PyTorch, no compilation on JAX. "auto" is written instead.
     """
     with replacing(path) as unfinished:
         with without_tensorflow():
@@ -31,7 +32,10 @@ def save_model(model: keras.Model, path: Path) -> None:
         with zipfile.ZipFile(unfinished, "w") as archive:
             for info, content in members.items():
                 if info.filename == "config.json":
-                    content = json.dumps(with_public_classes(json.loads(content)))
+                    config = with_public_classes(json.loads(content))
+                    if "jit_compile" in (config.get("compile_config") or {}):
+                        config["compile_config"]["jit_compile"] = "auto"
+                    content = json.dumps(config)
                 archive.writestr(info, content)
 
 

@@ -433,7 +433,7 @@ def small_detector(size=64, classes=2, width=16):
     return keras.Model(inputs, layers.Concatenate(axis=1, dtype="float32")(outputs))
 
 
-@pytest.mark.in_turn
+@pytest.mark.once
 def test_learns_four_images_by_heart(tmp_path):
     images, targets = painted()
     keras.utils.set_random_seed(0)

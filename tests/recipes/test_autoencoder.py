@@ -38,6 +38,7 @@ def tiny(kind, **options):
     return Config.for_preset("smoke", kind=kind, **small | options)
 
 
+@pytest.mark.in_turn
 @KINDS
 def test_a_few_steps_lower_the_loss_whatever_the_order_in_a_batch(kind):
     """And the codebook is part of the state, which moves in the training step alone."""

@@ -255,7 +255,7 @@ def run_recipe_in(directory, *arguments, said=b"", **environment):
     )
 
 
-@pytest.mark.in_turn
+@pytest.mark.once
 def test_a_run(trained):
     directory, process = trained
     result = json.loads(process.stdout.decode().splitlines()[-1].removeprefix("result "))
@@ -322,7 +322,7 @@ LINES = [
 ]
 
 
-@pytest.mark.in_turn
+@pytest.mark.once
 def test_chat_through_a_pipe(trained, monkeypatch, capsys):
     directory, _ = trained
     said = "\n".join(LINES).encode() + b"\n\xff\xfe broken\nlast line without end"
@@ -335,6 +335,7 @@ def test_chat_through_a_pipe(trained, monkeypatch, capsys):
     assert end == ""
 
 
+@pytest.mark.once
 def test_answers_by_search_and_by_sampling(trained):
     directory, _ = trained
     chat = predictor(FinishedRun(directory / "run", Config))

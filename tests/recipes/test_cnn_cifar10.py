@@ -148,7 +148,7 @@ def uninterrupted(tmp_path_factory):
     return weights(directory / "run/model.keras")
 
 
-@pytest.mark.in_turn
+@pytest.mark.once
 @pytest.mark.parametrize("step", all_but_one_slow([3, 17, 31], 17))
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe, uninterrupted, step):
     process = start(tmp_path, *TINY, "--ema", "0.9", "--out", "run", "--checkpoint-seconds", "0")

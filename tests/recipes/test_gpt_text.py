@@ -64,8 +64,8 @@ def test_the_native_baseline_trains_and_writes_as_keras_does(key_value_heads):
         native["Trainer"](Config.for_preset("smoke", positions="learned"), model, 20)
 
 
-@pytest.mark.in_turn
-@pytest.mark.parametrize("vocabulary", [0, 300])
+@pytest.mark.once
+@pytest.mark.parametrize("vocabulary", all_but_one_slow([0, 300], 300))
 def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys, vocabulary):
     (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
     options = (*TINY, "--vocabulary", str(vocabulary), "--learning-rate", "1e-2", "--target", "1.0", "--out", "run")

@@ -133,7 +133,7 @@ def test_the_native_baseline_writes_the_same_text(model):
             native["Trainer"](Config.for_preset("smoke", **options), model, 20)
 
 
-@pytest.mark.in_turn
+@pytest.mark.once
 def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys):
     (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
     first = run_recipe("lstm_text", *TINY, "--cell", "gru", "--target", "2.5", "--out", "run", check=0)

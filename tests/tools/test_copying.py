@@ -89,7 +89,7 @@ def test_copies_are_imported_without_the_project(run_python, hiding, tmp_path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "transformer_translation"))
+@pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "mlp_from_scratch"))
 def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
     arguments = ("--preset", "test")
     recipes(run_python, "copy", recipe, "away", "--full", check=0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, numbers, refused_in_one_line
+from conftest import PROJECT, all_but_one_slow, numbers, refused_in_one_line
 
 from recipes.cnn_cifar10 import Config as ClassifierConfig
 from recipes.cnn_cifar10 import build_model, build_optimizer
@@ -372,8 +372,15 @@ np.savez("there.npz", outputs=outputs, losses=losses, steps=steps)
 """
 
 
-@pytest.mark.in_turn
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_saved_model_is_compiled_as_the_backend_does_that_loads_it(tmp_path):
+    model = make_model(Config())
+    save_model(model, tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert json.loads(archive.read("config.json"))["compile_config"]["jit_compile"] == "auto"
+    assert keras.saving.load_model(tmp_path / "model.keras").jit_compile == model.jit_compile
+
+
+@pytest.mark.parametrize("optimizer", all_but_one_slow(["sgd", "adamw"], "adamw"))
 def test_weights_load_on_other_backends_and_training_continues(tmp_path, run_python, optimizer):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
     shown = LabelledImages(pixels, np.arange(8) % 3)
