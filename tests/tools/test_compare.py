@@ -26,7 +26,7 @@ from shared.tools.compare.course import initial_course, sketch, training_course,
 from shared.tools.compare.layers import layer_arrays
 from shared.tools.compare.report import report_html
 from shared.tools.compare.summary import failed, measures_table, report_text, verdict
-from shared.tools.compare.worker import REORDERINGS, reordered, silence
+from shared.tools.compare.worker import REORDERINGS, StepMemory, reordered, silence
 from shared.tools.project import recipe_paths
 
 NATIVE = ("jax", "torch")
@@ -324,6 +324,20 @@ def test_an_interrupt_while_preparing_is_a_report(in_process, capsys):
     assert code == 130
     assert report["interrupted"]
     assert "Interrupted" in capsys.readouterr().out and "Interrupted" in page
+
+
+@pytest.mark.once
+def test_the_memory_of_the_steps_is_that_of_the_first_epoch_before_validation(monkeypatch):
+    peaks = iter([300, 500, 900])
+    monkeypatch.setattr("shared.tools.compare.worker.forget_peak_memory", lambda: 100)
+    monkeypatch.setattr("shared.tools.compare.worker.peak_memory", lambda: next(peaks))
+    memory = StepMemory()
+    assert memory.bytes is None
+    memory.on_train_batch_end(0)
+    memory.on_train_batch_end(1)
+    memory.on_test_begin()
+    memory.on_train_batch_end(2)
+    assert memory.bytes == 400
 
 
 WATCHING = """

@@ -230,6 +230,29 @@ def measured_steps(timer: StepTimer) -> dict[str, float]:
     }
 
 
+class StepMemory(keras.callbacks.Callback):
+    """Peak of the main memory that the training steps take, those of the first epoch: before validation, whose batches
+    a native baseline does without.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.held = forget_peak_memory()
+        self.bytes: int | None = None
+        """Above what was held before; None where the system does not tell."""
+        self.watching = self.held is not None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.watching:
+            self.bytes = peak_memory() - self.held
+
+    def on_test_begin(self, logs=None):
+        self.watching = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.watching = False
+
+
 class MeasuredRun(JobRun):
     """Notes how long each part of a run takes; everything else is as without it."""
 
@@ -238,7 +261,6 @@ class MeasuredRun(JobRun):
         self.opened = seconds_since_start()
         self.set_up = 0.0
         self.peak = 0
-        self.training_memory: dict[str, int] = {}
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -247,13 +269,11 @@ class MeasuredRun(JobRun):
     def work_on(self, training: Training) -> None:
         self.set_up = seconds_since_start()
         self.timer = StepTimer(training.batches, wait=True)
-        self.peak, held = peak_memory(), forget_peak_memory()
+        self.peak, self.memory = peak_memory(), StepMemory()
         if self.native:
             self.train_natively(training)
         else:
-            training.run(callbacks=[self.timer])
-        if held is not None:
-            self.training_memory = {"training_memory_bytes": peak_memory() - held}
+            training.run(callbacks=[self.timer, self.memory])
 
     def train_natively(self, training: Training) -> None:
         """Trains with the benchmark on the same batches, then gives the weights to the Keras models."""
@@ -264,11 +284,15 @@ class MeasuredRun(JobRun):
             self.timer.on_epoch_begin(epoch)
             for index in range(len(batches)):
                 self.timer.on_train_batch_end(index, {"loss": trainer.train_on_batch(*batches[index])})
+                self.memory.on_train_batch_end(index)
+            self.memory.on_epoch_end(epoch)
             print(f"epoch {epoch + 1}/{self.config.epochs}", flush=True)
         training.model.set_weights(trainer.weights())
 
     def finish(self, model: keras.Model, data: str, metric: str, metrics: dict[str, float], **arguments: Any) -> dict:
-        measured = {**measured_steps(self.timer), **self.training_memory, "value": metrics[metric]}
+        measured = {**measured_steps(self.timer), "value": metrics[metric]}
+        if self.memory.bytes is not None:
+            measured["training_memory_bytes"] = self.memory.bytes
         if speed := arguments.get("generated_tokens_per_second"):
             measured["generated_tokens_per_second"] = speed
         if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone
