@@ -62,7 +62,7 @@ class Config(Options):
     architecture: str = "resnet20"
     """Network, such as lenet5, alexnet, vgg11, resnet20, preact_resnet20, densenet_bc100, mobilenet_v2, shufflenet_v2,
     efficientnet_b0 or convnext_atto; a wrong name lists all."""
-    epochs: Count = 9
+    epochs: Count = 14
     epoch_steps: Limit = None
     """Steps of an epoch, at most one pass over the training images (default: that)."""
     batch_size: Count = 128
