@@ -138,7 +138,9 @@ def seed_step(rng: np.random.Generator) -> None:
 
 @contextlib.contextmanager
 def without_tensorflow() -> Iterator[None]:
-    """Keeps Keras on another backend from importing TensorFlow, as it does to save a model wherever it is installed."""
+    """Keeps Keras on another backend from importing TensorFlow, as it does wherever that is installed to save or clone
+    a model.
+    """
     if keras.config.backend() == "tensorflow" or "tensorflow" in sys.modules:
         yield
         return
@@ -238,7 +240,8 @@ def machine_name() -> str:
 
 def copied_model(model: keras.Model) -> keras.Model:
     """Another model of the same layers, with weights of its own, which are equal now."""
-    copy = keras.models.clone_model(model)
+    with without_tensorflow():
+        copy = keras.models.clone_model(model)
     copy.set_weights(copied_weights(model))
     return copy
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from shared.backends.runtime import dtype_policy
+from shared.backends.runtime import dtype_policy, without_tensorflow
 from shared.data.images.datasets import ImageData
 from shared.data.places import file_hash
 from shared.errors import UsageError
@@ -87,7 +87,8 @@ def in_float32(model: keras.Model) -> keras.Model:
     def remade(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
 
-    copy = keras.models.clone_model(model, clone_function=remade, recursive=True)
+    with without_tensorflow():
+        copy = keras.models.clone_model(model, clone_function=remade, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -86,16 +86,22 @@ def test_a_classifier_gives_features_and_logits(tmp_path):
 
 @pytest.mark.once
 def test_the_recorded_classifier_is_read_by_a_process_that_knows_only_a_generative_recipe():
-    """Keras reads a file only where the classes of its layers are imported, as the recipe cnn_cifar10 does."""
+    """Keras reads a file only where the classes of its layers are imported, as the recipe cnn_cifar10 does. To copy a
+    model, it imports TensorFlow unless it is kept from that."""
     program = """
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 import recipes.gan_fashion
+from shared.backends.runtime import copied_model
 from shared.generative.evaluation_networks import evaluation_classifier
 train = SimpleNamespace(images=SimpleNamespace(shape=(1, 28, 28, 1)))
-evaluation_classifier(Path("results/judges/fashion_mnist.keras"), SimpleNamespace(train=train, classes=range(10)))
+data = SimpleNamespace(train=train, classes=range(10))
+copied_model(evaluation_classifier(Path("results/judges/fashion_mnist.keras"), data).model)
+print({"jax", "tensorflow", "torch"} & set(sys.modules))
 """
-    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=True)
+    printed = subprocess.check_output([sys.executable, "-c", program], cwd=PROJECT, text=True)
+    assert printed == f"{ {keras.config.backend()} }\n"
 
 
 def test_a_classifier_computes_in_float32_whatever_the_precision(tmp_path):

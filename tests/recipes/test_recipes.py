@@ -19,6 +19,7 @@ from conftest import PROJECT, normal, numbers, refused_in_one_line
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from shared.backends.choice import BACKENDS
 from shared.backends.compiling import compiled_inference
 from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import prepare_backend, synchronize_state
@@ -525,7 +526,10 @@ def test_refused_data_leave_no_directory(recipe, tmp_path, monkeypatch, capsys):
 @pytest.mark.in_turn
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_whole_run(recipe, run_recipe, tmp_path):
-    process = run_recipe(recipe, "--preset", "test", "--out", "run", check=0)
+    process = run_recipe(recipe, "--preset", "test", "--out", "run", check=0, PYTHONPROFILEIMPORTTIME="1")
+    modules = [line.rpartition("|")[2].split(".") for line in process.stderr.splitlines() if "import time:" in line]
+    imported = {package.strip() for package, *below in modules if below}
+    assert imported & set(BACKENDS) == {keras.config.backend()}
     result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
     assert result == json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
     assert (result["recipe"], result["backend"]) == (recipe, keras.config.backend())
