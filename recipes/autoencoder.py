@@ -14,8 +14,8 @@ al. 2008, https://doi.org/10.1145/1390156.1390294); plain.
     KERAS_BACKEND=jax recipes predict RUN noisy.png                                    of plain and denoising: an image
 
 The headline of the variational kind is the bits a dimension of the evidence lower bound (ELBO), by a discretized
-logistic likelihood of the 256 levels of each pixel; van den Oord et al. have 4.51 on CIFAR-10, and `full` is held to
-that. Of the other kinds it is the mean squared error of reconstructions of test images, of pixels from 0 to 1.
+logistic likelihood of each pixel's 256 levels; van den Oord et al. have 4.51 on CIFAR-10, to which `full` is held. That
+of the others is the mean squared error of reconstructed test images, of pixels from 0 to 1.
 """
 
 import math
@@ -44,6 +44,7 @@ from shared.generative.autoencoder.prediction import reconstructed_picture
 from shared.generative.autoencoder.prior import CodePrior
 from shared.generative.autoencoder.report import evaluate_autoencoder
 from shared.generative.evaluation_networks import evaluation_network
+from shared.generative.exports import exported_autoencoder
 from shared.generative.options import GenerativeOptions
 from shared.generative.prediction import pictures_of_class
 from shared.layers.convolution import Convolution
@@ -143,8 +144,7 @@ def build_model(config: Config, data: ImageData) -> keras.Model:
         else:
             layer = VectorQuantizer(config.codes, config.codebook_decay, config.commitment, name="latent")
         latent = layer(latent, inputs["noise"])
-    decoder = build_decoder(config, latent.shape[1:], image_shape)
-    return keras.Model(inputs, decoder(latent), name="autoencoder")
+    return keras.Model(inputs, build_decoder(config, latent.shape[1:], image_shape)(latent), name="autoencoder")
 
 
 def residual_blocks(config: Config, x: Any, name: str) -> Any:
@@ -180,8 +180,7 @@ def build_decoder(config: Config, latent_shape: tuple[int, ...], image_shape: tu
     for level in reversed(range(len(config.widths))):
         filters = config.widths[level - 1] if level else image_shape[2] * (2 if config.kind == "variational" else 1)
         dtype = None if level else "float32"
-        x = Convolution(4 * filters, 3, use_bias=True, dtype=dtype, name=f"up_{level}")(x)
-        x = DepthToSpace(2, dtype=dtype)(x)
+        x = DepthToSpace(2, dtype=dtype)(Convolution(4 * filters, 3, use_bias=True, dtype=dtype, name=f"up_{level}")(x))
         x = layers.ReLU()(x) if level else x
     return keras.Model(latent, x, name="decoder")
 
@@ -241,6 +240,7 @@ def predictor(run: FinishedRun) -> Callable:
         """Reconstructs an image from its latent; a denoising autoencoder removes noise from it."""
         return reconstructed_picture(ImageCoder(config.kind, run.model, 1), image)
 
+    generate.exported = lambda: exported_autoencoder(config.kind, run.model, run.result["classes"])
     if config.kind in ("plain", "denoising"):
         return reconstruct
     return generate

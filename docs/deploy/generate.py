@@ -15,9 +15,10 @@ graph, rng = facts["graphs"]["model"], np.random.default_rng(int(sys.argv[4]) if
 session = onnxruntime.InferenceSession(about.parent / graph["file"])
 label = np.full(8, facts["classes"].index(name) if facts["classes"] else 0, np.int32)
 
-if "noise" in graph["inputs"]:  # a generative adversarial network
+if "noise" in graph["inputs"]:  # a generative adversarial network, or a variational autoencoder, which has no classes
     noise = rng.standard_normal((8, graph["inputs"]["noise"]["shape"][1]), np.float32)
-    (images,) = session.run(["images"], {"noise": noise, "label": label})
+    given = {"noise": noise, "label": label}
+    (images,) = session.run(["images"], {name: given[name] for name in graph["inputs"]})
 else:  # a diffusion model
     images = rng.standard_normal((8, *graph["inputs"]["image"]["shape"][1:]), np.float32)
     before, both = np.zeros_like(images), np.concatenate([label, np.full(8, facts["null_label"], np.int32)])

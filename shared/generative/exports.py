@@ -6,12 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from shared.generative.autoencoder.coding import AutoencoderKind, ImageCoder, LatentSampler
 from shared.generative.diffusion.samplers import SamplerName, SamplerSteps, sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler
 from shared.generative.diffusion.schedule import Prediction, Rates, predicted_image
 from shared.generative.gan_sampling import NoiseSampler
+from shared.generative.pixels import shown_image
 from shared.generative.prediction import pictures_of_class
-from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.exports import Exported, GraphCall, exported_model, model_graph
 from shared.training.predictors import ClassName, Pictures, Watcher
 
 EXPORTED_PIXELS = "-1 to 1: round((x + 1) · 127.5), clipped, is 0 to 255"
@@ -41,6 +43,34 @@ def exported_generator(model: keras.Model, classes: list[str] | None) -> Exporte
     }
     usage = {"classes": classes}
     return Exported(model, "images from noise", raw, about=about, usage=usage, predictor_by=predictor_by)
+
+
+def exported_autoencoder(kind: AutoencoderKind, model: keras.Model, classes: list[str] | None) -> Exported:
+    """The decoder of a variational autoencoder, see `LatentSampler`; an autoencoder of another kind as it is.
+
+    Args:
+        kind: of the autoencoder.
+        model: see `ImageCoder`.
+        classes: class names; None for a model without classes, as they are.
+    """
+    if kind != "variational":
+        return exported_model(model)
+    channels, decoder = model.get_layer("encoder").input_shape[-1], model.get_layer("decoder")
+    means = keras.Model(decoder.input, decoder.output[..., :channels])  # without the scales
+    raw = model_graph(means, inputs="noise", outputs="images")
+
+    def predictor_by(call: GraphCall) -> Callable:
+        def generate_pictures(name: ClassName, count: int, seed: int) -> Pictures:
+            coder = ImageCoder(kind, model, count)
+            coder.images = lambda latents: shown_image(call("model", {"noise": latents})["images"])
+            draw = LatentSampler(coder, seed)
+            return pictures_of_class(lambda labels: [draw(len(labels))], name, classes, count)
+
+        return generate_pictures
+
+    about = {"noise": "normal numbers of mean 0 and deviation 1", "images": EXPORTED_PIXELS}
+    usage = {"classes": classes}
+    return Exported(means, "images from noise", raw, about=about, usage=usage, predictor_by=predictor_by)
 
 
 def denoising_by(call: GraphCall, prediction: Prediction, no_label: int) -> Callable:
