@@ -103,9 +103,9 @@ class Config(GenerativeOptions):
     widths: tuple[Count, ...] = (48, 96)
     """Channels of each resolution of the generator, that of half the image's first."""
     critic_widths: tuple[Count, ...] = (32, 64, 128)
-    """Channels of each resolution of the critic, that of half the image's first."""
+    """Channels of each resolution of the critic, likewise."""
     ema: Rate = 0.999
-    """Decay of the exponential moving average (EMA) of the generator, which then makes the images; 0: none."""
+    """Decay of the moving average (EMA) of the generator, which then makes the images; 0: none."""
     flip: bool = False
     """Random horizontal flip, where that does not change the class."""
 

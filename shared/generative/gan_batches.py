@@ -21,8 +21,8 @@ class AdversarialBatch(NamedTuple):
     noise: np.ndarray
     """(critic steps + 1, batch, latent), float32, standard normal; the last is for the generator step."""
     epsilon: np.ndarray | None
-    """Interpolation coefficients between real and generated images for the gradient penalty, (critic steps, batch),
-    float32, uniform in 0 to 1; None in a step without penalty."""
+    """Interpolation coefficients of the gradient penalty, 0 to 1; None in a step without. (critic steps, batch),
+    float32, uniform: 0 is a generated image, 1 a real one."""
 
 
 class AdversarialBatches(SeededBatches):

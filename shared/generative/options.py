@@ -33,7 +33,7 @@ class GenerativeOptions(Options):
     sample_batch: Count = 250
     """Batch size of sampling."""
     judge: Path | None = None
-    """Evaluation network: a classifier of these images, a model.keras of cnn_cifar10; also gives the class accuracy."""
+    """Evaluation classifier, a model.keras of cnn_cifar10; also gives the class accuracy."""
     backbone: str = PACKAGED
     """Evaluation network without --judge: trained on ImageNet, one of keras.applications or the bundled one."""
     measure_on: MeasuredPart = "test"

@@ -41,11 +41,11 @@ def plot_sheet(sheet: np.ndarray, rows: list[str], row_height: int, title: str =
     figure = Figure(figsize=(scale * width + 1, scale * height), layout="constrained")
     axes = figure.subplots()
     axes.imshow(sheet.squeeze(), cmap="gray", vmin=0, vmax=255)
-    axes.set_yticks([(index + 0.5) * row_height for index in range(len(rows))], rows)
-    axes.set_xticks([])
+    axes.set(xticks=[], yticks=[(index + 0.5) * row_height for index in range(len(rows))], yticklabels=rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title)
+    if title:
+        axes.set_title(title)
     return figure
 
 

@@ -67,9 +67,9 @@ class SpaceToDepth(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        _, height, width, channels = self.compute_output_shape(inputs.shape)
-        x = ops.reshape(inputs, (-1, height, self.size, width, self.size, inputs.shape[-1]))
-        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        height, width, channels = inputs.shape[1] // self.size, inputs.shape[2] // self.size, inputs.shape[3]
+        x = ops.reshape(inputs, (-1, height, self.size, width, self.size, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, self.size**2 * channels))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -81,7 +81,7 @@ class SpaceToDepth(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_recipes")
 class DepthToSpace(layers.Layer):
-    """Depth-to-space (pixel shuffle): the inverse of `SpaceToDepth`.
+    """Depth-to-space (pixel shuffle): the inverse of space-to-depth.
 
     Args:
         size: height and width of the squares, in pixels.
@@ -94,10 +94,10 @@ class DepthToSpace(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        rows, columns = inputs.shape[1:3]
-        _, height, width, channels = self.compute_output_shape(inputs.shape)
-        x = ops.reshape(inputs, (-1, rows, columns, self.size, self.size, channels))
-        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        rows, columns, channels = inputs.shape[1:]
+        x = ops.reshape(inputs, (-1, rows, columns, self.size, self.size, channels // self.size**2))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(x, (-1, rows * self.size, columns * self.size, channels // self.size**2))
 
     def compute_output_shape(self, input_shape):
         batch, rows, columns, channels = input_shape

@@ -40,10 +40,17 @@ class TokenEmbedding(layers.ReversibleEmbedding):
         return {"vocabulary": config.pop("input_dim"), "channels": config.pop("output_dim")} | config
 
 
-def normalization_layer(kind, dtype, name):
-    """Normalization over the channels: "layer", or "rms" without mean and shift (RMSNorm, arXiv:1910.07467)."""
-    layer = {"layer": layers.LayerNormalization, "rms": layers.RMSNormalization}[kind]
-    return layer(epsilon=1e-5, dtype=dtype, name=name)
+def normalization_layer(dtype, name, kind="layer"):
+    """Normalization over the channels.
+
+    Args:
+        dtype: of the layer.
+        name: of the layer.
+        kind: "layer", or "rms" without mean and shift (RMSNorm, Zhang and Sennrich 2019, arXiv:1910.07467).
+    """
+    return {"layer": layers.LayerNormalization, "rms": layers.RMSNormalization}[kind](
+        epsilon=1e-5, dtype=dtype, name=name
+    )
 
 
 class TransformerBlock(layers.Layer):
@@ -75,12 +82,13 @@ class TransformerBlock(layers.Layer):
             "heads": heads, "hidden": hidden, "dropout": dropout, "rotary": rotary, "key_value_heads": key_value_heads,
             "normalization": normalization, "activation": activation,
         }  # fmt: skip
+        self.normalization = normalization
         policy = self.dtype_policy
         self.dropout = layers.Dropout(dropout, dtype=policy, name="dropout")
         self.attention = MultiHeadAttention(heads, rotary, key_value_heads, dtype=policy, name="attention")
-        self.attention_norm = normalization_layer(normalization, policy, "attention_norm")
+        self.attention_norm = normalization_layer(policy, "attention_norm", normalization)
         self.feed_forward = FeedForward(hidden, activation, dtype=policy, name="feed_forward")
-        self.feed_forward_norm = normalization_layer(normalization, policy, "feed_forward_norm")
+        self.feed_forward_norm = normalization_layer(policy, "feed_forward_norm", normalization)
 
     def build(self, input_shape):
         for layer in (self.attention, self.attention_norm, self.feed_forward, self.feed_forward_norm):
@@ -120,7 +128,7 @@ class TransformerDecoderBlock(TransformerBlock):
     def __init__(self, heads, hidden, dropout=0.0, rotary=False, **kwargs):
         super().__init__(heads, hidden, dropout, rotary, **kwargs)
         self.cross_attention = MultiHeadAttention(heads, dtype=self.dtype_policy, name="cross_attention")
-        self.cross_norm = normalization_layer(self.options["normalization"], self.dtype_policy, "cross_norm")
+        self.cross_norm = normalization_layer(self.dtype_policy, "cross_norm", self.normalization)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -163,6 +171,12 @@ class CausalBlock(TransformerBlock):
         return self.finish(inputs + found), cache
 
 
+def unusual(options):
+    """The options of a stack that are not the defaults, so that its config can be read where there are no others."""
+    usual = {"dropout": 0.0, "rotary": False, "key_value_heads": None, "normalization": "layer", "activation": "relu"}
+    return {name: value for name, value in options.items() if name not in usual or value != usual[name]}
+
+
 class TransformerStack(layers.Layer):
     """A stack of blocks and a final normalization.
 
@@ -197,7 +211,7 @@ class TransformerStack(layers.Layer):
         self.options = {"depth": depth} | block
         policy = self.dtype_policy
         self.blocks = [self.block_class(**block, dtype=policy, name=f"block_{index}") for index in range(depth)]
-        self.norm = normalization_layer(normalization, policy, "norm")
+        self.norm = normalization_layer(policy, "norm", normalization)
 
     def build(self, input_shape):
         for layer in (*self.blocks, self.norm):
@@ -207,7 +221,7 @@ class TransformerStack(layers.Layer):
         return input_shape
 
     def get_config(self):
-        return super().get_config() | dict(self.options)
+        return super().get_config() | unusual(self.options)
 
 
 @keras.saving.register_keras_serializable("keras_recipes")

@@ -90,7 +90,8 @@ def split_plain(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
     found = {}
     for group in filter(None, listed.split("; ")):
         file, _, entries = group.partition(": ")
-        file = f"{HOMES[file.partition('/')[0]]}/{file.partition('/')[2]}.py"
+        home, _, rest = file.partition("/")
+        file = f"{HOMES[home]}/{rest}.py" if home in HOMES else f"shared/{file.removeprefix('shared/')}.py"
         found |= {name: (file, digest) for name, _, digest in (entry.partition(" ") for entry in entries.split(", "))}
     return body if mark else text, found
 
@@ -105,8 +106,8 @@ def joined(pieces: list[Piece]) -> Iterator[str]:
 SOURCES = "# Copied from Keras Recipes: by file, each definition with the hash of its text, for `recipes copy --check`."
 
 
-HOMES = {"recipes": "recipes", "shared": "shared", "plain": PLAIN}
-"""The folders that files in these lines are in, by the names that they have there."""
+HOMES = {"recipes": "recipes", "plain": PLAIN}
+"""The folders that files in these lines are in, by the names that they have there; the others are in `shared`."""
 
 
 SHORT = 4
@@ -136,7 +137,8 @@ def source_lines(text: str, homes: dict[str, str]) -> str:
     for name, source in definitions_in(text).items():
         entries.setdefault(homes[name], []).append(f"{name} {block_hash(source)[:SHORT]}")
     listed = "; ".join(
-        f"{file.replace(PLAIN, 'plain', 1).removesuffix('.py')}: {', '.join(each)}" for file, each in entries.items()
+        f"{file.replace(PLAIN, 'plain', 1).removeprefix('shared/').removesuffix('.py')}: {', '.join(each)}"
+        for file, each in entries.items()
     )
     lines = [SOURCES.removeprefix("# "), *textwrap.wrap(listed, 118, break_on_hyphens=False)]
     return "".join(f"# {line}\n" for line in lines)

@@ -3,13 +3,14 @@
 import ast
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from shared.tools.collecting import PLAIN, Collection, names_bound, names_used, nodes_of, parsed
-from shared.tools.plain_text import Uses, annotations, plain_text, used_text, uses_in
+from shared.tools.plain_constants import Copy
+from shared.tools.plain_settled import with_constants
+from shared.tools.plain_text import HOOKS, Uses, annotations, plain_text, used_text, uses_in
 from shared.tools.project import PROJECT
 
 SECTIONS = {
@@ -54,58 +55,33 @@ def unreached_names(collection: Collection) -> set[str]:
     return tree_of.keys() - found
 
 
-def called_names(source: str) -> list[str]:
-    """The names of functions that some code calls, once for each call."""
-    calls = [node.func for node in nodes_of(parsed(source)) if isinstance(node, ast.Call)]
-    return [node.id for node in calls if isinstance(node, ast.Name)]
-
-
-def arguments_given(sources: list[str]) -> dict[str, frozenset | None]:
-    """By function, or method of the run, the names and numbers of the arguments that calls give; None: any may be."""
-    found: dict[str, frozenset | None] = {}
-    for node in (node for source in sources for node in nodes_of(parsed(source))):
-        match node:
-            case ast.Call(func=ast.Name() | ast.Attribute(value=ast.Name(id="run"))):
-                name = ast.unparse(node.func)
-                names = {keyword.arg for keyword in node.keywords} | set(range(len(node.args)))
-                if None in names or any(isinstance(each, ast.Starred) for each in node.args):
-                    found[name] = None
-                elif found.setdefault(name, frozenset()) is not None:
-                    found[name] |= names
-    return found
-
-
 def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
     """What a plain copy consists of."""
-    uses, unreached, given = Uses(frozenset(), frozenset()), set(), {}
+    uses, unreached, settled = Uses(frozenset(), frozenset()), set(), []
 
     def edit(text: str) -> str:
-        return used_text(plain_text(text, backends), uses, unreached, given)
+        return used_text(with_constants(plain_text(text, backends), settled), uses, unreached)
 
-    def collect() -> tuple[Collection, Uses]:
+    def collect() -> tuple[Collection, Uses, list[str]]:
         collection = Collection(recipe, plain=True, edit=edit)
-        return collection, uses_in([source for _, _, source in collection.blocks()])
+        sources = [source for _, _, source in collection.blocks()]
+        return collection, uses_in(sources), sources
 
     while True:  # what is called may call more
-        collection, found = collect()
-        if found.read <= uses.read and found.called <= uses.called:
+        collection, found, sources = collect()
+        more = Uses(*(one | other for one, other in zip(uses, found, strict=True)))
+        if more == uses:
             break
-        uses = Uses(uses.read | found.read, uses.called | found.called)
-    while unused := unreached_names(collection) - unreached:  # without which less is called
+        uses = more
+    while True:  # and without what is not called, less is
+        unused = unreached_names(collection) - unreached
+        settlement = Copy(sources).settlement(HOOKS)
+        if not unused and not settlement.settles and found == uses:
+            return collection
         unreached |= unused
-        collection, uses = collect()
-    sources = [source for _, _, source in collection.blocks()]
-    mentioned = Counter(
-        node.id for source in sources for node in nodes_of(parsed(source)) if isinstance(node, ast.Name)
-    )
-    called = Counter(each for source in sources for each in called_names(source))
-    given = {
-        name: names
-        for name, names in arguments_given(sources).items()
-        if mentioned[name] == called[name] or "." in name
-    }
-    collection, uses = collect()
-    return collect()[0]
+        settled += [settlement] if settlement.settles else []
+        uses = found
+        collection, found, sources = collect()
 
 
 def needed_at_import(source: str) -> set[str]:

@@ -13,7 +13,7 @@ from shared.tools.plain_text import edited, is_layer
 
 
 def called_functions(text: str, always: set[str], once: set[str]) -> dict[str, ast.FunctionDef]:
-    """Of some functions those that only return a call or a sum and are only called, by name.
+    """Of some functions those that only return a call, a sum or an attribute and are only called, by name.
 
     Args:
         text: a whole file.
@@ -29,16 +29,26 @@ def called_functions(text: str, always: set[str], once: set[str]) -> dict[str, a
         for node in nodes_of(tree)
         if isinstance(node, ast.Call) and hasattr(node.func, "id")
     }
-    taken = {*always, *(name for name in once if calls[name] == 1 and given[name])}
+    renaming = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and only_renames(node)}
+    taken = {*always, *(name for name in once if name in renaming or (calls[name] == 1 and given[name]))}
     return {
         node.name: node
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name in taken and mentions[node.name] == calls[node.name]
         and isinstance(node.body[-1], ast.Return) and len(node.body) == 1 + bool(ast.get_docstring(node))
-        and isinstance(node.body[-1].value, ast.Call | ast.BinOp)
+        and isinstance(node.body[-1].value, ast.Call | ast.BinOp | ast.Attribute)
         and (node.name in always or node.body[-1].lineno == node.body[-1].end_lineno)
         and not any(isinstance(each, ast.Lambda | ast.IfExp | ast.comprehension) for each in nodes_of(node))
     }  # fmt: skip
+
+
+def only_renames(function: ast.FunctionDef) -> bool:
+    """Whether a function calls another with its own arguments, and does nothing else."""
+    match function.body[-1]:
+        case ast.Return(value=ast.Call(func=ast.Name(), args=arguments, keywords=[])):
+            names = [getattr(each, "id", "") for each in arguments]
+            return names == [each.arg for each in function.args.args]
+    return False
 
 
 class Substituted(ast.NodeTransformer):
@@ -75,7 +85,9 @@ def with_expressions(text: str, always: set[str], once: set[str]) -> str:
                 outer |= {id(each) for each in nodes_of(node)}
                 function = functions[name]
                 found = expression_of(node, function.args, function.body[-1].value)
-                plain = isinstance(found, ast.Call) or isinstance(parents[id(node)], ast.Call | ast.Assign | ast.Return)
+                plain = isinstance(found, ast.Call | ast.Attribute) or isinstance(
+                    parents[id(node)], ast.Call | ast.Assign | ast.Return
+                )
                 yield node, ast.unparse(found) if plain else f"({ast.unparse(found)})"
 
     while (changed := edited(text, calls)) != text:

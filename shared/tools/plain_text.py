@@ -20,7 +20,7 @@ HOOKS = {
 """Methods that Keras, Python and other packages call."""
 
 
-PACKAGES = ("np", "keras", "ops", "layers", "ImageOps")
+PACKAGES = ("np", "keras", "ops", "layers", "ImageOps", "sentencepiece")
 """Modules, whose functions are no methods of what has these names too."""
 
 
@@ -33,9 +33,28 @@ IDIOMS = (
     (r"\n *facts = \(weights, .*\n *name = .*(?=\n)", ""),
     (r"cached_arrays\(.*, (\w+)\)", r"\1()"),
     (r"\n *super\(\).__post_init__\(\)(?=\n)", ""),
+    (r"config\.facts\(.*?\)( \| |\n *facts \|= )", ""),
+    (r"(,| \|) (\*\*)?network\.facts", ""),
+    (r"\{network\.facts\['judge'\]\}", "{network.name}"),
+    (r"network\.outputs\(((?:[^()]|\([^()]*\))*)\)", r"network.predict(\1, batch_size=100, verbose=0)"),
+    (r"return built_optimizer\((\w+), (\w+), config\.precision\)", r"\1.build(\2.trainable_variables)\n    return \1"),
+    (r"replace\(run\.config, seed=seed\)\.seed", "seed"),
+    (r"save_text\((run\.directory / .*?), (.*)\)(?=\n)", r'(\1).write_text(\2 + "\\n", encoding="utf-8")'),
+    (
+        r"\n( *)(\w+) = copied_model\((\w+)\)",
+        r"\n\1\2 = keras.models.clone_model(\3)\n\1\2.set_weights(\3.get_weights())",
+    ),
+    (
+        r"self\.load_data\((.*)\)",
+        (
+            r"load_images(self.data, self.data_dir, \1, limit=self.train_examples, "
+            r"size=self.image_size, test_limit=self.test_examples)"
+        ),
+    ),
     (r";? see `\w+` and `shared\.[\w.]*`", ""),
     (r" See `shared\.[\w.]*`( for the arguments)?\.", ""),
     (r"; see `shared\.[\w.]*`", ""),
+    (r"; (for its arguments )?see `Transformer\w+`", ""),
     (r"run\.recorders\[(.*?)\]\.history", r"run.histories[\1]"),
     (r"; a UsageError if the options do not fit them", ""),
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
@@ -59,6 +78,7 @@ there, and some figures are left out."""
 TYPES = {
     "UsageError": "SystemExit", "Count": "int", "Limit": "int | None", "Whole": "int", "Number": "float",
     "Positive": "float", "NonNegative": "float", "Fraction": "float", "Rate": "float", "Part": "float",
+    "EvaluationNetwork": "keras.Model",
 }  # fmt: skip
 """What stands for this project's own types. `SystemExit` ends a program with its message."""
 
@@ -76,6 +96,8 @@ IMPORTS = (
     ("Image.", "from PIL import Image"),
     ("Iterator[", "from collections.abc import Iterator"),
     ("Box]", "from shared.training.predictors import Box"),
+    ("keras.Model", "import keras"),
+    ("load_images(", "from shared.data.images.datasets import load_images"),
 )
 """What a file then needs where it holds this."""
 
@@ -247,7 +269,7 @@ def configs_of_arguments(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             taken = {each.arg for each in methods["__init__"].args.args} - {"self"}
             dicts = [each for each in nodes_of(methods["get_config"]) if isinstance(each, ast.Dict)]
             noted = {key.value for each in dicts for key in each.keys}
-            if noted == taken or "dict(self.options)" in ast.unparse(methods["get_config"]):
+            if noted == taken or "(self.options)" in ast.unparse(methods["get_config"]):
                 yield methods["get_config"], ""
 
 
@@ -313,7 +335,9 @@ class Uses(NamedTuple):
 
     read: frozenset[str]
     called: frozenset[str]
-    """Those that it calls, or looks up in its own object."""
+    """Those that it calls, looks up in its own object, or hands on."""
+    loaded: frozenset[str] = frozenset()
+    """Those that it does not only set."""
 
 
 def uses_in(sources: list[str]) -> Uses:
@@ -329,9 +353,21 @@ def uses_of(source: str) -> Uses:
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
     read = [node for node in nodes if isinstance(node, ast.Attribute)]
     own = [node for node in read if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")]
-    called = [node for node in (*calls, *own) if isinstance(node, ast.Attribute)]
-    called = [node for node in called if getattr(node.value, "id", "") not in PACKAGES]
-    return Uses(frozenset(node.attr for node in read), frozenset(node.attr for node in called))
+    handed_on = [each for node in nodes if isinstance(node, ast.Call) for each in node.args]
+    handed_on = [each for each in handed_on if root_of(each) not in ("config", "data", "run", "self")]
+    called = [node for node in (*calls, *own, *handed_on) if isinstance(node, ast.Attribute)]
+    called = [node for node in called if root_of(node) not in PACKAGES]
+    loaded = [node for node in read if isinstance(node.ctx, ast.Load)]
+    of_run = {f"run.{node.attr}" for node in called if getattr(node.value, "attr", root_of(node)) in ("run", "self")}
+    names = [frozenset(node.attr for node in each) for each in (read, called, loaded)]
+    return Uses(names[0], names[1] | of_run, names[2])
+
+
+def root_of(node: ast.expr) -> str:
+    """The name that an attribute of an attribute begins with."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return getattr(node, "id", "")
 
 
 def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
@@ -345,11 +381,23 @@ def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]
                 name, used = ast.unparse(member.target), uses.read
             else:
                 continue
-            if not name.startswith("__") and name not in used and name not in HOOKS:
+            of_run = node.name == "Run" and isinstance(member, ast.FunctionDef) and not is_property
+            known = name.startswith("__") or name in HOOKS
+            if not known and (f"run.{name}" if of_run else name) not in used:
                 yield member, ""
                 after = node.body[node.body.index(member) + 1 :]
                 if isinstance(member, ast.AnnAssign) and after and isinstance(after[0], ast.Expr):
                     yield after[0], ""
+
+
+def unused_dictionaries(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
+    """Attributes that hold a dictionary and are only set."""
+    for node in nodes_of(tree):
+        match node:
+            case ast.Assign(
+                targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)], value=ast.Dict() | ast.BinOp(ast.Dict())
+            ) if name not in uses.loaded:
+                yield node, ""
 
 
 def annotations(tree: ast.Module) -> Iterator[ast.expr]:
@@ -373,6 +421,7 @@ def fewer_types(text: str, tree: ast.Module, unreached: frozenset[str]) -> Itera
 @functools.cache
 def plain_text(text: str, backends: tuple[str, ...]) -> str:
     """A file as a plain copy takes it, whatever else is in the copy."""
+    original = text
     for pattern, new in IDIOMS:
         text = re.sub(pattern, new, text)
     text = edited(text, bundled_presets)
@@ -385,153 +434,37 @@ def plain_text(text: str, backends: tuple[str, ...]) -> str:
     text = edited(text, configs_of_arguments)
     if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:
         typed = edited(text, lambda tree: plain_types(text, tree))
-        needed = [line for sign, line in IMPORTS if sign in typed and sign not in text and line not in text]
+        needed = [line for sign, line in IMPORTS if sign in typed and sign not in original and line not in text]
         text = "\n".join([typed, *needed])
     return re.sub(r"\n *(\w+) = \1(?=\n)", "", text)
 
 
-class Settled(ast.NodeTransformer):
-    """Puts constants in place of names, and decides what depends on these alone."""
-
-    def __init__(self, constants: dict[str, ast.Constant]):
-        self.constants = constants
-
-    def visit_Name(self, node):
-        return self.constants.get(node.id, node)
-
-    def visit_IfExp(self, node):
-        self.generic_visit(node)
-        return (node.body if node.test.value else node.orelse) if isinstance(node.test, ast.Constant) else node
-
-    def visit_UnaryOp(self, node):
-        self.generic_visit(node)
-        decided = isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant)
-        return ast.Constant(not node.operand.value) if decided else node
-
-    def visit_BoolOp(self, node):
-        self.generic_visit(node)
-        decided = isinstance(node.values[0], ast.Constant)
-        if decided and bool(node.values[0].value) == isinstance(node.op, ast.And):
-            return node.values[1] if len(node.values) == 2 else ast.BoolOp(node.op, node.values[1:])
-        last = node.values[-1]
-        if isinstance(last, ast.Constant) and last.value is True and isinstance(node.op, ast.And):
-            return node.values[0] if len(node.values) == 2 else ast.BoolOp(node.op, node.values[:-1])
-        return node.values[0] if decided else node
-
-    def visit_JoinedStr(self, node):
-        self.generic_visit(node)
-        settled = [each.value if isinstance(each, ast.FormattedValue) and isinstance(each.value, ast.Constant) else each
-                   for each in node.values]  # fmt: skip
-        if not all(isinstance(each, ast.Constant) for each in settled):
-            return ast.JoinedStr(settled)
-        return ast.Constant("".join(str(each.value) for each in settled))
-
-
-def settled_arguments(text: str, tree: ast.Module, given: dict[str, set[str] | None]) -> Iterator[tuple[ast.AST, str]]:
-    """Functions, and methods of the run, without the arguments that no call gives: their defaults stand for them."""
-    for function, offset, prefix in [
-        *((node, 0, "") for node in tree.body),
-        *((member, 1, "run.") for node in tree.body if getattr(node, "name", "") == "Run" for member in node.body),
-    ]:
-        names = given.get(prefix + getattr(function, "name", ""))
-        if not isinstance(function, ast.FunctionDef) or names is None:
-            continue
-        arguments = function.args.args
-        defaults = dict(zip([each.arg for each in arguments[::-1]], function.args.defaults[::-1], strict=False))
-        changed = {
-            each.id for each in nodes_of(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-        }
-        heads = [head for node in nodes_of(function) for head in heads_of(node)]
-        changed |= {each.id for head in heads for each in nodes_of(head) if isinstance(each, ast.Name)}
-        left_out = {
-            each.arg: defaults[each.arg]
-            for place, each in enumerate(arguments)
-            if isinstance(defaults.get(each.arg), ast.Constant)
-            and each.arg not in changed
-            and not {each.arg, place - offset} & names
-        }
-        if left_out:
-            yield function, without_arguments(text, function, left_out)
-
-
-def heads_of(node: ast.AST) -> list[ast.AST]:
-    """What a statement that others stand in looks up itself."""
-    match node:
-        case ast.For():
-            return [node.iter]
-        case ast.While():
-            return [node.test]
-        case ast.With():
-            return node.items
-    return []
-
-
-def without_arguments(text: str, function: ast.FunctionDef, constants: dict[str, ast.Constant]) -> str:
-    """The source of a function, constants in place of some of its arguments."""
-    indent = " " * function.col_offset
-    source = indent + ast.get_source_segment(text, function)
-    source = edited(textwrap.dedent(source), lambda tree: settled_statements(tree.body[0], constants))
-    (function,) = ast.parse(source).body
-    arguments = function.args
-    defaults = dict(zip([each.arg for each in arguments.args[::-1]], arguments.defaults[::-1], strict=False))
-    arguments.args = [each for each in arguments.args if each.arg not in constants]
-    arguments.defaults = [defaults[each.arg] for each in arguments.args if each.arg in defaults]
-    returns = f" -> {ast.unparse(function.returns)}" if function.returns else ""
-    body = source.split("\n")[function.body[0].lineno - 1 :]
-    lines = [f"def {function.name}({ast.unparse(arguments)}){returns}:", *body]
-    return textwrap.indent("\n".join(lines), indent).removeprefix(indent)
-
-
-def settled_statements(function: ast.FunctionDef, constants: dict[str, ast.Constant]) -> Iterator[tuple[ast.AST, str]]:
-    """The statements of a function that name some constants, with what these decide in their place."""
-
-    def visit(statements: list[ast.stmt]) -> Iterator[tuple[ast.AST, str]]:
-        for node in statements:
-            names = {each.id for each in nodes_of(node) if isinstance(each, ast.Name)}
-            if not names & constants.keys():
-                continue
-            if isinstance(node, ast.If):
-                test = Settled(constants).visit(copy.deepcopy(node.test))
-                if isinstance(test, ast.Constant):
-                    chosen = node.body if test.value else node.orelse
-                    yield node, "\n".join(ast.unparse(each) for each in chosen)
-                    continue
-            if hasattr(node, "body") and not isinstance(node, ast.If):
-                yield from visit(node.body)
-            else:
-                new = Settled(constants).visit(copy.deepcopy(node))
-                yield node, textwrap.indent(ast.unparse(new), " " * node.col_offset).lstrip()
-
-    yield from visit(function.body)
-
-
 @functools.lru_cache(1024)
 def names_in(text: str) -> frozenset[str]:
-    """The names in a text, and those of the functions that it defines."""
+    """The names and attributes in a text, and the functions that it defines."""
     nodes = nodes_of(parsed(text))
     functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    return frozenset(
-        functions | {f"run.{name}" for name in functions} | {node.id for node in nodes if isinstance(node, ast.Name)}
-    )
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    functions |= {f"run.{name}" for name in functions}
+    return frozenset(functions | attributes | {node.id for node in nodes if isinstance(node, ast.Name)})
 
 
-def used_text(text: str, uses: Uses, unreached: set[str], given: dict[str, frozenset | None]) -> str:
+def used_text(text: str, uses: Uses, unreached: set[str]) -> str:
     """A plain text without what nothing in the copy uses.
 
     Args:
         text: of a file, as `plain_text` gives it.
         uses: what the copy looks up.
         unreached: definitions that nothing but annotations name.
-        given: see `arguments_given`.
     """
     names = names_in(text)  # of all that is used, what concerns this text: much else may change meanwhile
-    uses = Uses(uses.read & names, uses.called & names)
-    return text_of_uses(text, uses, names & unreached, frozenset((n, a) for n, a in given.items() if n in names))
+    uses = Uses(*(each & names for each in uses))
+    return text_of_uses(text, uses, names & unreached)
 
 
 @functools.lru_cache(1024)
-def text_of_uses(text: str, uses: Uses, unreached: frozenset[str], given: frozenset) -> str:
+def text_of_uses(text: str, uses: Uses, unreached: frozenset[str]) -> str:
     """See `used_text`."""
     text = edited(text, lambda tree: unused_members(tree, uses))
-    text = edited(text, lambda tree: settled_arguments(text, tree, dict(given)))
+    text = edited(text, lambda tree: unused_dictionaries(tree, uses))
     return edited(text, lambda tree: fewer_types(text, tree, unreached))

@@ -8,7 +8,7 @@ import keras
 
 def compiled_model(model: keras.Model) -> Callable:
     """A model's predictions for the arrays of one batch."""
-    return lambda inputs: model.predict_on_batch(inputs)
+    return model.predict_on_batch
 
 
 def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:

@@ -16,7 +16,6 @@ class StepScope(keras.StatelessScope):
         """Variables that were read here and have no value here."""
         self.assigned: dict[int, keras.Variable] = {}
         """Variables that were assigned here."""
-        self.original_scope: keras.StatelessScope | None = None
 
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
@@ -67,9 +66,7 @@ def value_and_grad(loss_fn: Callable[..., Any], variables: Sequence[Any]) -> tup
     return loss, list(gradients)
 
 
-def minimize(
-    optimizer: keras.optimizers.Optimizer, loss_fn: Callable[[], Any], variables: Sequence[keras.Variable]
-) -> Any:
+def minimize(optimizer: keras.Optimizer, loss_fn: Callable[[], Any], variables: Sequence[keras.Variable]) -> Any:
     """Takes one step of an optimizer down the gradient of a loss, and returns this."""
     loss, gradients = value_and_grad(loss_fn, variables)
     optimizer.apply(gradients, variables)

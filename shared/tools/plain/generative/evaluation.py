@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
+import keras
 
 from shared.data.images.datasets import ImageData, LabelledImages
 from shared.generative.evaluation import labels_like_test
-from shared.generative.evaluation_networks import EvaluationNetwork
 from shared.generative.metrics import frechet_distance
 from shared.generative.plots import plot_samples
 from shared.images.metrics import top_k_accuracy
@@ -15,15 +14,16 @@ from shared.training.run import Run
 
 def evaluate_generator(
     run: Run,
-    draw: Callable[[np.ndarray], np.ndarray],
-    network: EvaluationNetwork,
+    draw: Callable,
+    network: keras.Model,
     data: ImageData,
     conditional: bool = True,
 ) -> tuple[LabelledImages, dict[str, float]]:
     """Images that `draw` makes for labels like those of the test images, and how far their features are from these."""
     labels = labels_like_test(data, run.config.samples, run.config.seed)
     samples = LabelledImages(draw(labels), labels)
-    outputs, real = network.outputs(samples.images), network.outputs(data.test.images)
+    pictures = (samples.images, data.test.images)
+    outputs, real = (network.predict(each, batch_size=100, verbose=0) for each in pictures)
     metrics = {"frechet": frechet_distance(outputs["features"], real["features"])}
     if conditional and "logits" in outputs:
         metrics["class_accuracy"] = top_k_accuracy(outputs["logits"], labels, 1)

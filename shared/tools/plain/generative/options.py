@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from shared.data.images.datasets import ImageData, load_images
 from shared.training.options import Options
 from shared.training.ranges import Count, Limit, ranged
 
@@ -24,13 +22,4 @@ class GenerativeOptions(Options):
     sample_batch: Count = 250
     """Batch size of sampling."""
     judge: Path | None = None
-    """Evaluation network: a classifier of these images, a model.keras of cnn_cifar10; also gives the class accuracy."""
-
-    def load_data(self, preferred: str, validation: float) -> ImageData:
-        return load_images(
-            self.data, self.data_dir, preferred, validation, self.train_examples, self.image_size,
-            test_limit=self.test_examples,
-        )  # fmt: skip
-
-    def facts(self, *names: str) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*names, "samples")}
+    """Evaluation classifier, a model.keras of cnn_cifar10; also gives the class accuracy."""

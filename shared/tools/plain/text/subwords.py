@@ -1,24 +1,11 @@
 """Subword vocabulary by byte-pair encoding (BPE)."""
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
 
 from shared.text.subwords import END, PAD, START, UNKNOWN
-
-
-def train_subwords(lines: Iterable[str], size: int, symbols: tuple[str, ...] = (), keep_spaces: bool = False) -> bytes:
-    """Trains a byte-pair encoding, BPE (Sennrich et al. 2016, arXiv:1508.07909), of at most `size` subwords."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=size, hard_vocab_limit=False,
-        pad_id=PAD, unk_id=UNKNOWN, bos_id=START, eos_id=END, user_defined_symbols=list(symbols), byte_fallback=True,
-        character_coverage=0.9995, normalization_rule_name="identity", remove_extra_whitespaces=not keep_spaces,
-        add_dummy_prefix=not keep_spaces, max_sentence_length=2**24, num_threads=1, minloglevel=2,
-    )  # fmt: skip
-    return model.getvalue()
 
 
 class Subwords:
@@ -46,9 +33,15 @@ class Subwords:
 def kept_subwords(
     path: Path, lines: Iterable[str], size: int, symbols: tuple[str, ...] = (), keep_spaces: bool = False
 ) -> Subwords:
-    """The vocabulary in a file; if there is no file, one is trained and saved."""
+    """A byte-pair encoding, BPE (Sennrich et al. 2016, arXiv:1508.07909), that is trained unless the file is there."""
     if not path.exists():
-        path.write_bytes(train_subwords(lines, size, symbols, keep_spaces))
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_prefix=str(path.with_suffix("")), model_type="bpe", vocab_size=size,
+            hard_vocab_limit=False, pad_id=PAD, unk_id=UNKNOWN, bos_id=START, eos_id=END,
+            user_defined_symbols=list(symbols), byte_fallback=True, character_coverage=0.9995,
+            normalization_rule_name="identity", remove_extra_whitespaces=not keep_spaces,
+            add_dummy_prefix=not keep_spaces, max_sentence_length=2**24, num_threads=1, minloglevel=2,
+        )  # fmt: skip
     return Subwords(path.read_bytes())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
+from shared.errors import UsageError
 from shared.training.batches import SeededBatches
 from shared.training.options import Options
 
@@ -65,15 +66,17 @@ class Run:
 
     def train(
         self,
-        step: Callable[..., dict[str, Any]],
+        step: Callable,
         batches: SeededBatches,
         state: dict[str, Any],
         data: str,
         phase: str = "",
         epochs: int | None = None,
-        after_epoch: Callable[[int], dict[str, float] | None] | None = None,
+        after_epoch: Callable | None = None,
     ) -> None:
         """Calls a training step on every batch, and saves the weights of the models after each epoch."""
+        if self.config.precision == "mixed_float16":
+            raise UsageError("this training does not scale its losses, as float16 needs: take mixed_bfloat16")
         models = {name: part for name, part in state.items() if isinstance(part, keras.Model)}
         metrics = [part for part in state.values() if isinstance(part, keras.metrics.Metric)]
         rows = self.histories[phase] = []
@@ -108,7 +111,7 @@ class Run:
         metrics: dict[str, float],
         higher_is_better: bool = True,
         **facts: Any,
-    ) -> dict[str, float]:
+    ) -> dict:
         """Saves the model and its result, and returns the metrics."""
         model.save(self.directory / "model.keras")
         result = {"data": data, "metrics": metrics, "options": asdict(self.config), **facts}

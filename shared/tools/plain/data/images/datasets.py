@@ -64,8 +64,7 @@ def load_images(
         parts["validation"] = few_of_each(parts["validation"], count)
         parts["train"] = few_of_each(parts["train"], per_class - count)
     parts["train"] = LabelledImages(*(each[:limit] for each in parts["train"]))
-    if test_limit:
-        parts["test"] = LabelledImages(*(each[:test_limit] for each in parts["test"]))
+    parts["test"] = LabelledImages(*(each[:test_limit] for each in parts["test"]))
     print(f"{name}: {', '.join(f'{len(each.labels):,} images for {part}' for part, each in parts.items())}")
     mean, deviation = ([float(of(each)) for each in channels] for of in (np.mean, np.std))
     return ImageData(name, classes, **parts, mean=mean, deviation=deviation, mirrored=name != "mnist")
