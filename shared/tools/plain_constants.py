@@ -32,13 +32,13 @@ class Settlement(NamedTuple):
     """What is settled of a copy, as hashable pairs: constants are source text."""
 
     arguments: frozenset[tuple[str, tuple[tuple[str, int, str], ...]]]
-    """By callee, as `Copy.callees` names it: argument, its place, and the constant in its place."""
+    """By callee, as `CopiedCode.callees` names it: argument, its place, and the constant in its place."""
     attributes: frozenset[tuple[str, str]]
     unused: frozenset[str]
-    """Methods that nothing calls, as `Copy.callees` names them."""
+    """Methods that nothing calls, as `CopiedCode.callees` names them."""
     constructors: frozenset[tuple[str, str]]
     """By class, or class variable after a dot, the callees that make an object, with commas between; see
-    `Copy.constructor_chain`."""
+    `CopiedCode.constructor_chain`."""
 
     @property
     def settles(self) -> bool:
@@ -88,11 +88,11 @@ class Callee(NamedTuple):
         return sum(isinstance(each, ast.Name) and each.id == argument for each in nodes_of(self.node))
 
 
-def is_constant(node: ast.expr | None) -> bool:
+def is_always_the_same(node: ast.expr | None) -> bool:
     """Whether an expression always gives the same."""
     match node:
         case ast.Tuple():
-            return all(map(is_constant, node.elts))
+            return all(map(is_always_the_same, node.elts))
         case ast.UnaryOp():
             return isinstance(node.operand, ast.Constant)
     return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id.isupper())
@@ -127,7 +127,7 @@ def attributes_of(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
                 yield attribute, name
 
 
-class Copy:
+class CopiedCode:
     """All definitions of a copy, and their calls of each other."""
 
     def __init__(self, sources: list[str]):
@@ -283,7 +283,7 @@ class Copy:
         found: Arguments = {}
         for each in {each for one in given for each in one} - callee.defaults.keys():
             values = [one.get(each) for one in given]
-            same = all(map(is_constant, values)) and len(set(map(ast.unparse, values))) == 1
+            same = all(map(is_always_the_same, values)) and len(set(map(ast.unparse, values))) == 1
             found[each] = values[0] if same else None
         return found
 
@@ -321,10 +321,10 @@ class Copy:
         found = {}
         for argument, default in callee.defaults.items():
             values = [each.get(argument, None if OTHERS in each else default) for each in given]
-            if argument in kept or not all(map(is_constant, values)) or len(set(map(ast.unparse, values))) > 1:
+            if argument in kept or not all(map(is_always_the_same, values)) or len(set(map(ast.unparse, values))) > 1:
                 continue
             value = values[0]
-            usual = is_constant(default) and ast.unparse(default) == ast.unparse(value)
+            usual = is_always_the_same(default) and ast.unparse(default) == ast.unparse(value)
             of_flags = isinstance(value, ast.Constant) and isinstance(value.value, bool | None)
             of_numbers = isinstance(value, ast.Constant) and isinstance(value.value, int | float)
             says_more = of_numbers and value.value not in (0, 1) and callee.mentions(argument) > 1  # by its name
@@ -376,7 +376,7 @@ class Copy:
         for node in self.classes.values():
             for each in node.body if not node.bases else ():
                 match each:
-                    case ast.Assign(targets=[ast.Name(id=attribute)]) if is_constant(each.value):
+                    case ast.Assign(targets=[ast.Name(id=attribute)]) if is_always_the_same(each.value):
                         yield attribute, each.value
 
     def makers(self) -> Iterator[tuple[str, str]]:

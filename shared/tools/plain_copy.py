@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.tools.collecting import PLAIN, Collection, names_bound, names_used, nodes_of, parsed
-from shared.tools.plain_constants import Copy
+from shared.tools.plain_constants import CopiedCode
 from shared.tools.plain_settled import with_constants
 from shared.tools.plain_text import HOOKS, Uses, annotations, plain_text, used_text, uses_in
 from shared.tools.project import PROJECT
@@ -75,7 +75,7 @@ def plain_collection(recipe: Path, backends: tuple[str, ...]) -> Collection:
         uses = more
     while True:  # and without what is not called, less is
         unused = unreached_names(collection) - unreached
-        settlement = Copy(sources).settlement(HOOKS)
+        settlement = CopiedCode(sources).settlement(HOOKS)
         if not unused and not settlement.settles and found == uses:
             return collection
         unreached |= unused

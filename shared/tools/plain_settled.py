@@ -327,7 +327,7 @@ class SettledText:
                 if settled:
                     first = node.body[0]
                     line = min([first.lineno, *(each.lineno for each in getattr(first, "decorator_list", ()))])
-                    arguments = fewer_arguments(node.args, {name for name, _, _ in settled})
+                    arguments = without_arguments(node.args, {name for name, _, _ in settled})
                     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
                     head = f"def {node.name}({source_of(arguments)}){returns}:\n{' ' * first.col_offset}"
                     yield place_between((node.lineno, node.col_offset), (line, first.col_offset)), head
@@ -351,7 +351,7 @@ def left_out(body: list[ast.stmt], place: int) -> Edits:
             yield meaning, ""
 
 
-def fewer_arguments(arguments: ast.arguments, gone: set[str]) -> ast.arguments:
+def without_arguments(arguments: ast.arguments, gone: set[str]) -> ast.arguments:
     """The arguments of a function without some."""
     defaults = dict(zip([each.arg for each in arguments.args[::-1]], arguments.defaults[::-1], strict=False))
     found = copy.deepcopy(arguments)

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from shared.tools.plain_constants import Copy
+from shared.tools.plain_constants import CopiedCode
 from shared.tools.plain_settled import with_constants
 from shared.tools.plain_text import HOOKS
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 def settled(text):
     """A text after as many rounds as it takes."""
     text, rounds = textwrap.dedent(text).lstrip("\n"), []
-    while (settlement := Copy([with_constants(text, rounds)]).settlement(HOOKS)).settles:
+    while (settlement := CopiedCode([with_constants(text, rounds)]).settlement(HOOKS)).settles:
         rounds.append(settlement)
     return with_constants(text, rounds)
 
