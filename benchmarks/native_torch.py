@@ -1,4 +1,4 @@
-"""What the native PyTorch baselines share: weights from Keras and back, optimizers, the trainer, greedy search."""
+"""What the native PyTorch baselines share: weights from Keras and back, optimizers, the trainer."""
 
 import math
 
@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-from shared.text.subwords import END, PAD, START, UNKNOWN
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -203,25 +201,3 @@ class NativeTrainer:
     def weights(self):
         """The weights that are measured, averaged with `ema`, in the order and the shapes of the Keras model."""
         return keras_weights(self.averages.module if self.averages else self.network)
-
-
-@torch.inference_mode()
-def greedy_search(step, state, rows, length, least=0):
-    """The likeliest token again and again, as `BeamSearch(beams=1)` of the recipes finds it.
-
-    Args:
-        step: from the last tokens (rows,), their place and the state to logits (rows, vocabulary) and the state then.
-        state: before the first token.
-        rows: number of sequences.
-        length: tokens of a sequence at most, END included.
-        least: tokens of a sequence at least, END left out.
-    """
-    tokens = torch.full((rows,), START, device=DEVICE)
-    ended, written = tokens == END, []
-    while len(written) < length - 1 and not ended.all():
-        logits, state = step(tokens, len(written), state)
-        logits[:, [PAD, UNKNOWN, START] + [END] * (len(written) < least)] = -math.inf
-        tokens = logits.argmax(dim=-1).masked_fill(ended, END)
-        ended = ended | (tokens == END)
-        written.append(tokens)
-    return [[token for token in row if token != END] for row in torch.stack(written, dim=1).tolist()]

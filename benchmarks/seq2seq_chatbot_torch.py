@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._pytree import tree_map
 
 from benchmarks.native import dropout_rate, require_options
-from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, greedy_search, load_weights
+from benchmarks.native_decoding_torch import search
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
 from shared.text import responder as answering
 from shared.text.subwords import PAD
 from shared.training.schedules import warmup_cosine_rate
@@ -81,7 +83,7 @@ class Trainer(NativeTrainer):
     """
 
     def __init__(self, config, model, steps):
-        require_options(config, attention="general", precision="float32", beams=1, no_repeat=0, temperature=0)
+        require_options(config, attention="general", precision="float32", temperature=0)
         network = Network(config, model)
         rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=0.1)
         super().__init__(network, Adam(network.parameters(), rate, weight_decay=1e-4), clip=1.0)
@@ -94,18 +96,22 @@ class Trainer(NativeTrainer):
 
 
 class Answerer(answering.Answerer):
-    """The recipe's, but the network and the search are native: the likeliest token at each step."""
+    """The recipe's, but the network and the search are native."""
 
     def __init__(self, model, subwords, options, *sizes):
         super().__init__(model, subwords, options, *sizes)
         self.network = Network(options, model).eval()
+        self.options = {"beams": options.beams, "penalty": options.length_penalty, "no_repeat": options.no_repeat}
 
     @torch.inference_mode()
     def decode(self, sources, length):
         memory, mask, states = self.network.read(torch.from_numpy(sources).long().to(DEVICE))
+        beams = self.options["beams"]
+        memory, mask = (each.repeat_interleave(beams, dim=0) for each in (memory, mask))
+        states = tree_map(lambda each: each.repeat_interleave(beams, dim=1), states)
 
         def step(tokens, index, states):
             logits, states = self.network.write(tokens[:, None], memory, mask, states)
             return logits[:, 0], states
 
-        return greedy_search(step, states, len(sources), length, least=1)
+        return search(step, states, len(sources), length, axis=1, least=1, **self.options)

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.native import require_options
-from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, greedy_search, load_weights
+from benchmarks.native_decoding_torch import search
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
 from shared.text import translator as translation
 from shared.text.subwords import PAD
 
@@ -131,7 +132,7 @@ class Trainer(NativeTrainer):
     """
 
     def __init__(self, config, model, steps):
-        require_options(config, positions="sinusoidal", precision="float32", beams=1)
+        require_options(config, positions="sinusoidal", precision="float32")
         network = Transformer(model)
         rate = functools.partial(inverse_square_root_rate, peak=config.learning_rate, warmup_steps=config.warmup_steps)
         optimizer = Adam(network.parameters(), rate, betas=(0.9, 0.98), epsilon=1e-9)
@@ -150,15 +151,17 @@ def inverse_square_root_rate(step, peak, warmup_steps):
 
 
 class Translator(translation.Translator):
-    """The recipe's, but the network and the search are native: the likeliest token at each step."""
+    """The recipe's, but the network and the search are native."""
 
     def __init__(self, model, subwords, beams, length_penalty):
         super().__init__(model, subwords, beams, length_penalty)
         self.network = Transformer(model).eval()
+        self.beams, self.penalty = beams, length_penalty
 
     @torch.inference_mode()
     def decode(self, sources, length):
-        memory, mask = self.network.encode(torch.from_numpy(sources).to(DEVICE))
+        encoded = self.network.encode(torch.from_numpy(sources).to(DEVICE))
+        memory, mask = (each.repeat_interleave(self.beams, dim=0) for each in encoded)
         fixed = [block.cross_attention.keys_values(memory) for block in self.network.decoder]
 
         def step(tokens, index, caches):
@@ -169,4 +172,4 @@ class Translator(translation.Translator):
             return self.network.logits(x)[:, 0], grown
 
         caches = [[each[:, :, :0] for each in keys_values] for keys_values in fixed]
-        return greedy_search(step, caches, len(sources), length)
+        return search(step, caches, len(sources), length, self.beams, self.penalty)
