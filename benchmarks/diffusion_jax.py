@@ -10,8 +10,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks.native import require_options
-from benchmarks.native_jax import Adam, NativeTrainer, attention, convolution, dense, depth_to_space, weights_under
+from benchmarks.native_diffusion import NativeSampler, unet_options
+from benchmarks.native_jax import (
+    Adam,
+    NativeTrainer,
+    attention,
+    convolution,
+    dense,
+    depth_to_space,
+    split_weights,
+    weights_under,
+)
+from shared.generative.diffusion.schedule import Rates, predicted_image
 from shared.training.schedules import warmup_cosine_rate
+
+REPLACED = ("ImageSampler",)
+"""What of the recipe is native here too, under the same name."""
 
 GROUPS = 8
 
@@ -98,3 +112,34 @@ class Trainer(NativeTrainer):
     def loss(self, parameters, others, key, inputs, targets):
         """Mean squared error."""
         return jnp.square(network(parameters, **inputs, **self.options) - targets).mean(), others
+
+
+class ImageSampler(NativeSampler):
+    """The recipe's, but the network and the loop are native, with a compiled step."""
+
+    def __init__(self, model, *options):
+        super().__init__(model, *options)
+        shape = unet_options(model)
+        self.options = {"levels": len(shape.widths), "depth": shape.depth, "patch": shape.patch}
+        self.step = jax.jit(self.next_images)
+
+    def load(self):
+        self.weights, _ = split_weights(self.model)
+
+    def advance(self, *arguments):
+        return self.step(self.weights, *arguments)
+
+    def next_images(self, weights, row, noisy, before, labels, fresh):
+        """What `advance` gives, with these weights."""
+        time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row
+        times = jnp.full(labels.shape, time)
+        if self.guidance in (0, 1):
+            output = network(weights, noisy, times, labels, **self.options)
+        else:
+            pairs = (noisy, noisy), (times, times), (labels, jnp.full_like(labels, self.no_label))
+            both = network(weights, *map(jnp.concatenate, pairs), **self.options)
+            with_label, without = jnp.split(both, 2)
+            output = without + self.guidance * (with_label - without)
+        image = predicted_image(self.prediction, noisy, output, Rates(signal, noise)).clip(-1, 1)
+        after = noisy_weight * noisy + image_weight * image + before_weight * before
+        return after if fresh is None else after + fresh_weight * fresh, image

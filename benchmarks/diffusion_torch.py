@@ -10,8 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.native import require_options
-from benchmarks.native_torch import Adam, NativeTrainer, load_weights
+from benchmarks.native_diffusion import NativeSampler, unet_options
+from benchmarks.native_torch import DEVICE, Adam, NativeTrainer, load_weights
+from shared.generative.diffusion.schedule import Rates, predicted_image
 from shared.training.schedules import warmup_cosine_rate
+
+REPLACED = ("ImageSampler",)
+"""What of the recipe is native here too, under the same name."""
 
 GROUPS = 8
 
@@ -79,9 +84,10 @@ class Attention(nn.Module):
 class Network(nn.Module):
     """Noisy images (batch, height, width, channels), times and labels to predictions; parts named as in Keras."""
 
-    def __init__(self, config, channels, labels):
+    def __init__(self, model):
         super().__init__()
-        self.config = config
+        self.config = config = unet_options(model)
+        channels, labels = model.output_shape[-1], model.get_layer("label_embedding").input_dim
         widths, features = config.widths, 4 * config.widths[0]
         pixels = channels * config.patch**2
         attending = len(widths) - config.attention
@@ -155,10 +161,34 @@ class Trainer(NativeTrainer):
 
     def __init__(self, config, model, steps):
         require_options(config, precision="float32", dropout=0)
-        network = Network(config, model.output_shape[-1], model.get_layer("label_embedding").input_dim)
-        load_weights(network.to(memory_format=torch.channels_last), model)
+        network = load_weights(Network(model).to(memory_format=torch.channels_last), model)
         rate = functools.partial(warmup_cosine_rate, peak=config.learning_rate, steps=steps, warmup=config.warmup)
         super().__init__(network, Adam(network.parameters(), rate), clip=1.0, ema=config.ema)
 
     def loss(self, inputs, targets):
         return functional.mse_loss(self.network(**inputs), targets)
+
+
+class ImageSampler(NativeSampler):
+    """The recipe's, but the network and the loop are native."""
+
+    def load(self):
+        network = Network(self.model).to(memory_format=torch.channels_last)
+        self.network = load_weights(network, self.model).eval()
+
+    @torch.inference_mode()
+    def advance(self, row, noisy, before, labels, fresh):
+        time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row.tolist()
+        noisy, before, labels = (torch.as_tensor(each, device=DEVICE) for each in (noisy, before, labels))
+        times = noisy.new_full(labels.shape, time)
+        if self.guidance in (0, 1):
+            output = self.network(noisy, times, labels)
+        else:
+            both = torch.cat([labels, torch.full_like(labels, self.no_label)])
+            with_label, without = self.network(torch.cat([noisy, noisy]), torch.cat([times, times]), both).chunk(2)
+            output = without + self.guidance * (with_label - without)
+        image = predicted_image(self.prediction, noisy, output, Rates(signal, noise)).clip(-1, 1)
+        after = noisy_weight * noisy + image_weight * image + before_weight * before
+        if fresh is not None:
+            after += fresh_weight * torch.as_tensor(fresh, device=DEVICE)
+        return after, image

@@ -6,6 +6,7 @@ The same networks, optimizers and batches; nothing of Keras takes part in a step
 import copy
 import functools
 import math
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -13,7 +14,12 @@ from torch.nn import functional
 
 from benchmarks.native import require_options
 from benchmarks.native_torch import Adam, keras_weights, load_weights, on_device
+from shared.generative import gan_sampling
+from shared.generative.modulation import ClassModulation
 from shared.training.schedules import warmup_cosine_rate
+
+REPLACED = ("NoiseSampler",)
+"""What of the recipe is native here too, under the same name."""
 
 
 class Generator(nn.Module):
@@ -183,3 +189,24 @@ class Trainer:
     def weights(self):
         """The weights of all networks, as those of the Keras models, one after the other."""
         return [value for network in self.networks for value in keras_weights(network)]
+
+
+class NoiseSampler(gan_sampling.NoiseSampler):
+    """The recipe's, but the generator is native."""
+
+    def __init__(self, model, latent, *options):
+        super().__init__(model, latent, *options)
+        self.model = model
+        self.generate = self.generated
+
+    @torch.inference_mode()
+    def generated(self, inputs):
+        return self.network(**on_device(inputs)).cpu().numpy()
+
+    def images(self, noise, labels):
+        """See there; with the weights that the model has now."""
+        modulations = [layer for layer in reversed(self.model.layers) if isinstance(layer, ClassModulation)]
+        options = SimpleNamespace(latent=self.latent, widths=[layer.table.shape[1] // 2 for layer in modulations])
+        network = Generator(options, self.model.output_shape[1:], modulations[0].classes)
+        self.network = load_weights(network.to(memory_format=torch.channels_last), self.model).eval()
+        return super().images(noise, labels)

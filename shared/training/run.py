@@ -55,6 +55,8 @@ class Run:
         """By what code and to how many epochs, where the run was resumed; see `note_continuation`."""
         self.changed_on_resume = changed_on_resume(self.directory, config)
         self.recorders: dict[str, Recorder] = {}
+        self.facts: dict[str, Any] = {}
+        """What was measured beside the metrics and the result shall say, such as the speed of sampling."""
         self.tracking = Tracking(trackers, self.directory, config.track_model)
         prepare_backend(config.seed, config.precision)
         print(f"{self.recipe} on {keras.config.backend()} ({device_name()}), in {self.directory}")
@@ -293,6 +295,7 @@ class Run:
             "step_processor_seconds": step and round(step, 5),
             "data_fraction": fraction and round(fraction, 4),
             "peak_memory_bytes": peak_memory(),
+            **self.facts,
             **facts,
         }
         if len(self.continued.get("commits", ())) > 1:

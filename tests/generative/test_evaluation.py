@@ -177,13 +177,14 @@ def test_a_generator_is_measured_against_itself_untrained(tmp_path, capfd, condi
     def draw(labels):
         return (data.train.images[: len(labels)] * copied_weights(model)[0].item()).astype("uint8")
 
-    run = SimpleNamespace(config=SimpleNamespace(samples=30, seed=0), save_figure=figures.__setitem__)
+    run = SimpleNamespace(config=SimpleNamespace(samples=30, seed=0), save_figure=figures.__setitem__, facts={})
     samples, metrics = evaluate_generator(run, draw, network, data, conditional, model=model, untrained=untrained)
     assert figures.keys() == {"samples.png", "neighbours.png"}
     np.testing.assert_array_equal(samples.images, data.train.images[:30])
     assert metrics["frechet"] == metrics["frechet_real"] < metrics["frechet_untrained"]
     assert ("class_accuracy" in metrics) == conditional
     assert metrics["nearest_neighbour_distance_ratio"] == 0
+    assert run.facts["generated_images_per_second"] > 0
     assert f"in the features of {tmp_path / 'model.keras'}: compare only numbers of" in capfd.readouterr().err
 
 

@@ -494,3 +494,21 @@ def test_the_native_baseline_refuses_what_it_cannot_do():
     ):
         with pytest.raises(UsageError, match=f"the native baseline needs {needed}:"):
             runpy.run_path(str(NATIVE))["Trainer"](Config.for_preset("smoke", **options), None, 4)
+
+
+@NEEDS_NATIVE
+@pytest.mark.parametrize(
+    ("sampler", "guidance", "options"),
+    [("ddpm", 2.0, {"widths": (16, 24), "patch": 1}), ("dpm_solver", 1.0, {"widths": (16,), "depth": 2})],
+)
+def test_the_native_baseline_samples_the_same_images(sampler, guidance, options):
+    config = Config.for_preset("smoke", sampler=sampler, guidance=guidance, steps=4, **options)
+    model = build_model(config, image_data())
+    for index, weight in enumerate(model.weights):
+        weight.assign(weight + 0.05 * normal(*weight.shape, seed=index))
+    native = runpy.run_path(str(NATIVE))["ImageSampler"]
+    labels = np.arange(5) % 3
+    ours, theirs = (kind(model, sampler_steps(sampler, 4), "v", guidance, 3, 3, 0) for kind in (ImageSampler, native))
+    for expected, found in ((ours(labels), theirs(labels)), (ours.chain(labels[:2], 3), theirs.chain(labels[:2], 3))):
+        assert found.shape == expected.shape and expected.std() > 10
+        assert np.abs(found.astype(int) - expected).max() <= 1

@@ -588,3 +588,15 @@ def test_the_native_baseline_trains_as_keras_does(options):
 def test_the_native_baseline_refuses_what_it_cannot_do():
     with pytest.raises(UsageError, match="the native baseline needs --precision float32"):
         runpy.run_path(str(NATIVE))["Trainer"](tiny(precision="mixed_bfloat16"), {}, 4)
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline that samples is in PyTorch")
+def test_the_native_baseline_samples_the_same_images():
+    config = tiny()
+    generator, _ = build_model(config, image_data(12))
+    for index, weight in enumerate(generator.weights):
+        weight.assign(weight + 0.05 * np.abs(normal(*weight.shape, seed=index)))
+    both = NoiseSampler, runpy.run_path(str(NATIVE))["NoiseSampler"]
+    ours, theirs = (kind(generator, config.latent, True, 3, 0)(np.arange(5) % 3) for kind in both)
+    assert ours.shape == theirs.shape and ours.std() > 10
+    assert np.abs(ours.astype(int) - theirs).max() <= 1

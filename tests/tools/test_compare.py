@@ -750,7 +750,8 @@ def finished(**further):
     """The report of a comparison whose numbers are made up."""
     comparison = Comparison.__new__(Comparison)
     measured = {"median_step_seconds": 0.02, "slow_step_seconds": 0.03, "value": 0.5, "first_step_seconds": 1.0}
-    faster = measured | {"median_step_seconds": 0.01}
+    measured["generated_images_per_second"] = 90.0
+    faster = measured | {"median_step_seconds": 0.01, "generated_images_per_second": 100.0}
     facts = {"metric": "top1", "data": "mnist5k"}
     rows = [
         Row("jax", "jax", facts=facts, course=made_up([1.0, 0.5]), measured=[measured, measured | {"value": 0.6}]),
@@ -768,12 +769,13 @@ def finished(**further):
 def test_the_report_says_what_failed_and_what_was_measured():
     report = finished()
     assert failed(report)
-    assert report["native"] == {"jax": {"median_step_seconds": 2.0}}
+    assert report["native"] == {"jax": {"median_step_seconds": 2.0, "generated_images_per_second": 0.9}}
     text = report_text(report)
     assert "torch: FAILED: killed <by> SIGKILL" in text
     table = {line[0]: line[1:] for line in measures_table(report)}
     assert table["top1"] == ["0.5500 (0.5000–0.6000)", "0.5000", "–"]
     assert table["step, native = 1"] == ["2.00", "–", "–"]
+    assert table["images generated a second, native = 1"] == ["0.90", "–", "–"]
     assert "import" not in table
     assert "killed &lt;by&gt; SIGKILL" in report_html(report)
 

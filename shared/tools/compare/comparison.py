@@ -23,7 +23,9 @@ from shared.tools.project import PROJECT
 FACTS = ("parameters", "precision", "machine", "commit", "preset", "batch_size", "batches_per_epoch", "epochs")
 """What is known of the experiment once a backend has checked the options; None before."""
 
-AGAINST_NATIVE = ("median_step_seconds", "generated_tokens_per_second", "training_memory_bytes")
+AGAINST_NATIVE = (
+    "median_step_seconds", "generated_tokens_per_second", "generated_images_per_second", "training_memory_bytes",
+)  # fmt: skip
 """Measures that are compared with those of the native baseline."""
 
 

@@ -16,6 +16,7 @@ MEASURES = [
     ("examples_per_second", "examples a second", "{:,.0f}", 1),
     ("data_fraction", "waiting for data", "{:.1f} %", 100),
     ("generated_tokens_per_second", "tokens written a second", "{:,.0f}", 1),
+    ("generated_images_per_second", "images generated a second", "{:,.1f}", 1),
     ("training_memory_bytes", "memory of the steps", "{:.2f} GB", 1e-9),
     ("peak_memory_bytes", "peak memory", "{:.2f} GB", 1e-9),
     ("peak_device_memory_bytes", "peak device memory", "{:.2f} GB", 1e-9),
@@ -27,6 +28,7 @@ MEASURES = [
 NATIVE_IS_ONE = {
     "median_step_seconds": "step",
     "generated_tokens_per_second": "tokens written a second",
+    "generated_images_per_second": "images generated a second",
     "training_memory_bytes": "memory of the steps",
 }
 """What a ratio to the native baseline is called, by the name of the measure."""

@@ -99,7 +99,8 @@ class JobRun(Run):
         self.job = job
         native = runpy.run_path(job.native) if job.native else {}
         self.native = native.get("Trainer")
-        for name in native.get("REPLACED", ()):
+        self.replaced = native.get("REPLACED", ())
+        for name in self.replaced:
             setattr(module, name, native[name])
 
     def fit(self, model: keras.Model, batches: SeededBatches, phase: str = "", **arguments: Any) -> None:
@@ -253,6 +254,10 @@ class StepMemory(keras.callbacks.Callback):
         self.watching = False
 
 
+GENERATION_SPEEDS = ("generated_tokens_per_second", "generated_images_per_second")
+"""Facts of a result that are compared with those of the native baseline."""
+
+
 class MeasuredRun(JobRun):
     """Notes how long each part of a run takes; everything else is as without it."""
 
@@ -293,8 +298,9 @@ class MeasuredRun(JobRun):
         measured = {**measured_steps(self.timer), "value": metrics[metric]}
         if self.memory.bytes is not None:
             measured["training_memory_bytes"] = self.memory.bytes
-        if speed := arguments.get("generated_tokens_per_second"):
-            measured["generated_tokens_per_second"] = speed
+        if self.replaced or not self.native:  # else a native baseline writes and samples as the recipe does, by Keras
+            facts = self.facts | arguments
+            measured |= {name: facts[name] for name in GENERATION_SPEEDS if facts.get(name)}
         if self.native:  # Keras and its model are in the process too, so the rest would not be of the framework alone
             self.answer(data=data, metric=metric, measured=measured)
             return metrics
