@@ -53,6 +53,34 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
             return lambda *arguments: program(*as_tensors(arguments))
 
 
+def compiled_loop(step: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
+    """Compiles a loop whose state keeps its shapes: one program on JAX and TensorFlow; on PyTorch, which records no
+    loops, one of a single step, so that the steps go without Keras and free what they no longer need.
+
+    Args:
+        step: `step(index, state, *arguments)` returns the new state, a tuple of tensors.
+        models: as for `compiled_inference`.
+
+    Returns:
+        A function of the first index, the one behind the last, the first state and the arguments to the last state.
+    """
+    if keras.config.backend() == "torch":
+        program = compiled_inference(step, models)
+
+        def loop(first: int, last: int, state: tuple, *arguments: Any) -> tuple:
+            for index in range(first, last):
+                state = program(np.int32(index), state, *arguments)
+            return state
+
+        return loop
+
+    def program(first: Any, last: Any, state: tuple, *arguments: Any) -> tuple:
+        return keras.ops.fori_loop(first, last, lambda index, state: step(index, state, *arguments), state)
+
+    compiled = compiled_inference(program, models)
+    return lambda first, last, *arguments: compiled(np.int32(first), np.int32(last), *arguments)
+
+
 class TorchInference:
     """A function on PyTorch, recorded for each combination of shapes that is met twice.
 

@@ -77,9 +77,10 @@ def denoising_by(call: GraphCall, prediction: Prediction, no_label: int) -> Call
     """What the compiled program of `ImageSampler` does, by the exported network."""
 
     def denoise(
-        table: np.ndarray, first: int, last: int, noisy: np.ndarray, before: np.ndarray, labels: np.ndarray,
-        fresh: np.ndarray | None, guidance: Any,
+        first: int, last: int, images: tuple[np.ndarray, np.ndarray], table: np.ndarray, start: int,
+        labels: np.ndarray, fresh: np.ndarray | None, guidance: Any,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        noisy, before = images
         for index in range(first, last):
             time, signal, noise, keep, image_weight, before_weight, fresh_weight = table[index]
             inputs = {"image": noisy, "time": np.full(len(noisy), time), "label": labels}
@@ -90,7 +91,7 @@ def denoising_by(call: GraphCall, prediction: Prediction, no_label: int) -> Call
             image = np.clip(predicted_image(prediction, noisy, output, Rates(signal, noise)), -1, 1)
             noisy = keep * noisy + image_weight * image + before_weight * before
             if fresh is not None:
-                noisy = noisy + fresh_weight * fresh[index - first]
+                noisy = noisy + fresh_weight * fresh[index - start]
             before = image
         return noisy, before
 

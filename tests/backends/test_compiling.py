@@ -1,5 +1,7 @@
 """Compiled inference: the same numbers as without, and always those of the present weights."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,31 @@ def test_weights_are_those_at_the_call_and_nothing_is_compiled_twice(model):
     assert np.abs(after - before).max() > 1e-3
     # On PyTorch a loop over values is not recorded: it ran, was tried, and ran as it is.
     assert len(traces) == (3 if keras.config.backend() == "torch" else 1)
+
+
+@pytest.mark.parametrize("module", ["shared.backends.compiling", "shared.tools.plain.backends.compiling"])
+def test_a_compiled_loop_does_what_the_steps_do(model, module):
+    traces = []
+
+    def step(index, state, factor, nothing):
+        traces.append(nothing)
+        x, total = state
+        x = factor * model(x, training=False)
+        return x, total + keras.ops.cast(index, "float32") * x
+
+    loop = importlib.import_module(module).compiled_loop(step, [model])
+    start, counts = np.random.default_rng(0).normal(size=(2, 3)).astype("float32"), []
+    for first, last in ((2, 6), (0, 2), (3, 3)):
+        found = loop(first, last, (start, np.zeros_like(start)), np.float32(2), None)
+        x, total = start, 0
+        for index in range(first, last):
+            x = 2 * np.tanh(x @ model.get_weights()[0] + model.get_weights()[1])
+            total = total + index * x
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found[0]), x, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found[1]), total, rtol=1e-5, atol=1e-6)
+        counts.append(len(traces))
+    if module.startswith("shared.backends"):
+        assert counts[0] == counts[2] <= 2, "it is compiled once; PyTorch runs it first, then records it"
 
 
 def test_no_gradients_are_kept(model):

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from shared.backends.compiling import compiled_inference
+from shared.backends.compiling import compiled_loop
 from shared.data.randomness import random_stream
 from shared.generative.diffusion.samplers import SamplerSteps
 from shared.generative.diffusion.schedule import Prediction, Rates, predicted_image
@@ -49,9 +49,9 @@ def guided(model: keras.Model, guidance: Any, no_label: int) -> Callable:
 class ImageSampler:
     """Samples images from a diffusion model.
 
-    On JAX and TensorFlow the loop over the steps is compiled once, with the table of coefficients, the guidance scale
-    and the first and last step as arguments; on PyTorch it is the same loop in Python. All noise is drawn by NumPy, so
-    that every backend makes the same images up to rounding.
+    The loop over the steps is compiled once, with the table of coefficients, the guidance scale and the first and last
+    step as arguments; see `compiled_loop`. All noise is drawn by NumPy, so that every backend makes the same images up
+    to rounding.
 
     Args:
         model: from a dictionary of "image" (batch, height, width, channels), -1 to 1, "time" (batch,) and "label"
@@ -77,22 +77,16 @@ class ImageSampler:
         self.no_label = no_label
         self.image_shape = model.output_shape[1:]
 
-        def advance(table, first, last, noisy, before, labels, fresh, guidance):
-            output = guided(model, guidance, no_label)
+        def step(index, images, table, first, labels, fresh, guidance):
+            noisy, before = images
+            row = ops.unstack(ops.take(table, index, axis=0))
+            time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row
+            predicted = guided(model, guidance, no_label)(noisy, ops.broadcast_to(time, noisy.shape[:1]), labels)
+            image = ops.clip(predicted_image(prediction, noisy, predicted, Rates(signal, noise)), -1, 1)
+            after = noisy_weight * noisy + image_weight * image + before_weight * before
+            return after if fresh is None else after + fresh_weight * ops.take(fresh, index - first, axis=0), image
 
-            def step(index, noisy, before):
-                row = ops.unstack(ops.take(table, index, axis=0))
-                time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row
-                predicted = output(noisy, ops.broadcast_to(time, noisy.shape[:1]), labels)
-                image = ops.clip(predicted_image(prediction, noisy, predicted, Rates(signal, noise)), -1, 1)
-                after = noisy_weight * noisy + image_weight * image + before_weight * before
-                if fresh is not None:
-                    after = after + fresh_weight * ops.take(fresh, index - first, axis=0)
-                return index + 1, after, image
-
-            return ops.while_loop(lambda index, *_: index < last, step, (first, noisy, before))[1:]
-
-        self.program = compiled_inference(advance, [model])
+        self.program = compiled_loop(step, [model])
         self.set_options(steps, guidance, batch_size, seed)
 
     def set_options(self, steps: SamplerSteps, guidance: float, batch_size: int, seed: int) -> None:
@@ -146,8 +140,8 @@ class ImageSampler:
         done = 0
         while done < self.steps:
             until = min([done + STEPS_PER_CALL, self.steps, *(stop for stop in stops if stop > done)])
-            limits, fresh = (np.int32(done), np.int32(until)), self.fresh_noise(rng, until - done)
-            noisy, before = self.program(self.table, *limits, noisy, before, labels, fresh, guidance)
+            constants = self.table, np.int32(done), labels, self.fresh_noise(rng, until - done), guidance
+            noisy, before = self.program(done, until, (noisy, before), *constants)
             pixels = shown_image(ops.convert_to_numpy(noisy))  # waits for the device, lest noise pile up in memory
             if bar is not None:
                 bar.update(until - done)

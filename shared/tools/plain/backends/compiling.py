@@ -36,6 +36,15 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
     return lambda *arguments: compiled(*as_tensors(arguments))
 
 
+def compiled_loop(step: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
+    """Compiles a loop of steps, each from its index, the state, a tuple, and the arguments to the new state."""
+
+    def loop(first: Any, last: Any, state: tuple, *arguments: Any) -> tuple:
+        return keras.ops.fori_loop(first, last, lambda index, state: step(index, state, *arguments), state)
+
+    return compiled_inference(loop, models)
+
+
 def as_tensors(structure: Any) -> Any:
     """A nested structure of arrays and numbers with tensors in their place."""
     return keras.tree.map_structure(lambda x: None if x is None else keras.ops.convert_to_tensor(x), structure)
