@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from shared.backends.initializers import draw_weights_on_host
-from shared.backends.trees import free_flattened_structures
+from shared.backends.memory import free_tensors_early
 from shared.files import cache_directory
 
 
@@ -69,7 +69,7 @@ def prepare_backend(seed: int, precision: str) -> None:
 
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
-            free_flattened_structures()
+            free_tensors_early()
         case "tensorflow":
             import tensorflow as tf
 
