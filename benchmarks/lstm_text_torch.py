@@ -18,7 +18,7 @@ from shared.data.text.characters import character_codes
 from shared.errors import UsageError
 from shared.training.schedules import warmup_cosine_rate
 
-REPLACED = ("write_characters",)
+REPLACED = ("CharacterWriter",)
 """What of the recipe is native here too, under the same name."""
 
 
@@ -81,19 +81,25 @@ class Trainer(NativeTrainer):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten().long())
 
 
-@torch.inference_mode()
-def write_characters(model, alphabet, prompt, length, seed, temperature, top_k, top_p, min_p=0, repetition_penalty=1):
-    """What the recipe's writes, with this network and the same random numbers, among all characters."""
-    network = native_network(model).eval()
-    rng, states = random_stream(seed, "tokens"), None
-    codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
-    given = len(codes)
-    for index in range(given + length - 1):
-        logits, states = network(torch.tensor([[codes[index]]], device=DEVICE), states)
-        uniform = float(rng.random(1, np.float32)[0])
-        if index + 1 >= given:
-            logits = logits[0, -1] / temperature
-            logits[0] = -math.inf
-            cumulated = logits.softmax(dim=0).cumsum(dim=0)
-            codes.append(int(torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)))
-            yield alphabet[codes[-1]]
+class CharacterWriter:
+    """Writes what the recipe's writes, with this network and the same random numbers, among all characters."""
+
+    def __init__(self, model, alphabet):
+        self.network, self.alphabet = native_network(model).eval(), alphabet
+
+    @torch.inference_mode()
+    def __call__(self, prompt, length, seed, temperature, top_k, top_p, min_p=0, repetition_penalty=1):
+        """See there."""
+        rng, states = random_stream(seed, "tokens"), None
+        codes = [int(code) for code in character_codes(prompt, self.alphabet) if code]
+        codes = codes or [max(1, self.alphabet.find("\n"))]
+        given = len(codes)
+        for index in range(given + length - 1):
+            logits, states = self.network(torch.tensor([[codes[index]]], device=DEVICE), states)
+            uniform = float(rng.random(1, np.float32)[0])
+            if index + 1 >= given:
+                logits = logits[0, -1] / temperature
+                logits[0] = -math.inf
+                cumulated = logits.softmax(dim=0).cumsum(dim=0)
+                codes.append(int(torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)))
+                yield self.alphabet[codes[-1]]

@@ -37,7 +37,7 @@ from shared.data.text.characters import load_text
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.exports import exported_language_model
-from shared.text.language_model import nats_a_character, write_characters
+from shared.text.language_model import CharacterWriter, nats_a_character
 from shared.text.options import TextOptions
 from shared.text.samples import save_text, timed_text
 from shared.training.plots import plot_curves
@@ -109,11 +109,11 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def write(model: keras.Model, alphabet: str, config: Config, prompt: str) -> Iterator[str]:
+def write(writer: CharacterWriter, config: Config, prompt: str) -> Iterator[str]:
     """Generates the continuation of a prompt, one character at a time."""
-    return write_characters(
-        model, alphabet, prompt, length=config.length, seed=config.sample_seed, temperature=config.temperature,
-        top_k=config.top_k, top_p=config.top_p, min_p=config.min_p, repetition_penalty=config.repetition_penalty,
+    return writer(
+        prompt, length=config.length, seed=config.sample_seed, temperature=config.temperature, top_k=config.top_k,
+        top_p=config.top_p, min_p=config.min_p, repetition_penalty=config.repetition_penalty,
     )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def main(run: Run) -> dict[str, float]:
         nats = nats_a_character(model, getattr(data, part))
         metrics |= {f"{part}_nats": nats, f"{part}_perplexity": float(np.exp(nats))}
     run.save_figure("curves.png", plot_curves(run.history, ["loss"]))
-    sample, speed = timed_text(write(model, data.alphabet, config, "\n"))
+    sample, speed = timed_text(write(CharacterWriter(model, data.alphabet), config, "\n"))
     save_text(run.directory / "samples.txt", sample)
     print(sample)
     return run.finish(
@@ -161,6 +161,7 @@ def main(run: Run) -> dict[str, float]:
 def predictor(run: FinishedRun) -> Callable:
     """Function from a prompt to generated text."""
     config, alphabet = run.config, run.result["alphabet"]
+    writer = CharacterWriter(run.model, alphabet)
 
     def write_on(
         prompt: Text,
@@ -177,7 +178,7 @@ def predictor(run: FinishedRun) -> Callable:
         options |= {"repetition_penalty": repetition_penalty, "sample_seed": sample_seed}
         if missing := set(prompt) - set(alphabet):
             print(f"left out, not in the training text: {''.join(sorted(missing))!r}", file=sys.stderr)
-        return TextStream(write(run.model, alphabet, replace(config, length=length, **options), prompt))
+        return TextStream(write(writer, replace(config, length=length, **options), prompt))
 
     write_on.exported = lambda: exported_language_model(run.model, alphabet, config.temperature)
     return write_on

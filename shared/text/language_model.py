@@ -1,6 +1,7 @@
 """Recurrent language models that read and write one text, however long, with the state carried."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,9 +11,8 @@ from keras import ops
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
 from shared.data.text.characters import character_codes
-from shared.text.decoding import decoding_step, generate
-from shared.text.pairs import padded
-from shared.text.sampling import Sampling
+from shared.text.beam_search import IMPOSSIBLE
+from shared.text.sampling import penalized_logits, sample_tokens
 
 
 def read_on(model: keras.Model, codes: Any, states: list) -> tuple[Any, list]:
@@ -67,42 +67,64 @@ def nats_a_character(model: keras.Model, codes: np.ndarray, block: int = 1000) -
     return float(np.concatenate(found)[: len(inputs)].mean(dtype=np.float64))
 
 
-def write_characters(
-    model: keras.Model,
-    alphabet: str,
-    prompt: str,
-    length: int,
-    seed: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-) -> Iterator[str]:
-    """Writes what follows a prompt, character by character, each at the same cost.
+class CharacterWriter:
+    """Writes what follows a prompt, character by character, each at the same cost; compiled once for all texts.
 
     Args:
         model: see `read_on`.
         alphabet: the character of each code; code 0, which stands for all others, is not written.
-        prompt: read first; what is not in the alphabet is left out of it. Empty: the beginning of a line.
-        length: characters to write.
-        seed: of what is drawn.
-        temperature: see `shared.text.sampling.sample_tokens`, as the rest.
-        top_k: see there.
-        top_p: see there.
-        min_p: see there.
-        repetition_penalty: see `shared.text.sampling.penalized_logits`.
     """
 
-    def step(codes: Any, index: Any, states: list, context: None) -> tuple[Any, list]:
-        logits, states = read_on(model, codes[:, None], states)
-        return logits[:, 0], states
+    def __init__(self, model: keras.Model, alphabet: str):
+        self.model = model
+        self.alphabet = alphabet
+        self.program = functools.lru_cache(8)(self.compiled_step)
 
-    method = Sampling(temperature, top_k, top_p, end=None, min_p=min_p, repetition_penalty=repetition_penalty)
-    advance = compiled_inference(decoding_step(step, method), [model])
-    codes = [int(code) for code in character_codes(prompt, alphabet) if code] or [max(1, alphabet.find("\n"))]
-    start = method.start(padded([codes], len(codes) + length))
-    texts = generate(advance, start, first_states(model), None, random_stream(seed, "tokens"))
-    for index, text in enumerate(texts, 1):
-        if index >= len(codes):
-            yield alphabet[int(ops.convert_to_numpy(text.ids)[0, index])]
+    def compiled_step(self, repetition_penalty: float, **sampling: Any) -> Callable:
+        """The program that reads a code (1, 1) and draws the next: from the states, the codes that were `seen`
+        (1, characters) and a uniform random number (1,), to the code (1,) and the states."""
+
+        def step(codes: Any, states: list, seen: Any, uniform: Any) -> tuple[Any, list]:
+            logits, states = read_on(self.model, codes, states)
+            logits = logits[:, 0]
+            if repetition_penalty != 1:
+                logits = penalized_logits(logits, seen, repetition_penalty)
+            known = ops.arange(logits.shape[-1]) > 0
+            return sample_tokens(ops.where(known, logits, IMPOSSIBLE), uniform, **sampling), states
+
+        return compiled_inference(step, [self.model])
+
+    def __call__(
+        self,
+        prompt: str,
+        length: int,
+        seed: int,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+    ) -> Iterator[str]:
+        """Writes a text.
+
+        Args:
+            prompt: read first; what is not in the alphabet is left out of it. Empty: the beginning of a line.
+            length: characters to write.
+            seed: of what is drawn.
+            temperature: see `shared.text.sampling.sample_tokens`, as the rest.
+            top_k: see there.
+            top_p: see there.
+            min_p: see there.
+            repetition_penalty: see `shared.text.sampling.penalized_logits`.
+        """
+        step = self.program(repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        states, rng = first_states(self.model), random_stream(seed, "tokens")
+        codes = [int(code) for code in character_codes(prompt, self.alphabet) if code]
+        codes = codes or [max(1, self.alphabet.find("\n"))]
+        seen = np.zeros((1, len(self.alphabet)), bool)
+        for index in range(len(codes) - 1 + length):
+            seen[0, codes[index]] = True
+            drawn, states = step(np.array([[codes[index]]], np.int32), states, seen, rng.random(1, np.float32))
+            if index + 1 == len(codes):
+                codes.append(int(ops.convert_to_numpy(drawn)[0]))
+                yield self.alphabet[codes[-1]]

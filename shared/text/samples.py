@@ -1,5 +1,6 @@
 """Generated text as files, and how quickly it is generated."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ from shared.files import replacing
 
 
 def timed_text(pieces: Iterator[str]) -> tuple[str, float | None]:
-    """A generated text, and pieces per second, without the first, which compiles; None if there are fewer than two."""
-    first, start = next(pieces, ""), time.perf_counter()
+    """A generated text, and pieces per second, without the first two, which compile; None if there are no others."""
+    first = [*itertools.islice(pieces, 2)]
+    start = time.perf_counter()
     others = list(pieces)
     seconds = time.perf_counter() - start
-    return "".join([first, *others]), round(len(others) / seconds, 1) if others else None
+    return "".join([*first, *others]), round(len(others) / seconds, 1) if others else None
 
 
 def save_text(path: Path, text: str) -> None:

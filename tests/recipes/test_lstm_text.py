@@ -18,7 +18,7 @@ from recipes.lstm_text import Config, build_model, build_optimizer
 from shared.data.text.characters import UNKNOWN_CHARACTER, load_text
 from shared.errors import UsageError
 from shared.text.batches import TextBatches
-from shared.text.language_model import first_states, nats_a_character, read_on, write_characters
+from shared.text.language_model import CharacterWriter, first_states, nats_a_character, read_on
 from shared.tools.predict import predict_from
 from shared.training.options import parse_options
 
@@ -70,7 +70,7 @@ def test_reading_in_parts_is_reading_as_a_whole(model):
 
 def test_what_is_written_is_what_the_whole_text_says(model):
     """Greedily written, each character is the likeliest after all those before it."""
-    written = "".join(write_characters(model, ALPHABET, "abc?", 12, seed=0, temperature=0))
+    written = "".join(CharacterWriter(model, ALPHABET)("abc?", 12, seed=0, temperature=0))
     assert len(written) == 12
     text = [ALPHABET.index(character) for character in "abc" + written]
     logits = keras.ops.convert_to_numpy(model(np.array([text], "int32")))[0]
@@ -78,7 +78,7 @@ def test_what_is_written_is_what_the_whole_text_says(model):
 
 
 def test_a_seed_writes_the_same_and_another_seed_something_else(model):
-    texts = ["".join(write_characters(model, ALPHABET, "", 30, seed)) for seed in (1, 1, 2)]
+    texts = ["".join(CharacterWriter(model, ALPHABET)("", 30, seed)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     assert UNKNOWN_CHARACTER not in "".join(texts)
 
@@ -89,21 +89,23 @@ def test_a_seed_writes_the_same_on_every_backend(model):
         "lstm": "ghbgbhbhhgdhggfhehbgbgghgghhhadbgfhghhge",
         "gru": "dhchbhbhhhbghgggggbgdbgggbhhhbfhhhhhhhgf",
     }["lstm" if isinstance(model.layers[2], keras.layers.LSTM) else "gru"]
-    assert "".join(write_characters(model, ALPHABET, "abc", 40, seed=7, temperature=1.2)) == expected
+    assert "".join(CharacterWriter(model, ALPHABET)("abc", 40, seed=7, temperature=1.2)) == expected
 
 
-def test_a_character_costs_the_same_at_any_length(model, monkeypatch):
+def test_a_character_costs_the_same_at_any_length_and_compiles_once(model, monkeypatch):
     lengths = []
     embedding = model.layers[1]
     call = embedding.call
     monkeypatch.setattr(embedding, "call", lambda x: lengths.append(x.shape) or call(x))
-    assert len("".join(write_characters(model, ALPHABET, "abcabc", 20, seed=0))) == 20
+    writer = CharacterWriter(model, ALPHABET)
+    assert len("".join(writer("abcabc", 20, seed=0))) == 20
+    assert len("".join(writer("abc", 7, seed=0))) == 7
     assert set(lengths) == {(1, 1)}
     assert len(lengths) == (2 if keras.config.backend() == "torch" else 1)  # once as it is, once recorded; one program
 
 
 def test_writing_nothing(model):
-    assert list(write_characters(model, ALPHABET, "abc", 0, seed=0)) == []
+    assert list(CharacterWriter(model, ALPHABET)("abc", 0, seed=0)) == []
 
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
@@ -126,8 +128,9 @@ def test_the_native_baseline_trains_as_keras_does(cell):
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="the native baseline is in PyTorch")
 def test_the_native_baseline_writes_the_same_text(model):
     native = runpy.run_path(str(PROJECT / "benchmarks" / "lstm_text_torch.py"))
-    asked = (model, ALPHABET, "abc", 40, 7, 1.2, 0, 1.0)
-    assert "".join(native["write_characters"](*asked)) == "".join(write_characters(*asked))
+    writers = (kind(model, ALPHABET) for kind in (CharacterWriter, native["CharacterWriter"]))
+    ours, theirs = ("".join(writer("abc", 40, 7, 1.2, 0, 1.0)) for writer in writers)
+    assert ours == theirs
     for options, needed in (({"top_k": 3}, "--top-k 0"), ({"temperature": 0.0}, "--temperature 1")):
         with pytest.raises(UsageError, match=needed):
             native["Trainer"](Config.for_preset("smoke", **options), model, 20)
@@ -156,7 +159,7 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "left out, not in the training text: '猫'" in err
     model = keras.saving.load_model(tmp_path / "run/model.keras")
-    expected = "".join(write_characters(model, result["alphabet"], "Roses ", 40, seed=1, temperature=1.5))
+    expected = "".join(CharacterWriter(model, result["alphabet"])("Roses ", 40, seed=1, temperature=1.5))
     assert out == f"Roses 猫{expected}\n"
     with refused_in_one_line("--top-p must be above 0"):
         predict_from(tmp_path / "run", ["Roses", "--top-p", "0"])
