@@ -64,7 +64,8 @@ def command_at_budget(architecture: str, milliseconds: float) -> str:
     steps = max(1, round(MINUTES * 60_000 / milliseconds))
     epochs = -(-steps * BATCH // TRAINING_IMAGES)
     adamw = architecture in WITHOUT_BATCH_NORMALIZATION
-    optimizer = "--optimizer adamw --learning-rate 0.001 --weight-decay 0.05" if adamw else "--learning-rate 0.05"
+    rate = 0.01 if architecture.startswith("vgg") else 0.05  # VGG's dense layers have none; at 0.05 it does not begin
+    optimizer = "--optimizer adamw --learning-rate 0.001 --weight-decay 0.05" if adamw else f"--learning-rate {rate}"
     return (
         f"python recipes/cnn_families.py --architecture {architecture} --batch-size {BATCH} --validation 0.02 "
         f"--no-flip-test --epochs {epochs} --epoch-steps {steps // epochs} {optimizer}"
