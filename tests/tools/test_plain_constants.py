@@ -232,49 +232,31 @@ def test_attributes_of_one_name_that_mean_different_things_stay():
 
 
 def test_methods_that_nothing_calls():
-    check(
-        """
+    text = """
         class Attention:
             def found(self, x):
                 return x
+        {step}
 
+        class Decoder:
+            def __init__(self, attention):
+                self.attention = attention
+
+            def step(self, x):
+                return self.attention.found(x)
+
+            def twice(self, x):
+                return self.step(self.step(x))
+
+
+        print(Decoder(Attention()).twice(3))
+        """
+    step = """
             def step(self, x):
                 return self.found(x)
 
-
-        class Decoder:
-            def __init__(self, attention):
-                self.attention = attention
-
-            def step(self, x):
-                return self.attention.found(x)
-
-            def twice(self, x):
-                return self.step(self.step(x))
-
-
-        print(Decoder(Attention()).twice(3))
-        """,
-        """
-        class Attention:
-            def found(self, x):
-                return x
-
-
-        class Decoder:
-            def __init__(self, attention):
-                self.attention = attention
-
-            def step(self, x):
-                return self.attention.found(x)
-
-            def twice(self, x):
-                return self.step(self.step(x))
-
-
-        print(Decoder(Attention()).twice(3))
-        """,
-    )
+"""
+    check(text.replace("        {step}\n", step), text.replace("        {step}\n", "\n"))
 
 
 def test_texts_with_settled_parts():
