@@ -146,25 +146,14 @@ def measured_number(value: float | None, form: str) -> str:
 
 
 def results_table(recipe: str) -> str:
-    """The recorded results of one recipe, in Markdown, with the command of each."""
+    """The recorded results of one recipe, in Markdown, with the command of each: those of presets, then the others."""
     records = read_records(recipe)
-    rows = [
+    heading = [
         "| data | backend | result | training | examples/s | start | peak memory | machine | command |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for record in records:
-        cells = [
-            record["data"],
-            f"{record['backend']} {record['versions'][record['backend']]}",
-            ", ".join(f"{name} {shown_number(record['metrics'][name])}" for name in by_headline(record)),
-            f"{record['train_seconds'] / 60:.1f} min",
-            measured_number(record["examples_per_second"], ",.0f"),
-            f"{measured_number(record['start_seconds'], '.0f')} s",
-            f"{record['peak_memory_bytes'] / 1e9:.2f} GB",
-            record["machine"],
-            f"`{public_command(record['command'])}`",
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
+    rows = [result_row(record) for record in records if is_preset(record)]
+    others = [result_row(record) for record in records if not is_preset(record)]
     measured = {(each["preset"], each["backend"]) for each in records if is_preset(each) and on_own_data(each)}
     missing = [("small", backend) for backend in BACKENDS if ("small", backend) not in measured]
     if not any(preset == "full" for preset, _ in measured):
@@ -172,7 +161,24 @@ def results_table(recipe: str) -> str:
     for preset, backend in missing:
         command = f"KERAS_BACKEND={backend} python recipes/{recipe}.py --preset {preset}"
         rows.append(f"| | {backend} | not yet measured | | | | | | `{command}` |")
-    return "\n".join(rows)
+    with_options = ["", "With other options:", "", *heading, *others] if others else []
+    return "\n".join([*heading, *rows, *with_options])
+
+
+def result_row(record: dict[str, Any]) -> str:
+    """The line of one record in the table of results."""
+    cells = [
+        record["data"],
+        f"{record['backend']} {record['versions'][record['backend']]}",
+        ", ".join(f"{name} {shown_number(record['metrics'][name])}" for name in by_headline(record)),
+        f"{record['train_seconds'] / 60:.1f} min",
+        measured_number(record["examples_per_second"], ",.0f"),
+        f"{measured_number(record['start_seconds'], '.0f')} s",
+        f"{record['peak_memory_bytes'] / 1e9:.2f} GB",
+        record["machine"],
+        f"`{public_command(record['command'])}`",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def side_by_side_table(recipes: str) -> str:
@@ -222,8 +228,10 @@ def steps_table() -> str:
 
 
 def by_headline(record: dict[str, Any]) -> list[str]:
-    """Names of a record's metrics, the headline first, without the reference values that `bounds_table` shows."""
+    """Names of a record's metrics, the headline first, without those that `bounds_table` and `sweeps_table` show."""
     names = [name for name in record["metrics"] if not name.endswith(("_real", "_untrained"))]
+    if "sweep" in record:
+        names = [name for name in names if not name.startswith(f"{record['metric']}_")]
     return sorted(names, key=lambda name: (name != record["metric"], name))
 
 
