@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from shared.backends.recording import recorded_inference
+
 
 def compiled_model(model: keras.Model) -> Callable:
     """A model compiled for inference: from arrays of one batch to arrays, as `predict` gives them, and quicker."""
@@ -90,7 +92,8 @@ class TorchInference:
 
     def __init__(self, function: Callable):
         self.function = function
-        self.programs: dict[Any, Callable | None] = {}
+        self.met: set[Any] = set()
+        self.programs: dict[Any, Callable] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         import torch
@@ -101,48 +104,16 @@ class TorchInference:
         layout = [None if each is None else (each.shape, each.stride(), each.dtype, each.device) for each in leaves]
         shapes = structure, *layout
         with torch.no_grad():
-            if shapes not in self.programs:
-                self.programs[shapes] = None
-                return self.run(*torch.utils._pytree.tree_unflatten(leaves, structure))
-            if self.programs[shapes] is None:
-                self.programs[shapes] = recorded_inference(self.run, leaves, structure)
-            return self.programs[shapes](*leaves)
+            if (program := self.programs.get(shapes)) is None:
+                if shapes not in self.met:
+                    self.met.add(shapes)
+                    return self.run(*torch.utils._pytree.tree_unflatten(leaves, structure))
+                program = self.programs[shapes] = recorded_inference(self.run, leaves, structure)
+            return program(*leaves)
 
     def run(self, *arguments: Any) -> Any:
         """Runs the function as it is."""
         return keras.tree.map_structure(own_tensor, self.function(*arguments))
-
-
-def recorded_inference(function: Callable, leaves: list[Any], structure: Any) -> Callable:
-    """The operations on tensors that a function on PyTorch consists of, as a function.
-
-    It is traced with tensors that have shapes and no values, so whatever asks for a value fails while it is traced and
-    does not become a constant. Variables are looked at anew at each call.
-
-    Args:
-        function: to record.
-        leaves: of its arguments, each a tensor or None, of the shapes to record it for.
-        structure: of the arguments, by `torch.utils._pytree`.
-
-    Returns:
-        A function of such leaves; where the operations depend on values, one that runs the function as it is.
-    """
-    from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.utils._pytree import tree_flatten, tree_unflatten
-
-    found = []
-
-    def flat(*leaves: Any) -> list[Any]:
-        results, results_structure = tree_flatten(function(*tree_unflatten(leaves, structure)))
-        found.append(results_structure)
-        return results
-
-    try:
-        program = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
-    except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
-        return lambda *leaves: function(*tree_unflatten(leaves, structure))
-    forward, (results_structure,) = program.forward, found
-    return lambda *leaves: tree_unflatten(forward(*leaves), results_structure)
 
 
 def as_tensors(structure: Any) -> Any:

@@ -1,5 +1,7 @@
-"""Memory that Keras on PyTorch holds longer than it needs to, freed in time."""
+"""Memory: freed by Keras on PyTorch in time, and kept by the process for the next step."""
 
+import contextlib
+import ctypes
 import sys
 import types
 import weakref
@@ -7,6 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of `mallopt` in the C library of GNU."""
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep memory that is freed, up to 1 GiB, for what is allocated next; elsewhere it does nothing.
+
+    By default it gives large tensors back to the system, which clears every page when it hands them out again: a tenth
+    of the processor time of a training step on a CPU.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def free_tensors_early() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from shared.backends.initializers import draw_weights_on_host
-from shared.backends.memory import free_tensors_early
+from shared.backends.memory import free_tensors_early, keep_freed_memory
 from shared.files import cache_directory
 
 
@@ -56,6 +56,7 @@ def prepare_backend(seed: int, precision: str) -> None:
     keras.config.set_dtype_policy(precision)
     draw_weights_on_host()
     seed_everything(seed)
+    keep_freed_memory()
     match keras.config.backend():
         case "jax":
             import jax

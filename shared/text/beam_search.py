@@ -1,6 +1,7 @@
 """Beam search: the likeliest sequences of a model that predicts them token by token."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,31 +40,25 @@ def length_penalty(length: Any, strength: float) -> Any:
     return ((5 + ops.cast(length, "float32")) / 6) ** strength
 
 
-def repeating_tokens(ids: Any, index: Any, size: int, vocabulary: int) -> Any:
-    """Next tokens that would repeat an n-gram of `size` tokens.
+def without_repetition(scores: Any, ids: Any, index: Any, size: int) -> Any:
+    """Scores (rows, vocabulary) of next tokens, `IMPOSSIBLE` for those that would repeat an n-gram; never for END.
 
     Args:
+        scores: of tokens; PAD is impossible already.
         ids: (rows, length), tokens so far, then PAD.
         index: number of tokens so far.
         size: tokens of an n-gram, at least 1.
-        vocabulary: number of tokens.
-
-    Returns:
-        (rows, vocabulary), bool.
     """
-    rows, length = ids.shape
-    starts = ops.arange(length)
-    seen = starts + size <= index  # n-grams that end before the next token
-    for offset in range(size - 1):
-        here = ops.take(ids, ops.minimum(starts + offset, length - 1), axis=1)
-        last = ops.take(ids, ops.reshape(ops.maximum(index - size + 1 + offset, 0), (1,)), axis=1)
-        seen = ops.logical_and(seen, here == last)
-    seen = ops.broadcast_to(seen, (rows, length))
-    after = ops.take(ids, ops.minimum(starts + size - 1, length - 1), axis=1)
-    after = ops.where(seen, after, PAD)
-    indices = ops.stack([ops.repeat(ops.arange(rows), length), ops.reshape(after, (-1,))], axis=1)
-    marks = ops.scatter_update(ops.zeros((rows, vocabulary)), indices, ops.ones((rows * length,)))
-    return marks > 0
+    rows, count = len(ids), max(ids.shape[1] - size + 1, 0)
+    repeats = ops.arange(count) + size <= index  # n-grams that end before the next token
+    if size > 1:
+        last = ops.take(ids, ops.maximum(index - size + 1 + ops.arange(size - 1), 0), axis=1)
+        for offset in range(size - 1):
+            repeats = repeats & (ids[:, offset : offset + count] == last[:, offset : offset + 1])
+    ends = ids[:, size - 1 :]
+    tokens = ops.where(repeats & (ends != END), ends, PAD)
+    indices = ops.stack([ops.repeat(ops.arange(rows), count), ops.reshape(tokens, (-1,))], axis=1)
+    return ops.scatter_update(scores, indices, ops.full((rows * count,), IMPOSSIBLE))
 
 
 def largest_entries(values: Any, count: int) -> tuple[Any, Any]:
@@ -78,15 +73,17 @@ def largest_entries(values: Any, count: int) -> tuple[Any, Any]:
     """
     rows, entries = values.shape
     size = max(1, math.isqrt(entries // count))
-    groups = -(-entries // size)
-    values = ops.pad(values, ((0, 0), (0, groups * size - entries)), constant_values=-np.inf)
-    values = ops.reshape(values, (rows, groups, size))
-    _, chosen = ops.top_k(ops.max(values, axis=-1), min(count, groups))
-    chosen = ops.cast(chosen, "int32")
-    values = ops.reshape(ops.take_along_axis(values, chosen[..., None], axis=1), (rows, -1))
-    values, indices = ops.top_k(values, count)
-    indices = ops.cast(indices, "int32")
-    return values, ops.take_along_axis(chosen, indices // size, axis=1) * size + indices % size
+    grouped = entries // size * size
+    groups = ops.reshape(values[:, :grouped], (rows, -1, size))
+    _, chosen = ops.top_k(ops.max(groups, axis=-1), min(count, groups.shape[1]))
+    chosen = ops.cast(chosen, "int32")[..., None]
+    places = ops.reshape(chosen * size + ops.arange(size), (rows, -1))
+    places = ops.concatenate(
+        [places, ops.broadcast_to(ops.arange(grouped, entries), (rows, entries - grouped))], axis=1
+    )
+    values = [ops.reshape(ops.take_along_axis(groups, chosen, axis=1), (rows, -1)), values[:, grouped:]]
+    values, indices = ops.top_k(ops.concatenate(values, axis=1), count)
+    return values, ops.take_along_axis(places, ops.cast(indices, "int32"), axis=1)
 
 
 def best_of(scores: Any, ids: Any, count: int) -> tuple[Any, Any, Any]:
@@ -116,7 +113,7 @@ class BeamSearch:
         return Beams(ids, first, ids, none, ids[:, :, 0])
 
     def extend(
-        self, beams: Beams, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
+        self, beams: Beams, logits: Any, forbid: Callable, state: Any, index: Any, uniform: Any
     ) -> tuple[Beams, Any, Any]:
         """Expands every sequence by its likeliest tokens and keeps the best.
 
@@ -127,12 +124,9 @@ class BeamSearch:
         """
         batch, count, length = beams.ids.shape
         vocabulary = logits.shape[-1]
-        scores = ops.log_softmax(logits, axis=-1)
-        penalties = penalties + ops.where((index == length - 2) & (ops.arange(vocabulary) != END), IMPOSSIBLE, 0.0)
-        scores = ops.reshape(scores + penalties, (batch, count, vocabulary))
-        scores = ops.reshape(scores + beams.scores[..., None], (batch, count * vocabulary))
-
-        scores, indices = largest_entries(scores, 2 * count)
+        scores = forbid(ops.log_softmax(logits), also=(index == length - 2) & (ops.arange(vocabulary) != END))
+        scores = ops.reshape(scores, (batch, count, vocabulary)) + beams.scores[..., None]
+        scores, indices = largest_entries(ops.reshape(scores, (batch, count * vocabulary)), 2 * count)
         origins, chosen = indices // vocabulary, indices % vocabulary
         ids = ops.take_along_axis(beams.ids, origins[..., None], axis=1)
         ids = ops.where(ops.arange(length) == index + 1, chosen[..., None], ids)
@@ -187,15 +181,15 @@ class GreedySearch:
         return Sequences(ids, ids[:, 0], np.zeros(len(ids), bool))
 
     def extend(
-        self, sequences: Sequences, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
+        self, sequences: Sequences, logits: Any, forbid: Callable, state: Any, index: Any, uniform: Any
     ) -> tuple[Sequences, Any, Any]:
         """Appends the likeliest token to every sequence; sequences that reach the last position end there."""
-        positions = ops.arange(sequences.ids.shape[1])
-        tokens = ops.cast(ops.argmax(logits + penalties, axis=-1), "int32")
-        tokens = ops.where(index == positions.shape[0] - 2, END, tokens)
+        length, vocabulary = sequences.ids.shape[1], logits.shape[1]
+        logits = forbid(logits, also=(index == length - 2) & (ops.arange(vocabulary) != END))
+        tokens = ops.cast(ops.argmax(logits, axis=-1), "int32")
         tokens = ops.where(sequences.ended, PAD, tokens)
         ended = sequences.ended | (tokens == END)
-        ids = ops.where(positions == index + 1, tokens[:, None], sequences.ids)
+        ids = ops.where(ops.arange(length) == index + 1, tokens[:, None], sequences.ids)
         return Sequences(ids, tokens, ended), state, ops.all(ended)
 
 

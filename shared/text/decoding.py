@@ -16,7 +16,7 @@ from keras import ops
 
 from shared.backends.compiling import compiled_inference
 from shared.data.randomness import random_stream
-from shared.text.beam_search import IMPOSSIBLE, BeamSearch, GreedySearch, likeliest_sequence, repeating_tokens
+from shared.text.beam_search import IMPOSSIBLE, BeamSearch, GreedySearch, likeliest_sequence, without_repetition
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START
@@ -54,7 +54,7 @@ class WritingOptions(Options):
         return likeliest_sequence(self.beams, self.length_penalty, self.no_repeat)
 
 
-def decoding_step(step: Callable, method: Method) -> Callable:
+def decoding_step(step: Callable, method: Method, least: int = 0) -> Callable:
     """A decoding step: appends a token to each sequence; one function from tensors to tensors, to be compiled once.
 
     Args:
@@ -64,6 +64,7 @@ def decoding_step(step: Callable, method: Method) -> Callable:
             The state is a nested structure of tensors with a leading axis of rows: the items of a batch, `method.beams`
             of each together. The context is constant, such as the outputs of an encoder.
         method: how tokens are chosen from the logits.
+        least: minimum tokens of a sequence, START and END left out.
 
     Returns:
         A function from the method's state, as of `method.start` or an earlier step, the position, the model's state,
@@ -73,15 +74,20 @@ def decoding_step(step: Callable, method: Method) -> Callable:
 
     def advance(sequences, index, state, context, uniform):
         logits, state = step(ops.reshape(sequences.last, (-1,)), index, state, context)
-        tokens = ops.arange(logits.shape[-1])
-        banned = tokens < (PAD + 1 if method.end is None else END)  # UNKNOWN and START too, where there are such
-        if method.no_repeat:
-            ids = ops.reshape(sequences.ids, (-1, sequences.ids.shape[-1]))
-            repeating = repeating_tokens(ids, index + 1, method.no_repeat, logits.shape[-1])
-            banned = banned | (repeating & (tokens != END))
-        # To add is quicker than to select, and of numbers of this size nothing but the size is left.
-        penalties = ops.where(banned, IMPOSSIBLE, 0.0)
-        return method.extend(sequences, ops.cast(logits, "float32"), penalties, state, index, uniform)
+        logits = ops.cast(logits, "float32")
+        tokens = ops.arange(logits.shape[1])
+        never = tokens < (PAD + 1 if method.end is None else END)  # also UNKNOWN and START, where there are such
+        never = never | (tokens == END) & (index < least)
+
+        def forbid(scores, also=False):
+            # To add is quicker than to select, and of numbers of this size nothing but the size is left.
+            scores = scores + ops.where(never | also, IMPOSSIBLE, 0.0)
+            if not method.no_repeat:
+                return scores
+            ids = ops.reshape(sequences.ids, (scores.shape[0], -1))
+            return without_repetition(scores, ids, index + 1, method.no_repeat)
+
+        return method.extend(sequences, logits, forbid, state, index, uniform)
 
     return advance
 
@@ -119,6 +125,9 @@ class SequenceWriter:
         seed: of sampling.
     """
 
+    least = 0
+    """Minimum tokens of a target."""
+
     def __init__(
         self,
         encode: Callable,
@@ -133,7 +142,7 @@ class SequenceWriter:
         self.method = method
         self.rng = random_stream(seed, "tokens")
         self.encode = compiled_inference(encode_for_each_beam, models)
-        self.advance = compiled_inference(decoding_step(step, method), models)
+        self.advance = compiled_inference(decoding_step(step, method, self.least), models)
         self.compiled: set[tuple[int, ...]] = set()
         """Shapes of the batches so far; the first of each, which compiles, is not timed."""
         self.tokens, self.seconds = 0, 0.0

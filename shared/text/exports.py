@@ -21,7 +21,7 @@ from shared.text.graph_writing import cached_writer_by, graph_decoding, sequence
 from shared.text.language_model import read_on
 from shared.text.options import ChatOptions
 from shared.text.pairs import encoder_inputs, padded
-from shared.text.responder import Answerer, never_empty
+from shared.text.responder import Answerer
 from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START, UNKNOWN
 from shared.text.tokens import CharacterVocabulary, Vocabulary
@@ -185,7 +185,7 @@ def exported_answerer(model: keras.Model, answerer_with: Callable[..., Answerer]
     def predictor_by(call: GraphCall) -> Callable:
         @functools.lru_cache(4)
         def writer_with(**options: Any) -> SequenceWriter:
-            return sequence_writer_by(call, answerer_with(**options), never_empty)
+            return sequence_writer_by(call, answerer_with(**options))
 
         def answer_turn(conversation: Conversation, **options: Any) -> Text:
             return Text(writer_with(**options).answer(conversation))

@@ -14,7 +14,7 @@ from shared.text.subwords import PAD
 from shared.training.exports import GraphCall
 
 
-def graph_decoding(step: Callable, method: Method) -> Callable:
+def graph_decoding(step: Callable, method: Method, least: int = 0) -> Callable:
     """What `decoding_step` makes, of a step by an exported graph.
 
     The choice alone is compiled: with the logits as the context, and the numbers of the rows as the state, which it
@@ -24,8 +24,9 @@ def graph_decoding(step: Callable, method: Method) -> Callable:
         step: from tokens (rows,), position, state and context to logits (rows, vocabulary) and the new state, as NumPy
             arrays; the state has a leading axis of rows.
         method: how tokens are chosen from the logits.
+        least: minimum tokens of a sequence.
     """
-    choose = compiled_inference(decoding_step(lambda tokens, index, rows, logits: (logits, rows), method))
+    choose = compiled_inference(decoding_step(lambda tokens, index, rows, logits: (logits, rows), method, least))
 
     def advance(sequences: Any, index: Any, state: np.ndarray, context: Any, uniform: Any) -> tuple[Any, Any, Any]:
         tokens = ops.convert_to_numpy(sequences.last).reshape(-1).astype(np.int32)
@@ -37,13 +38,12 @@ def graph_decoding(step: Callable, method: Method) -> Callable:
     return advance
 
 
-def sequence_writer_by(call: GraphCall, writer: SequenceWriter, around: Callable = lambda step: step) -> SequenceWriter:
+def sequence_writer_by(call: GraphCall, writer: SequenceWriter) -> SequenceWriter:
     """A writer of an encoder–decoder whose graphs are "encode" and "step".
 
     Args:
         call: runs the graphs.
         writer: with the model in Keras, which is left as it is.
-        around: what the writer does with the step.
     """
 
     def encode(sources: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -56,7 +56,7 @@ def sequence_writer_by(call: GraphCall, writer: SequenceWriter, around: Callable
         return outputs["logits"], outputs["next_state"]
 
     writer = copy.copy(writer)
-    writer.encode, writer.advance = encode, graph_decoding(around(step), writer.method)
+    writer.encode, writer.advance = encode, graph_decoding(step, writer.method, writer.least)
     return writer
 
 

@@ -1,28 +1,15 @@
 """Dialogue responses by a trained encoder–decoder with recurrent layers."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from shared.text.beam_search import IMPOSSIBLE
 from shared.text.decoding import SequenceWriter, WritingOptions
 from shared.text.dialogue import encode_context
 from shared.text.pairs import encoder_inputs, padded
-from shared.text.subwords import END, PAD, START, Subwords
-
-
-def never_empty(step: Callable) -> Callable:
-    """The same step, but no sequence ends before its first token."""
-
-    def wordy_step(tokens, index, state, context):
-        logits, state = step(tokens, index, state, context)
-        ends = (index == 0) & (ops.arange(logits.shape[-1]) == END)
-        return ops.cast(logits, "float32") + ops.where(ends, IMPOSSIBLE, 0.0), state
-
-    return wordy_step
+from shared.text.subwords import PAD, START, Subwords
 
 
 class Answerer(SequenceWriter):
@@ -40,6 +27,8 @@ class Answerer(SequenceWriter):
         rows: answers per batch.
     """
 
+    least = 1
+
     def __init__(
         self,
         model: keras.Model,
@@ -56,7 +45,7 @@ class Answerer(SequenceWriter):
         self.answer_length = answer + 1
         self.rows = rows
         self.embedding, self.encoder, self.decoder = map(model.get_layer, ("embedding", "encoder", "decoder"))
-        super().__init__(self.encoded, never_empty(self.step), [model], options.method(), options.seed)
+        super().__init__(self.encoded, self.step, [model], options.method(), options.seed)
 
     def __call__(self, contexts: list[list[int]]) -> list[list[int]]:
         """The answers, at least a token each, to any number of contexts."""

@@ -3,6 +3,7 @@
 The random numbers are the caller's, drawn on the host, so that a seed gives the same text on every backend.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -136,7 +137,7 @@ class Sampling:
         return Draws(ids, ids[:, 0])
 
     def extend(
-        self, draws: Draws, logits: Any, penalties: Any, state: Any, index: Any, uniform: Any
+        self, draws: Draws, logits: Any, forbid: Callable, state: Any, index: Any, uniform: Any
     ) -> tuple[Draws, Any, Any]:
         """Appends the next token of the prompt, then random ones; see `shared.text.decoding.decoding_step`."""
         ids = draws.ids
@@ -146,7 +147,7 @@ class Sampling:
             read = ops.where(positions <= index, ids, PAD)
             seen = ops.any(read[:, :, None] == ops.arange(logits.shape[-1], dtype="int32"), axis=1)
             logits = penalized_logits(logits, seen, self.repetition_penalty)
-        tokens = sample_tokens(logits + penalties, uniform, self.temperature, self.top_k, self.top_p, self.min_p)
+        tokens = sample_tokens(forbid(logits), uniform, self.temperature, self.top_k, self.top_p, self.min_p)
         given = ops.max(ops.where(here, ids, PAD), axis=1)
         tokens, done = ops.where(given == PAD, tokens, given), False
         if self.end is not None:

@@ -1,13 +1,14 @@
 """Tensors are freed when nothing needs them any more."""
 
 import gc
+import sys
 import weakref
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import numbers
+from conftest import PROJECT, numbers
 
 from shared.backends.runtime import prepare_backend
 
@@ -68,3 +69,35 @@ def test_models_of_the_same_layers_hold_what_each_of_them_needs():
     x = np.ones((3, 2), "float32")
     first, second = both(x)
     np.testing.assert_array_equal(numbers(whole(x)["nested"]), numbers(first + second))
+
+
+ALLOCATES = """
+import resource
+import numpy as np
+from shared.backends.memory import keep_freed_memory
+
+def pages_handed_out():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def step():
+    arrays = [np.ones(2**18, np.float32) for _ in range(100)]
+
+def pages_of_a_step():
+    step()
+    before = pages_handed_out()
+    for _ in range(10):
+        step()
+    return (pages_handed_out() - before) // 10
+
+print(pages_of_a_step())
+keep_freed_memory()
+step()
+print(pages_of_a_step())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of Linux's C library")
+def test_the_memory_of_a_step_serves_the_next(run_python):
+    before, after = map(int, run_python("-c", ALLOCATES, check=0, PYTHONPATH=str(PROJECT)).stdout.split())
+    assert before > 10_000, "without it, the pages of a hundred arrays of 1 MiB are handed out at each step"
+    assert after < 100

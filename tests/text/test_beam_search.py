@@ -16,7 +16,7 @@ from shared.text.beam_search import (
     GreedySearch,
     largest_entries,
     length_penalty,
-    repeating_tokens,
+    without_repetition,
 )
 from shared.text.decoding import decoding_step, generate
 from shared.text.pairs import padded
@@ -181,18 +181,20 @@ def test_fewer_sequences_than_beams():
     assert (found.scores[0, 4:] <= IMPOSSIBLE / 2).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_repeating_tokens(size):
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 9])
+def test_tokens_that_repeat_an_n_gram_are_impossible(size):
     rng = np.random.default_rng(size)
     ids = rng.integers(4, 7, size=(20, 8)).astype(np.int32)
+    scores = rng.normal(size=(20, VOCABULARY)).astype(np.float32)
     for index in range(8):
         ids_so_far = np.where(np.arange(8) < index, ids, PAD)
-        marks = keras.ops.convert_to_numpy(repeating_tokens(ops.convert_to_tensor(ids_so_far), index, size, VOCABULARY))
-        for row, marked in zip(ids, marks, strict=True):
+        found = without_repetition(*map(ops.convert_to_tensor, (scores, ids_so_far)), index, size)
+        for row, before, after in zip(ids, scores, ops.convert_to_numpy(found), strict=True):
             so_far = tuple(row[:index].tolist())
             runs = {so_far[start : start + size] for start in range(len(so_far) - size + 1)}
-            expected = [(*so_far, token)[-size:] in runs for token in WORDS]
-            assert marked[list(WORDS)].tolist() == expected
+            expected = [IMPOSSIBLE if (*so_far, token)[-size:] in runs else before[token] for token in WORDS]
+            assert after[list(WORDS)].tolist() == pytest.approx(expected)
+            assert after[END] == before[END]
 
 
 @pytest.mark.parametrize(("entries", "count"), [(1, 1), (7, 7), (10, 3), (101, 6), (4000, 10)])

@@ -64,9 +64,9 @@ def test_the_repetition_penalty_is_of_the_tokens_so_far():
     method = Sampling(temperature=0, end=None, repetition_penalty=2.0)
     sequences = method.start(np.array([[1, 2, 0, 3, 0], [1, 2, 4, 3, 0]], "int32"))
     x = np.array([[0.0, 3.0, 2.0, 1.4, 1.0]] * 2, "float32")
-    sequences, *_ = method.extend(sequences, x, np.zeros(5, "float32"), None, 1, np.zeros(2))
+    sequences, *_ = method.extend(sequences, x, lambda logits: logits, None, 1, np.zeros(2))
     assert numpy_of(sequences.last).tolist() == [1, 4]
-    sequences, *_ = method.extend(sequences, x, np.zeros(5, "float32"), None, 3, np.zeros(2))
+    sequences, *_ = method.extend(sequences, x, lambda logits: logits, None, 3, np.zeros(2))
     assert numpy_of(sequences.last).tolist() == [1, 1]
 
 

@@ -17,6 +17,9 @@ from shared.text.subwords import END, PAD, START
 class SequenceWriter:
     """Generation of targets for sources with a trained encoder–decoder."""
 
+    least = 0
+    """Minimum tokens of a target."""
+
     def __init__(
         self, encode: Callable, step: Callable, models: Sequence[keras.layers.Layer], method: Any, seed: int = 0
     ):
@@ -26,7 +29,7 @@ class SequenceWriter:
         self.method = method
         self.rng = random_stream(seed, "tokens")
         self.encode = compiled_inference(encode_for_each_beam, models)
-        self.advance = compiled_inference(decoding_step(step, method), models)
+        self.advance = compiled_inference(decoding_step(step, method, self.least), models)
 
     def write(self, sources: list[list[int]], source_length: int, target_length: int, rows: int) -> list[list[int]]:
         """The targets of at most `rows` sources, without START and END; compiled once for each shape."""
