@@ -16,7 +16,8 @@ def convolution(inputs: Any, kernel: Any, stride: int) -> Any:
 
     On PyTorch, Keras copies the inputs to channels first and back to channels last, which PyTorch's convolution takes
     as they are. On JAX, the gradient of a kernel takes two to three times as long by XLA's convolution on a CPU as by
-    products of matrices, unless there are strides, few channels, or large images.
+    products of matrices, unless there are strides, few channels, or large images; and for images smaller than the
+    kernel, such as the last of VGG, XLA's convolution takes twenty times as long, both ways.
 
     Args:
         inputs: (batch, height, width, channels).
@@ -31,6 +32,8 @@ def convolution(inputs: Any, kernel: Any, stride: int) -> Any:
     if on_jax_cpu() and stride == 1:
         if tuple(kernel.shape[:2]) == (1, 1):
             return keras.ops.matmul(inputs, kernel[0, 0])
+        if max(inputs.shape[1:3]) < kernel.shape[0]:
+            return convolution_as_product(inputs, kernel)
         if min(kernel.shape[2:]) >= 16 and inputs.shape[1] * inputs.shape[2] <= 2 * PIXELS_AT_ONCE:
             return convolution_by_parts(inputs, kernel)
     return keras.ops.conv(inputs, kernel, stride, padding="same")
@@ -76,6 +79,17 @@ def torch_convolution(inputs: Any, kernel: Any, stride: int, groups: int = 1) ->
         channels_first, padding = torch.nn.functional.pad(channels_first, (*width, *height)), 0
     outputs = torch.nn.functional.conv2d(channels_first, kernel.permute(3, 2, 0, 1), None, stride, padding, 1, groups)
     return outputs.permute(0, 2, 3, 1)
+
+
+def convolution_as_product(inputs: Any, kernel: Any) -> Any:
+    """A convolution on JAX with same padding and without strides, as one product of matrices."""
+    import jax
+
+    size, extent = kernel.shape[0], inputs.shape[1:3]
+    around = [same_padding(length, size, 1) for length in extent]
+    padded = jax.numpy.pad(keras.ops.convert_to_tensor(inputs), ((0, 0), *around, (0, 0)))
+    neighbours = jax.numpy.concatenate(shifted(padded, size, 1, extent), axis=-1)
+    return keras.ops.matmul(neighbours, keras.ops.reshape(kernel, (-1, kernel.shape[-1])))
 
 
 def convolution_by_parts(inputs: Any, kernel: Any) -> Any:

@@ -139,7 +139,10 @@ CONVOLUTIONS = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize(("size", "stride", "extent"), [(3, 1, (6, 5)), (5, 2, (8, 7)), (3, 2, (8, 8)), (1, 1, (4, 4))])
+@pytest.mark.parametrize(
+    ("size", "stride", "extent"),
+    [(3, 1, (6, 5)), (5, 2, (8, 7)), (3, 2, (8, 8)), (1, 1, (4, 4)), (3, 1, (2, 2)), (4, 1, (1, 3))],
+)
 @CONVOLUTIONS
 def test_gradients_of_convolutions_are_those_of_keras(ours, theirs, last, size, stride, extent, monkeypatch):
     monkeypatch.setattr("shared.backends.convolution.PIXELS_AT_ONCE", 60)  # so that a batch is of several parts
