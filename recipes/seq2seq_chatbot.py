@@ -242,6 +242,7 @@ def predictor(run: FinishedRun) -> Callable:
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return Text(answerer_with(**options).answer(conversation))
 
+    chat.several = lambda conversations, **options: answerer_with(**options).several(conversations)
     chat.exported = lambda: exported_answerer(run.model, answerer_with, run.directory)
     return chat
 

@@ -144,6 +144,7 @@ def exported_translator(model: keras.Model, translator: Translator, directory: P
         def translate_text(text: Text, **options: Any) -> Text:
             return Text(translator_with(**options)([text.strip()])[0])
 
+        translate_text.several = lambda texts, **options: translator_with(**options).several(texts)
         return translate_text
 
     method, most = translator.method, translator.length(0)
@@ -190,6 +191,7 @@ def exported_answerer(model: keras.Model, answerer_with: Callable[..., Answerer]
         def answer_turn(conversation: Conversation, **options: Any) -> Text:
             return Text(writer_with(**options).answer(conversation))
 
+        answer_turn.several = lambda conversations, **options: writer_with(**options).several(conversations)
         return answer_turn
 
     state, method = ("batch", sum(units)), answerer.method
