@@ -26,7 +26,7 @@ from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START, UNKNOWN
 from shared.text.tokens import CharacterVocabulary, Vocabulary
 from shared.text.translator import LONGEST, Translator
-from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.exports import Exported, GraphCall, model_graph, split_caches, stacked_caches, with_room
 from shared.training.predictors import Conversation, Text, TextStream
 
 SPECIAL_TOKENS = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
@@ -95,22 +95,6 @@ def exported_writer(
     }
     description["usage"] = {"special_tokens": SPECIAL_TOKENS, "tokenizer": "sentencepiece"} | description["usage"]
     return ExportedWriter(model, raw=raw, graphs=graphs, about=about, **description)
-
-
-def stacked_caches(caches: list[tuple[Any, Any]]) -> Any:
-    """Keys and values (batch, heads, tokens, depth) of each block as one tensor (batch, 2 · blocks, heads, …)."""
-    return ops.stack([each for pair in caches for each in pair], axis=1)
-
-
-def split_caches(state: Any) -> list[tuple[Any, Any]]:
-    """Keys and values of each block, see `stacked_caches`."""
-    parts = ops.unstack(state, state.shape[1], axis=1)
-    return list(zip(parts[::2], parts[1::2], strict=True))
-
-
-def with_room(state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
-    """The position after the tokens of a state, and its caches with room for an entry there."""
-    return ops.shape(state)[3], split_caches(ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))
 
 
 def exported_translator(model: keras.Model, translator: Translator, directory: Path) -> Exported:
