@@ -16,7 +16,7 @@ from shared.images.exports import exported_classifier
 from shared.images.metrics import top_k_accuracy
 from shared.tools.exporting import records, worker
 from shared.tools.exporting.formats import FORMATS, Request
-from shared.tools.exporting.records import exports_table, record_export
+from shared.tools.exporting.records import batches_table, exports_table, record_export
 from shared.tools.exporting.runtimes import caller
 from shared.tools.exporting.worker import export
 from shared.tools.project import recipe_paths
@@ -208,3 +208,15 @@ def test_what_was_measured_is_recorded_and_shown_in_a_table(exporting, monkeypat
     assert second.endswith(" | top1 0.2500, 0.5000 before |")
     with refused_in_one_line("describes no exported model"):
         record_export(tmp_path / "run/config.json")
+
+
+@pytest.mark.once
+def test_batches_are_shown_by_engine(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "BATCHED", tmp_path)
+    times = {"onnx": {"1": 1.5, "8": 0.25}, "keras": {"1": 4.0, "8": 0.5}}
+    record = {"recipe": "some", "preset": "test", "backend": "jax", "milliseconds": times}
+    (tmp_path / "some-jax.json").write_text(json.dumps(record))
+    assert batches_table().splitlines()[2:] == [
+        "| some | test | ONNX Runtime | 1.50 ms | 0.25 ms |",
+        "| some | test | Keras, jax | 4.00 ms | 0.50 ms |",
+    ]
