@@ -220,3 +220,18 @@ def test_batches_are_shown_by_engine(monkeypatch, tmp_path):
         "| some | test | ONNX Runtime | 1.50 ms | 0.25 ms |",
         "| some | test | Keras, jax | 4.00 ms | 0.50 ms |",
     ]
+
+
+@pytest.mark.only_on("jax")
+def test_a_model_is_timed_as_one_program_on_jax():
+    """Operation by operation, a large one takes minutes to compile."""
+    model = toy()
+    raw, calls = model_graph(model), []
+
+    def counted(**inputs):
+        calls.append(inputs)
+        return raw.function(**inputs)
+
+    exported = Exported(model, "", raw._replace(function=counted))
+    assert set(worker.milliseconds(exported, lambda name, inputs: {})) == {"exported", "model(x)", "predict"}
+    assert len(calls) == 1
