@@ -14,7 +14,7 @@ from shared.backends.runtime import dtype_policy
 from shared.data.images.datasets import load_images
 from shared.images.exports import exported_classifier
 from shared.images.metrics import top_k_accuracy
-from shared.tools.exporting import records, worker
+from shared.tools.exporting import formats, records, worker
 from shared.tools.exporting.formats import FORMATS, Request
 from shared.tools.exporting.records import batches_table, exports_table, record_export
 from shared.tools.exporting.runtimes import caller
@@ -208,6 +208,18 @@ def test_what_was_measured_is_recorded_and_shown_in_a_table(exporting, monkeypat
     assert second.endswith(" | top1 0.2500, 0.5000 before |")
     with refused_in_one_line("describes no exported model"):
         record_export(tmp_path / "run/config.json")
+
+
+@pytest.mark.once
+def test_a_directory_is_not_replaced_but_a_saved_model_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats.subprocess, "run", lambda *_, **__: SimpleNamespace(stderr="", returncode=0))
+    options = {"raw": False, "int8": False, "most_loss": 1.0}
+    for format_name in ("onnx", "saved_model"):
+        with refused_in_one_line("is a directory, which the export would replace: name a file in it"):
+            formats.export_run(tmp_path / "run", format_name, tmp_path, **options)
+    (tmp_path / "saved_model.pb").touch()
+    monkeypatch.setattr(formats, "writer_of", lambda name: "tensorflow")
+    assert formats.export_run(tmp_path / "run", "saved_model", tmp_path, **options) == 0
 
 
 @pytest.mark.once
