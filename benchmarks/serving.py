@@ -1,8 +1,8 @@
 """Load test of `recipes serve` on the loopback: requests per second, latency and memory by engine and backend.
 
 A server for each engine and backend runs at the same time; rounds of requests alternate between them, so that noise
-affects all alike. Each round starts with requests that do not count, for what is compiled. The processor time of a
-request, which other programs on the machine hardly change, is that of the server.
+affects all alike. Each round starts with requests that do not count, one after another and at once, for what is
+compiled. The processor time of a request, which other programs on the machine hardly change, is that of the server.
 
     python benchmarks/serving.py RUN                                      all installed backends
     python benchmarks/serving.py RUN --backends jax,torch --json out.json
@@ -134,6 +134,7 @@ def main(test: LoadTest) -> None:
         for _ in range(test.rounds):
             for place, (port, process) in servers.items():
                 ask(port, [body] * 3)
+                one_round(port, body, 4 * test.clients, test.clients)
                 before = processor_seconds(process)
                 seconds, each = one_round(port, body, test.requests, test.clients)
                 computed[place].append(processor_seconds(process) - before)

@@ -210,7 +210,7 @@ def main(run: Run) -> dict[str, float]:
     network = evaluation_network(config, data)
     optimizer = keras.optimizers.Adam(WarmupCosine(config.learning_rate, config.epochs * len(batches), 0.05))
     # A squared error is in units of the variance of the pixels: 1 is the error of a grey image.
-    per_variance = ("mse", 127.5**2 / np.mean(np.square(data.deviation)))
+    per_variance = ("mse", float(127.5**2 / np.mean(np.square(data.deviation))))
     loss, weight = (negative_log_likelihood, 1.0) if config.kind == "variational" else per_variance
     model.compile(optimizer, loss, loss_weights=[weight], metrics=[loss])
     model.summary()

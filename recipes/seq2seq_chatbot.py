@@ -238,10 +238,10 @@ def predictor(run: FinishedRun) -> Callable:
         top_p: float = config.top_p,
     ) -> Text:  # fmt: skip
         """Answers the last turn of a conversation."""
-        options = {"beams": beams, "length_penalty": length_penalty, "no_repeat": no_repeat}
-        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        return Text(answerer_with(**options).answer(conversation))
+        search = {"beams": beams, "length_penalty": length_penalty, "no_repeat": no_repeat}
+        return Text(answerer_with(**search, temperature=temperature, top_k=top_k, top_p=top_p).answer(conversation))
 
+    chat.several = lambda conversations, **options: answerer_with(**options).several(conversations)
     chat.exported = lambda: exported_answerer(run.model, answerer_with, run.directory)
     return chat
 

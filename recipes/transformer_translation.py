@@ -204,6 +204,7 @@ def predictor(run: FinishedRun) -> Callable:
         (translation,) = translator(beams, length_penalty)([text.strip()])
         return Text(translation)
 
+    translate.several = lambda texts, **options: translator(**options).several(texts)
     translate.exported = lambda: exported_translator(
         run.model, translator(config.beams, config.length_penalty), run.directory
     )

@@ -11,16 +11,25 @@ import onnxruntime
 
 about, name, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 facts = json.loads(about.read_text(encoding="utf-8"))
-graph, rng = facts["graphs"]["model"], np.random.default_rng(int(sys.argv[4]) if sys.argv[4:] else 0)
-session = onnxruntime.InferenceSession(about.parent / graph["file"])
+graphs, rng = facts["graphs"], np.random.default_rng(int(sys.argv[4]) if sys.argv[4:] else 0)
+sessions = {name: onnxruntime.InferenceSession(about.parent / graph["file"]) for name, graph in graphs.items()}
 label = np.full(8, facts["classes"].index(name) if facts["classes"] else 0, np.int32)
 
-if "noise" in graph["inputs"]:  # a generative adversarial network, or a variational autoencoder, which has no classes
-    noise = rng.standard_normal((8, graph["inputs"]["noise"]["shape"][1]), np.float32)
-    given = {"noise": noise, "label": label}
-    (images,) = session.run(["images"], {name: given[name] for name in graph["inputs"]})
+if "decode" in graphs:  # a vector-quantized autoencoder
+    _, blocks, heads, _, depth = graphs["step"]["inputs"]["state"]["shape"]
+    rows, columns = graphs["decode"]["inputs"]["codes"]["shape"][1:]
+    codes, state = [np.full(8, facts["start"], np.int32)], np.zeros((8, blocks, heads, 0, depth), np.float32)
+    while len(codes) <= rows * columns:
+        logits, state = sessions["step"].run(["logits", "next_state"], {"before": codes[-1], "state": state})
+        codes.append(np.argmax(logits + rng.gumbel(size=logits.shape), axis=1).astype(np.int32))
+    (images,) = sessions["decode"].run(["images"], {"codes": np.stack(codes[1:], axis=1).reshape(8, rows, columns)})
+elif "noise" in graphs["model"]["inputs"]:  # a generative adversarial network, or a variational autoencoder
+    inputs = graphs["model"]["inputs"]
+    given = {"noise": rng.standard_normal((8, inputs["noise"]["shape"][1]), np.float32), "label": label}
+    (images,) = sessions["model"].run(["images"], {name: given[name] for name in inputs})
 else:  # a diffusion model
-    images = rng.standard_normal((8, *graph["inputs"]["image"]["shape"][1:]), np.float32)
+    session = sessions["model"]
+    images = rng.standard_normal((8, *graphs["model"]["inputs"]["image"]["shape"][1:]), np.float32)
     before, both = np.zeros_like(images), np.concatenate([label, np.full(8, facts["null_label"], np.int32)])
     for step in facts["steps"]:
         time = np.full(16, step["time"], np.float32)

@@ -26,7 +26,7 @@ from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, START, UNKNOWN
 from shared.text.tokens import CharacterVocabulary, Vocabulary
 from shared.text.translator import LONGEST, Translator
-from shared.training.exports import Exported, GraphCall, model_graph
+from shared.training.exports import Exported, GraphCall, model_graph, split_caches, stacked_caches, with_room
 from shared.training.predictors import Conversation, Text, TextStream
 
 SPECIAL_TOKENS = {"PAD": PAD, "UNKNOWN": UNKNOWN, "START": START, "END": END}
@@ -97,22 +97,6 @@ def exported_writer(
     return ExportedWriter(model, raw=raw, graphs=graphs, about=about, **description)
 
 
-def stacked_caches(caches: list[tuple[Any, Any]]) -> Any:
-    """Keys and values (batch, heads, tokens, depth) of each block as one tensor (batch, 2 · blocks, heads, …)."""
-    return ops.stack([each for pair in caches for each in pair], axis=1)
-
-
-def split_caches(state: Any) -> list[tuple[Any, Any]]:
-    """Keys and values of each block, see `stacked_caches`."""
-    parts = ops.unstack(state, state.shape[1], axis=1)
-    return list(zip(parts[::2], parts[1::2], strict=True))
-
-
-def with_room(state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
-    """The position after the tokens of a state, and its caches with room for an entry there."""
-    return ops.shape(state)[3], split_caches(ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))
-
-
 def exported_translator(model: keras.Model, translator: Translator, directory: Path) -> Exported:
     """A Transformer, whose state is the key-value cache: as long as there are tokens, empty at first.
 
@@ -144,6 +128,7 @@ def exported_translator(model: keras.Model, translator: Translator, directory: P
         def translate_text(text: Text, **options: Any) -> Text:
             return Text(translator_with(**options)([text.strip()])[0])
 
+        translate_text.several = lambda texts, **options: translator_with(**options).several(texts)
         return translate_text
 
     method, most = translator.method, translator.length(0)
@@ -190,6 +175,7 @@ def exported_answerer(model: keras.Model, answerer_with: Callable[..., Answerer]
         def answer_turn(conversation: Conversation, **options: Any) -> Text:
             return Text(writer_with(**options).answer(conversation))
 
+        answer_turn.several = lambda conversations, **options: writer_with(**options).several(conversations)
         return answer_turn
 
     state, method = ("batch", sum(units)), answerer.method

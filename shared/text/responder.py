@@ -10,6 +10,7 @@ from shared.text.decoding import SequenceWriter, WritingOptions
 from shared.text.dialogue import encode_context
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.subwords import PAD, START, Subwords
+from shared.training.predictors import TOGETHER
 
 
 class Answerer(SequenceWriter):
@@ -68,6 +69,13 @@ class Answerer(SequenceWriter):
         """The answer to the last of the turns of a conversation."""
         context = encode_context([self.subwords.encode(turn) for turn in turns[-self.turns :]], self.context)
         return self.subwords.decode(self([context])[0])
+
+    def several(self, conversations: list[list[str]]) -> list[str]:
+        """The answer to the last turn of each of up to `TOGETHER` conversations, as one batch."""
+        kept = [[self.subwords.encode(turn) for turn in turns[-self.turns :]] for turns in conversations]
+        contexts = [encode_context(turns, self.context) for turns in kept]
+        rows = TOGETHER if len(contexts) > 1 else 1
+        return [self.subwords.decode(ids) for ids in self.write(contexts, self.context + 1, self.answer_length, rows)]
 
     def attention(
         self, sources: list[list[int]], targets: list[list[int]]

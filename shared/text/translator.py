@@ -11,6 +11,7 @@ from shared.text.beam_search import likeliest_sequence
 from shared.text.decoding import SequenceWriter
 from shared.text.pairs import encoder_inputs, padded
 from shared.text.subwords import PAD, START, Subwords
+from shared.training.predictors import TOGETHER
 
 LONGEST = 240
 """Maximum tokens of a sentence; longer ones are left out of training, and truncated in translation."""
@@ -64,11 +65,25 @@ class Translator(SequenceWriter):
         found = [""] * len(sources)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            m = -(-(len(sources[chosen[-1]]) + 1) // 16) * 16
+            m = self.padded_length(len(sources[chosen[-1]]))
             written = self.write([sources[index] for index in chosen], m, self.length(m), batch_size)
             for index, ids in zip(chosen, written, strict=True):
                 found[index] = self.subwords.decode(ids)
         return found
+
+    def several(self, sentences: list[str]) -> list[str]:
+        """The translation of each sentence as by itself: those that are padded to the same length are one batch."""
+        stripped = [sentence.strip() for sentence in sentences]
+        lengths = [self.padded_length(len(self.subwords.encode(sentence))) for sentence in stripped]
+        found = {}
+        for length in set(lengths):
+            chosen = [sentence for sentence, other in zip(stripped, lengths, strict=True) if other == length]
+            found |= zip(chosen, self(chosen, TOGETHER if len(chosen) > 1 else 1), strict=True)
+        return [found[sentence] for sentence in stripped]
+
+    def padded_length(self, tokens: int) -> int:
+        """Length that a source of so many tokens is padded to, so that few shapes are compiled."""
+        return -(-(min(tokens, LONGEST - 1) + 1) // 16) * 16
 
     def attention(self, source: str, target: str) -> tuple[np.ndarray, list[str], list[str]]:
         """Cross-attention weights (n, m) of target over source tokens, averaged over the heads, and the tokens."""

@@ -116,10 +116,10 @@ def source_file(path: Path, text: str) -> SourceFile:
 
 
 def without_export(recipe: str) -> str:
-    """The source of a recipe without what its predictor exports, which `recipes export` alone asks for."""
+    """The source of a recipe without what only `recipes export` and `recipes serve` ask its predictor for."""
     lines = recipe.splitlines(keepends=True)
     for node in nodes_of(parsed(recipe)):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(".exported"):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith((".exported", ".several")):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "".join(lines)
 

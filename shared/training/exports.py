@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from shared.backends.exporting import Graph, Tensor, by_keras, positional
 from shared.errors import UsageError
@@ -135,3 +136,19 @@ def exported_model(model: keras.Model) -> Exported:
     """A model as it is, of which nothing else is known."""
     dimensions = [layer.input_dim for layer in model.layers if isinstance(layer, keras.layers.Embedding)]
     return Exported(model, "the model as it was trained", model_graph(model, below=min(dimensions, default=2)))
+
+
+def stacked_caches(caches: list[tuple[Any, Any]]) -> Any:
+    """Keys and values (batch, heads, tokens, depth) of each block as one tensor (batch, 2 · blocks, heads, …)."""
+    return ops.stack([each for pair in caches for each in pair], axis=1)
+
+
+def split_caches(state: Any) -> list[tuple[Any, Any]]:
+    """Keys and values of each block, see `stacked_caches`."""
+    parts = ops.unstack(state, state.shape[1], axis=1)
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def with_room(state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    """The position after the tokens of a state, and its caches with room for an entry there."""
+    return ops.shape(state)[3], split_caches(ops.pad(state, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 0))))

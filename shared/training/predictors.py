@@ -9,6 +9,12 @@ are options, each with a default; it returns another of the types. An optional `
             return translator(run.model, beams)(sentence)
 
         return translate
+
+Where texts together are generated in less time than one after the other, the predictor may have an attribute
+`several`, a function of up to `TOGETHER` inputs and of the options, to the output that the predictor has for each.
+`recipes serve` answers requests by it that wait beside each other:
+
+    translate.several = lambda sentences, **options: translator(run.model, **options).several(sentences)
 """
 
 import inspect
@@ -25,6 +31,9 @@ from shared.backends.runtime import prepare_backend
 from shared.errors import UsageError
 from shared.training.options import Options, read_config
 from shared.training.saving import read_model
+
+TOGETHER = 8
+"""Most inputs that a predictor's `several` takes."""
 
 Picture = NewType("Picture", Image.Image)
 """An image of any size, in RGB."""

@@ -14,11 +14,17 @@ from shared.backends.runtime import prepare_backend
 from shared.data.images.datasets import ImageData, LabelledImages
 from shared.generative.autoencoder.batches import AutoencoderBatches
 from shared.generative.autoencoder.likelihood import negative_log_likelihood
+from shared.generative.autoencoder.prior import CodePrior
 from shared.tools.compare.worker import reordered
+from shared.tools.exporting.formats import Request
+from shared.tools.exporting.worker import export
+from shared.tools.project import PROJECT
 from shared.tools.records import read_records
-from shared.training.options import parse_options
+from shared.tools.serving.engines import ENGINES
+from shared.training.options import parse_options, write_config
 from shared.training.predictors import FinishedRun, Picture, Pictures, signature_of
 from shared.training.run import Run
+from shared.training.saving import save_model
 
 KINDS = pytest.mark.parametrize("kind", ["variational", "vector_quantized", "plain", "denoising"])
 
@@ -97,6 +103,29 @@ def test_a_run_of_another_kind_is_evaluated_and_predicts(kind, tmp_path, monkeyp
         assert pictures == predict("", count=3)
         assert pictures != predict("", count=3, seed=1)
         assert [picture.size for picture in pictures] == [(8, 8)] * 3
+
+
+@pytest.mark.only_on("tensorflow")
+def test_an_exported_codebook_generates_without_keras(tmp_path, run_python, hiding):
+    """The other kinds are exported as they are, or by the contract."""
+    run, config = tmp_path / "run", tiny("vector_quantized")
+    run.mkdir()
+    write_config(run, "autoencoder", config)
+    (run / "result.json").write_text(json.dumps({"metrics": {}, "classes": None}))
+    model, codes = build_model(config, stripes()), keras.Input((4,), dtype="int32", name="codes")
+    outputs = {"pixels": model.output, "logits": CodePrior(16, 8, 2, name="prior")(codes)}
+    save_model(keras.Model({**model.input, "codes": codes}, outputs), run / "model.keras")
+    about = run / "export/onnx/model.json"
+    assert export(Request(run, "onnx", about.with_suffix(".onnx"))) == 0
+    assert json.loads(about.read_text(encoding="utf-8"))["checked"]["largest_difference"] < 1e-4
+    served, predict = ENGINES["onnx"](run).predict, predictor(FinishedRun(run, Config))
+    found, expected = (np.array(each("", count=3, seed=1), int) for each in (served, predict))
+    np.testing.assert_allclose(found, expected, atol=2)
+    hidden = hiding("keras", "tensorflow", "torch", "jax", "shared")
+    run_python(PROJECT / "docs/deploy/generate.py", about, "", tmp_path / "images.png", check=0, **hidden)
+    with Image.open(tmp_path / "images.png") as images:
+        assert images.size == (8 * 8, 8)
+        assert np.std(np.asarray(images)) > 1
 
 
 class Network:

@@ -343,6 +343,9 @@ def test_answers_by_search_and_by_sampling(trained):
     assert searched == chat(["i want the red ball"]) != ""
     wild = {chat(["i want the red ball"], temperature=50.0, top_p=1.0, top_k=100) for _ in range(3)}
     assert len(wild - {searched}) > 1
+    options = {"beams": 2, "length_penalty": 1.0, "no_repeat": 3, "temperature": 0.0, "top_k": 0, "top_p": 0.9}
+    conversations = [["i want the red ball"], ["hello", "hi", "who are you"], [""]]
+    assert chat.several(conversations, **options) == [chat(each, **options) for each in conversations]
     with refused_in_one_line("--top-p must be above 0"):
         chat(["hello"], top_p=0.0)
 

@@ -109,6 +109,9 @@ def test_translating_from_a_finished_run(finished, capsys, monkeypatch):
     subwords = read_subwords(finished / "subwords.model")
     greedy = Translator(keras.saving.load_model(finished / "model.keras"), subwords, 1, 0.5)
     assert translate("Ungarn", beams=1, length_penalty=0.5) == greedy(["Ungarn"])[0]
+    texts = ["Ungarn", " ", "Ein Hund läuft über die Straße und ein Mann mit Hut sieht ihm lange nach.", "Ungarn", "Ja"]
+    options = {"beams": TINY["beams"], "length_penalty": 1.0}
+    assert translate.several(texts, **options) == [translate(text, **options) for text in texts]
     with refused_in_one_line("--beams must be at least 1, not 0"):
         translate("Ungarn", beams=0)
 

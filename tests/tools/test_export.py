@@ -14,9 +14,9 @@ from shared.backends.runtime import dtype_policy
 from shared.data.images.datasets import load_images
 from shared.images.exports import exported_classifier
 from shared.images.metrics import top_k_accuracy
-from shared.tools.exporting import records, worker
+from shared.tools.exporting import formats, records, worker
 from shared.tools.exporting.formats import FORMATS, Request
-from shared.tools.exporting.records import exports_table, record_export
+from shared.tools.exporting.records import batches_table, exports_table, record_export
 from shared.tools.exporting.runtimes import caller
 from shared.tools.exporting.worker import export
 from shared.tools.project import recipe_paths
@@ -208,3 +208,42 @@ def test_what_was_measured_is_recorded_and_shown_in_a_table(exporting, monkeypat
     assert second.endswith(" | top1 0.2500, 0.5000 before |")
     with refused_in_one_line("describes no exported model"):
         record_export(tmp_path / "run/config.json")
+
+
+@pytest.mark.once
+def test_a_directory_is_not_replaced_but_a_saved_model_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats.subprocess, "run", lambda *_, **__: SimpleNamespace(stderr="", returncode=0))
+    options = {"raw": False, "int8": False, "most_loss": 1.0}
+    for format_name in ("onnx", "saved_model"):
+        with refused_in_one_line("is a directory, which the export would replace: name a file in it"):
+            formats.export_run(tmp_path / "run", format_name, tmp_path, **options)
+    (tmp_path / "saved_model.pb").touch()
+    monkeypatch.setattr(formats, "writer_of", lambda name: "tensorflow")
+    assert formats.export_run(tmp_path / "run", "saved_model", tmp_path, **options) == 0
+
+
+@pytest.mark.once
+def test_batches_are_shown_by_engine(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "BATCHED", tmp_path)
+    times = {"onnx": {"1": 1.5, "8": 0.25}, "keras": {"1": 4.0, "8": 0.5}}
+    record = {"recipe": "some", "preset": "test", "backend": "jax", "milliseconds": times}
+    (tmp_path / "some-jax.json").write_text(json.dumps(record))
+    assert batches_table().splitlines()[2:] == [
+        "| some | test | ONNX Runtime | 1.50 ms | 0.25 ms |",
+        "| some | test | Keras, jax | 4.00 ms | 0.50 ms |",
+    ]
+
+
+@pytest.mark.only_on("jax")
+def test_a_model_is_timed_as_one_program_on_jax():
+    """Operation by operation, a large one takes minutes to compile."""
+    model = toy()
+    raw, calls = model_graph(model), []
+
+    def counted(**inputs):
+        calls.append(inputs)
+        return raw.function(**inputs)
+
+    exported = Exported(model, "", raw._replace(function=counted))
+    assert set(worker.milliseconds(exported, lambda name, inputs: {})) == {"exported", "model(x)", "predict"}
+    assert len(calls) == 1

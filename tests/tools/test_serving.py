@@ -32,7 +32,7 @@ from shared.errors import UsageError
 from shared.images.prediction import image_classifier
 from shared.tools.cli import main
 from shared.tools.serving.app import Limits, create_app
-from shared.tools.serving.engines import served_predictor
+from shared.tools.serving.engines import served_predictor, usable_cores
 from shared.tools.serving.server import listening_socket, serve_from
 from shared.tools.serving.worker import Worker
 from shared.training.options import Options, write_config
@@ -41,6 +41,7 @@ from shared.training.predictors import (
     Boxes,
     ClassName,
     Conversation,
+    InputError,
     Picture,
     Pictures,
     Probabilities,
@@ -349,6 +350,12 @@ def test_inputs_and_options_have_bounds(predictor, body, message):
 
 
 @pytest.mark.once
+def test_onnx_runtime_keeps_to_the_cores_of_the_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1}, raising=False)
+    assert usable_cores() == 1
+
+
+@pytest.mark.once
 def test_other_addresses_and_methods():
     with served_at(classify) as client:
         assert refusal(client.get("/gone"), 404) == "Not Found"
@@ -397,6 +404,74 @@ def test_requests_wait_up_to_a_number_and_a_time(capsys):
         go_on.set()
         assert ask(client, "next").json() == {"text": "next"}
     assert len(asked) == 2, "what waits too long is not computed in vain"
+
+
+@pytest.mark.once
+def test_requests_that_wait_beside_each_other_are_answered_together():
+    begun, go_on, batches, alone = threading.Event(), threading.Event(), [], []
+
+    def shout(text: Text, loud: int = 1) -> Text:
+        alone.append(text)
+        if text == "first":
+            begun.set()
+            assert go_on.wait(30)
+        if text == "bad":
+            raise InputError("text is bad")
+        return Text(text.upper() + "!" * loud)
+
+    def several(texts, loud):
+        batches.append((sorted(texts), loud))
+        if "bad" in texts:
+            raise ValueError("of all")
+        return [Text(text.upper() + "!" * loud) for text in texts]
+
+    shout.several = several
+
+    def ask(client, text, loud=1, **options):
+        return client.post("/predict", json={"text": text, "loud": loud}, **options)
+
+    def behind_the_first(client, questions):
+        """The answers to questions that all wait while a first one is answered."""
+        for event in (begun, go_on):
+            event.clear()
+        for each in (batches, alone):
+            each.clear()
+        first = pool.submit(ask, client, "first")
+        assert begun.wait(30)
+        answers = [pool.submit(ask, client, *question) for question in questions]
+        while client.get("/health").json()["requests"] <= len(questions):
+            pass
+        go_on.set()
+        assert first.result().json() == {"text": "FIRST!"}
+        return [answer.result() for answer in answers]
+
+    with ThreadPoolExecutor(12) as pool, served_at(shout, requests=11) as client:
+        assert ask(client, "one").json() == {"text": "ONE!"}
+        assert (alone, batches) == (["one"], []), "one by itself is not kept waiting"
+        found = behind_the_first(client, [("a",), ("b", 2), ("c",), ("d", 2), ("e",)])
+        assert [each.json()["text"] for each in found] == ["A!", "B!!", "C!", "D!!", "E!"]
+        assert sorted(batches) == [(["a", "c", "e"], 1), (["b", "d"], 2)]
+        assert alone == ["first"]
+        found = behind_the_first(client, [("a",), ("bad",), ("c",)])
+        assert [found[0].json(), found[2].json()] == [{"text": "A!"}, {"text": "C!"}]
+        assert refusal(found[1], 422) == "text is bad", "and no matter of the others"
+        found = behind_the_first(client, [(letter,) for letter in "abcdefghij"])
+        assert [each.json()["text"] for each in found] == [f"{letter}!" for letter in "ABCDEFGHIJ"]
+        assert [len(texts) for texts, _ in batches] == [8, 2]
+    with ThreadPoolExecutor(12) as pool, served_at(shout, seconds=1) as client:
+        begun.clear()
+        go_on.clear()
+        first = pool.submit(ask, client, "first")
+        assert begun.wait(30)
+        batches.clear()
+        assert refusal(ask(client, "late"), 503)
+        waiting = [pool.submit(ask, client, text) for text in "ab"]
+        while client.get("/health").json()["requests"] < 2:
+            pass
+        go_on.set()
+        assert refusal(first.result(), 503)
+        assert [each.result().json()["text"] for each in waiting] == ["A!", "B!"]
+        assert batches == [(["a", "b"], 1)], "without what nobody waits for"
 
 
 @pytest.mark.once

@@ -113,6 +113,13 @@ class CodePrior(layers.Layer):
         return super().get_config() | dict(self.options)
 
 
+def drawn_codes(logits, uniform):
+    """Code indices (batch,), int32, drawn from logits (batch, codes) by uniform random numbers (batch,), 0 to 1."""
+    cumulated = ops.cumsum(ops.softmax(logits, axis=-1), axis=-1)
+    passed = ops.sum(ops.cast(cumulated <= uniform[:, None] * cumulated[:, -1:], "int32"), axis=-1)
+    return ops.minimum(passed, logits.shape[-1] - 1)
+
+
 class CodeSampler:
     """Samples code indices from a prior, position by position, with a key-value cache.
 
@@ -133,11 +140,13 @@ class CodeSampler:
 
         def advance(before, caches, index, uniform):
             logits, caches = prior.step(before, caches, index)
-            cumulated = ops.cumsum(ops.softmax(logits, axis=-1), axis=-1)
-            passed = ops.sum(ops.cast(cumulated <= uniform[:, None] * cumulated[:, -1:], "int32"), axis=-1)
-            return ops.minimum(passed, self.options["codes"] - 1), caches
+            return drawn_codes(logits, uniform), caches
 
         self.advance = compiled_inference(advance, [prior])
+        heads, depth = self.options["heads"], self.options["channels"] // self.options["heads"]
+        empty = np.zeros((batch_size, heads, length, depth), np.float32)
+        self.start = [(empty, empty)] * self.options["depth"]
+        """The caches before the first position."""
 
     def __call__(self, count: int) -> np.ndarray:
         """Indices (count, length), int32."""
@@ -146,10 +155,7 @@ class CodeSampler:
 
     def batch(self, number: int) -> np.ndarray:
         """Batch `number` of the indices, always the same."""
-        heads, depth = self.options["heads"], self.options["channels"] // self.options["heads"]
-        empty = np.zeros((self.batch_size, heads, self.length, depth), np.float32)
-        caches = [(empty, empty)] * self.options["depth"]
-        before = np.full(self.batch_size, self.options["codes"], np.int32)
+        caches, before = self.start, np.full(self.batch_size, self.options["codes"], np.int32)
         rng, found = random_stream(self.seed, "tokens", number), []
         uniform = rng.random((self.length, self.batch_size), np.float32)
         for index in range(self.length):

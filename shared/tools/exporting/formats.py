@@ -83,6 +83,8 @@ def export_run(directory: Path, format_name: str, out: Path | None, **options: A
         raise UsageError(f"--int8 is for --format onnx, not {format_name}: leave one of them out")
     if options["int8"] and options["raw"]:
         raise UsageError("--int8 is for whole classifiers, not for --raw: leave one of them out")
+    if out and out.is_dir() and not (format_name == "saved_model" and (out / "saved_model.pb").exists()):
+        raise UsageError(f"--out {out} is a directory, which the export would replace: name a file in it")
     backend = writer_of(format_name)
     folder = directory / "export" / (f"{format_name}-int8" if options["int8"] else format_name)
     request = Request(directory, format_name, out or folder / f"model{FORMATS[format_name].suffix}", **options)

@@ -1,4 +1,4 @@
-"""Records of exported models, and the table of them."""
+"""Records of exported models, and the tables of them."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from shared.files import replacing
 from shared.tools.project import PROJECT, recipe_paths
 
 MEASURED = PROJECT / "results" / "exports"
+BATCHED = PROJECT / "results" / "batching"
 NAMED = ("recipe", "preset", "data", "metric", "format", "int8", "raw")
 """What a record says of the run and of the format."""
 
@@ -53,5 +54,17 @@ def exports_table() -> str:
                 recipe.stem, f"{record['preset']}, {record['data']}", kind, f"{record['largest_difference']:.1e}",
                 f"{record['bytes'] / 1e6:.2f} MB", times[0], *times[1:], metric,
             ]  # fmt: skip
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def batches_table() -> str:
+    """The processor time per input by batch size, as benchmarks/batching.py records it, in Markdown."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(BATCHED.glob("*.json"))]
+    rows = ["| recipe | model of | by | batch of 1 | 2 | 4 | 8 |", "|---|---|---|---|---|---|---|"]
+    for record in records:
+        for engine, times in record["milliseconds"].items():
+            by = "ONNX Runtime" if engine == "onnx" else f"Keras, {record['backend']}"
+            cells = [record["recipe"], record["preset"], by, *(f"{least:.2f} ms" for least in times.values())]
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -18,7 +18,7 @@ def caller(format_name: str, path: Path, graph: Graph) -> Callable:
 
 
 def onnx_caller(path: Path, graph: Graph, threads: int = 1) -> Callable:
-    """An .onnx file in ONNX Runtime, with so many threads; 0: as many as there are cores."""
+    """An .onnx file in ONNX Runtime, with so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

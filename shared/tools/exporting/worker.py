@@ -16,6 +16,8 @@ import numpy as np
 from shared.backends.exporting import (
     ExportError,
     Tensor,
+    by_keras,
+    positional,
     write_litert,
     write_onnx,
     write_saved_model,
@@ -81,15 +83,16 @@ def compare(exported: Exported, call: GraphCall) -> float:
 def milliseconds(exported: Exported, call: GraphCall, repeats: int = 5) -> dict[str, float]:
     """Processor time of one input, by the exported graphs, by `model(x)` and by `predict`: the median.
 
-    The three run in turn, and once before.
+    The three run in turn, and once before. On JAX `model(x)` is compiled, see `by_keras`.
     """
     inputs = exported.inputs(check_sizes(exported)[0], np.random.default_rng(0))
     given = {name: inputs[name] for name in exported.raw.inputs}
     names = isinstance(exported.model.input, dict)
     taken = given if names else keras.tree.pack_sequence_as(exported.model.input, list(given.values()))
+    model = by_keras(positional(exported.raw), [exported.model])
     programs = {
         "exported": lambda: exported.computed(call, inputs),
-        "model(x)": lambda: exported.raw.function(**given),
+        "model(x)": lambda: model(*given.values()),
         "predict": lambda: exported.model.predict(taken, verbose=0),
     }
     times = {name: [] for name in programs}

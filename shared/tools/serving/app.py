@@ -174,7 +174,7 @@ class Service:
             arguments = await self.read(request, deadline)
             streamed = self.served.streams and EVENT_STREAM in request.headers.get("accept", "")
             compute = functools.partial(answer_request, self.served, arguments, self.limits.pixels, streamed)
-            computation = self.worker.start(compute)
+            computation = self.worker.start(compute, self.served.alike(arguments, streamed))
             stack.callback(computation.abandon)
             results = self.results(computation, deadline)
             if not streamed:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -71,6 +72,14 @@ def preferred_engine(directory: Path) -> Served:
 ENGINES = {"auto": preferred_engine, "onnx": onnx_engine, "keras": keras_engine}
 
 
+def usable_cores() -> int:
+    """Cores that this process may use.
+
+    Left to itself, ONNX Runtime takes all of the machine, and ties threads to those that were taken from the process.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class ExportMissing(Exception):
     """A run cannot be served by an exported model; the message says why."""
 
@@ -101,7 +110,7 @@ def served_by_graphs(run: FinishedRun, predict: Callable) -> Served:
     if facts.get("model_sha256") != file_hash(run.directory / "model.keras") or facts["raw"] or found != expected:
         raise ExportMissing(f"{folder} is of another model, of other code, or raw")
     files = {name: folder / graph["file"] for name, graph in facts["graphs"].items()}
-    calls = {graph.name: onnx_caller(files[graph.name], graph, threads=0) for graph in exported.graphs}
+    calls = {graph.name: onnx_caller(files[graph.name], graph, threads=usable_cores()) for graph in exported.graphs}
 
     def call(name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return calls[name](inputs)

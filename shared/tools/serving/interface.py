@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import io
 import math
 import typing
@@ -14,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from shared.data.images.files import TooManyPixels, open_picture, reads_heif
 from shared.segmentation.plots import mask_facts, mask_over
 from shared.tools.predict import Option, answer_facts
-from shared.tools.serving.worker import Computation
+from shared.tools.serving.worker import Alike, Computation
 from shared.training.predictors import (
     Boxes,
     ClassName,
@@ -60,6 +61,14 @@ class Served(NamedTuple):
     versions: dict[str, str]
     engine: str = "keras"
     """What computes: "keras", or "onnx" for an exported model."""
+
+    def alike(self, arguments: dict[str, Any], streamed: bool) -> Alike | None:
+        """How a validated request may be answered with others of the same options; None: by itself."""
+        options = dict(arguments)
+        given, several = options.pop(self.input_name), getattr(self.predict, "several", None)
+        if several is None or streamed or self.takes is Picture:  # a picture is not read before its turn
+            return None
+        return Alike(tuple(options.items()), given, functools.partial(several, **options))
 
     @property
     def streams(self) -> bool:
@@ -216,7 +225,9 @@ def answer_request(
             shown[:] = [pictures]
         computation.check()
 
-    answer = served.predict(given, **options, **({served.watcher: watch} if served.watcher else {}))
+    answer = computation.answer
+    if answer is None:
+        answer = served.predict(given, **options, **({served.watcher: watch} if served.watcher else {}))
     if served.gives is TextStream:
         pieces = []
         for piece in answer:

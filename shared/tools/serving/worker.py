@@ -1,4 +1,4 @@
-"""The thread that owns a served model: it opens the model and answers requests, one after another.
+"""The thread that owns a served model: it opens the model and answers requests, one after another, alike ones at once.
 
 A Keras model is not safe to use from several threads: compiled functions are cached by shape, generators of random
 numbers have a state, Keras keeps settings such as the dtype policy per thread. In a thread of its own a model is used
@@ -9,9 +9,12 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from shared.training.predictors import TOGETHER
 
 Model = TypeVar("Model")
 
@@ -20,18 +23,37 @@ class Abandoned(Exception):
     """Nobody waits for a computation any more."""
 
 
+class Alike(NamedTuple):
+    """What a computation has in common with others that may be computed at once with it."""
+
+    key: Hashable
+    """Equal for those that may."""
+    item: Any
+    """What it has of its own."""
+    compute: Callable[[list[Any]], list[Any]]
+    """From the items of some to the answer to each."""
+
+
 class Computation:
     """A computation in the worker's thread, whose results arrive in the event loop as they are computed.
 
     Args:
         compute: computes, in the worker's thread, and gives its results to `emit` of this computation.
+        alike: how it may be computed with others; None: by itself.
     """
 
-    def __init__(self, compute: Callable[["Computation"], None]):
+    def __init__(self, compute: Callable[["Computation"], None], alike: Alike | None = None):
         self.compute = compute
+        self.alike = alike
+        self.answer: Any = None
+        """The answer to its item, where it was computed with others."""
         self.abandoned = False
         self.loop = asyncio.get_running_loop()
         self.arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    def joins(self, other: "Computation") -> bool:
+        """Whether it may be computed at once with another."""
+        return self.alike is not None and other.alike is not None and self.alike.key == other.alike.key
 
     def abandon(self) -> None:
         """Nobody waits any more: the computation does not begin, or ends when it next checks."""
@@ -85,6 +107,19 @@ class Computation:
             yield result
 
 
+def compute_together(group: list[Computation]) -> None:
+    """Computes the answers to computations that are alike, without those for which nobody waits.
+
+    Where that fails, each computes its own afterwards: what is wrong with one is no matter of the others.
+    """
+    group = [computation for computation in group if not computation.abandoned]
+    if len(group) > 1:
+        with contextlib.suppress(Exception):
+            answers = group[0].alike.compute([computation.alike.item for computation in group])
+            for computation, answer in zip(group, answers, strict=True):
+                computation.answer = answer
+
+
 class Worker(Generic[Model]):
     """A thread that owns a model.
 
@@ -110,12 +145,24 @@ class Worker(Generic[Model]):
         except BaseException as error:  # noqa: BLE001 - raised again where the model is asked for
             self.opened.set_exception(error)
             return
-        for computation in iter(self.jobs.get, None):
-            computation.run()
+        for group in self.groups():
+            compute_together(group)
+            for computation in group:
+                computation.run()
 
-    def start(self, compute: Callable[[Computation], None]) -> Computation:
+    def groups(self) -> Iterator[list[Computation]]:
+        """The queued computations: the first one, and those alike that wait behind it, without waiting for more."""
+        waiting: deque[Computation | None] = deque()
+        while (first := waiting.popleft() if waiting else self.jobs.get()) is not None:
+            while not self.jobs.empty():
+                waiting.append(self.jobs.get())
+            group = [first, *(each for each in waiting if each and each.joins(first))][:TOGETHER]
+            waiting = deque(each for each in waiting if each not in group)
+            yield group
+
+    def start(self, compute: Callable[[Computation], None], alike: Alike | None = None) -> Computation:
         """Queues a computation, see `Computation`."""
-        computation = Computation(compute)
+        computation = Computation(compute, alike)
         self.jobs.put(computation)
         return computation
 
