@@ -24,6 +24,7 @@ from shared.tools.plain_file import (
     with_joined_attributes,
     with_one_history,
     without_blank_lines,
+    without_marks,
     without_output_shapes,
 )
 from shared.tools.project import recipe_path
@@ -57,8 +58,15 @@ def copied_source(recipe: Path, backends: tuple[str, ...] = BACKENDS, full: bool
 def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     """A recipe in plain Keras; see `copied_source`.
 
-    The last lines of the file name the definitions of this project that it consists of, each with the hash of its text.
+    The last lines of the file hold the hash of each of its definitions, which `--check` compares.
     """
+    text, _ = plain_body(recipe, backends)
+    hashes = textwrap.wrap(" ".join(hashes_of(text).values()), 118)
+    return text + "\n" + "".join(f"# {line}\n" for line in (SOURCE.format(recipe.stem), *hashes))
+
+
+def plain_body(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> tuple[str, dict[str, str]]:
+    """A plain copy without its last lines, and the file that each of its definitions is from."""
     collection = plain_collection(recipe, backends)
     if collection.problems:
         raise UsageError("; ".join(sorted(set(collection.problems))))
@@ -72,7 +80,7 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     docstring = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0])
     homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
     text = docstring + "\n\n" + "\n\n\n".join(blocks) + "\n"
-    text = with_one_history(without_output_shapes(text))
+    text = with_one_history(without_output_shapes(without_marks(text)))
     counterparts = {name for name, file in homes.items() if file.startswith(PLAIN)}
     text = with_expressions(text, counterparts, {name for name, file in homes.items() if file.startswith("shared/")})
     wide = ("--line-length", "120")
@@ -80,20 +88,16 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     text = ruff("format", text, *wide, "--config", "format.skip-magic-trailing-comma = true")
     text = re.sub(r"  # fmt: skip$", "", filled(text), flags=re.MULTILINE)
     text = with_joined_attributes(with_comments(without_blank_lines(text)))
-    return script_metadata(text, backends, wide=True) + "\n" + text + "\n" + source_lines(text, homes)
+    return script_metadata(text, backends, wide=True) + "\n" + text, homes
 
 
-def split_plain(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """A plain copy without its last lines; and of each definition that these name, its file and its hash."""
-    body, mark, lines = text.partition("\n" + SOURCES + "\n")
-    listed = " ".join(line.removeprefix("# ") for line in lines.splitlines())
-    found = {}
-    for group in filter(None, listed.split("; ")):
-        file, _, entries = group.partition(": ")
-        home, _, rest = file.partition("/")
-        file = f"{HOMES[home]}/{rest}.py" if home in HOMES else f"shared/{file.removeprefix('shared/')}.py"
-        found |= {name: (file, digest) for name, _, digest in (entry.partition(" ") for entry in entries.split(", "))}
-    return body if mark else text, found
+def split_plain(text: str) -> tuple[str, str, list[str]]:
+    """A plain copy without its last lines, the name of its recipe, and the hashes of its definitions as it was made.
+
+    The name is empty where these lines are missing.
+    """
+    body, *found = SOURCE_LINES.split(text)
+    return (body, found[0], found[1].replace("#", "").split()) if found else (text, "", [])
 
 
 def joined(pieces: list[Piece]) -> Iterator[str]:
@@ -103,11 +107,10 @@ def joined(pieces: list[Piece]) -> Iterator[str]:
         yield from ["\n".join(sources)] if constants else sources
 
 
-SOURCES = "# Copied from Keras Recipes: by file, each definition with the hash of its text, for `recipes copy --check`."
+SOURCE = "Copied from Keras Recipes: {}; the hashes of its definitions, for `recipes copy --check`:"
 
 
-HOMES = {"recipes": "recipes", "plain": PLAIN}
-"""The folders that files in these lines are in, by the names that they have there; the others are in `shared`."""
+SOURCE_LINES = re.compile(r"\n# " + SOURCE.format(r"(\w+)") + r"\n((?:# [\da-f ]+\n)*)")
 
 
 SHORT = 4
@@ -131,17 +134,9 @@ def definitions_in(text: str) -> dict[str, str]:
     return found
 
 
-def source_lines(text: str, homes: dict[str, str]) -> str:
-    """The comment at the end of a plain copy: by file, each definition that is from there, and the hash of its text."""
-    entries: dict[str, list[str]] = {}
-    for name, source in definitions_in(text).items():
-        entries.setdefault(homes[name], []).append(f"{name} {block_hash(source)[:SHORT]}")
-    listed = "; ".join(
-        f"{file.replace(PLAIN, 'plain', 1).removeprefix('shared/').removesuffix('.py')}: {', '.join(each)}"
-        for file, each in entries.items()
-    )
-    lines = [SOURCES.removeprefix("# "), *textwrap.wrap(listed, 118, break_on_hyphens=False)]
-    return "".join(f"# {line}\n" for line in lines)
+def hashes_of(text: str) -> dict[str, str]:
+    """The hash of each function, class and constant of a file, by its name."""
+    return {name: block_hash(source)[:SHORT] for name, source in definitions_in(text).items()}
 
 
 def full_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
@@ -245,37 +240,60 @@ def check_copy(path: Path) -> list[str]:
         raise UsageError(f"{path} is not Python (line {error.lineno}): give a file that  recipes copy  wrote") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path} ({error}): give a file that  recipes copy  wrote") from None
-    header, blocks = split_blocks(text)
-    body, listed = split_plain(text)
-    recipes = [file for file, name, _, _ in blocks if name == "recipe"]
-    recipes += sorted({file for file, _ in listed.values() if file.startswith("recipes/")})
+    backends = tuple(name for name in dependencies_of(text) if name in BACKENDS)
+    _, recipe, _ = split_plain(text)
+    if recipe:
+        return plain_differences(path.name, text, *plain_body(recipe_path(recipe), backends))
+    recipes = [file for file, name, _, _ in split_blocks(text)[1] if name == "recipe"]
     if len(recipes) != 1:
         raise UsageError(f"{path} is not a copy of a recipe, or its markers are gone: copy again with  recipes copy")
-    backends = tuple(name for name in dependencies_of(text) if name in BACKENDS)
-    fresh = copied_source(recipe_path(Path(recipes[0]).stem), backends, full=not listed)
-    if listed:
-        now = {(file, name): digest for name, (file, digest) in split_plain(fresh)[1].items()}
-        here = {name: block_hash(source)[:SHORT] for name, source in definitions_in(text).items()}
-        found = [(file, name, digest, here.get(name)) for name, (file, digest) in listed.items()]
-        rest = body == split_plain(fresh)[0]
-    else:
-        fresh_header, fresh_blocks = split_blocks(fresh)
-        now = {(file, name): digest for file, name, digest, _ in fresh_blocks}
-        found = [(file, name, digest, block_hash(source)) for file, name, digest, source in blocks]
-        rest = header == fresh_header
+    return full_differences(text, full_source(recipe_path(Path(recipes[0]).stem), backends))
+
+
+def full_differences(text: str, fresh: str) -> list[str]:
+    """What differs between a full copy and one that is made now; see `check_copy`."""
+    (header, blocks), (fresh_header, fresh_blocks) = split_blocks(text), split_blocks(fresh)
+    now = {(file, name): digest for file, name, digest, _ in fresh_blocks}
     differences = []
-    for file, name, digest, digest_here in found:
-        if digest_here != digest:
+    for file, name, digest, source in blocks:
+        if block_hash(source) != digest:
             differences.append(f"edited  {file}: {name}")
         if (file, name) not in now:
             differences.append(f"stale   {file}: {name} is no longer used")
         elif now.pop((file, name)) != digest:
             differences.append(f"stale   {file}: {name} was changed")
     differences += [f"stale   {file}: {name} is new" for file, name in now]
-    if not differences and not rest:
-        differences.append(
-            f"edited  {'lines beside the definitions' if listed else 'the lines above the first marker'}"
-        )
+    if not differences and header != fresh_header:
+        differences.append("edited  the lines above the first marker")
+    return differences
+
+
+def plain_differences(file: str, text: str, fresh: str, homes: dict[str, str]) -> list[str]:
+    """What differs between a plain copy and one that is made now; see `check_copy`.
+
+    Args:
+        file: the name of the copy.
+        text: the copy.
+        fresh: what it would be now, without the last lines.
+        homes: the files that definitions are from.
+    """
+    body, _, made = split_plain(text)
+    here, now = hashes_of(body), hashes_of(fresh)
+    differences = []
+    for name in here | now:
+        home = homes.get(name, file)
+        if name not in here:
+            known = now[name] in made
+            differences.append(f"edited  {home}: {name} is gone" if known else f"stale   {home}: {name} is new")
+            continue
+        if here[name] not in made:
+            differences.append(f"edited  {home}: {name}")
+        elif name not in now:
+            differences.append(f"stale   {home}: {name} is no longer used")
+        if name in now and now[name] not in made:
+            differences.append(f"stale   {home}: {name} was changed")
+    if not differences and body != fresh:
+        differences.append("edited  lines beside the definitions")
     return differences
 
 

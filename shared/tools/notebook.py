@@ -93,7 +93,7 @@ def full_cells(recipe: Path, text: str) -> Iterator[nbformat.NotebookNode]:
 
 def plain_cells(text: str) -> Iterator[nbformat.NotebookNode]:
     """Cells of a plain copy: its imports, and a cell for each of its sections, under the title of that."""
-    body, _ = split_plain(text)
+    body, *_ = split_plain(text)
     imports = [node for node in ast.parse(body).body if isinstance(node, ast.Import | ast.ImportFrom)]
     first, last = imports[0].lineno, imports[-1].end_lineno
     lines = body.split("\n")

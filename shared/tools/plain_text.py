@@ -60,7 +60,6 @@ IDIOMS = (
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
     (r"\n *self\.run\.tracking\..*\)(?=\n)", ""),
     (r"\n *replace\(.*\)  # checks the ranges(?=\n)", ""),
-    (r'\n *run\.save_figure\("(interpolation|precision)\.png".*(?=\n)', ""),
     (r'\n *facts\["collapsed"\] = .*(?=\n)', ""),
     (r', "diversity"\](?=\))', "]"),
     (r"\n *watch: Watcher \| None = None,", ""),
@@ -72,7 +71,11 @@ IDIOMS = (
     (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same
-there, and some figures are left out."""
+there."""
+
+
+FIGURES = {"attention.png", "interpolation.png", "precision.png"}
+"""Figures that a plain copy leaves out, with all that is there for them alone."""
 
 
 TYPES = {
@@ -206,7 +209,7 @@ def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                     yield entry, ""
 
 
-PURE = {"min", "max", "len", "is_of_preset", "copied_weights"}
+PURE = {"min", "max", "len", "zip", "float", "mean", "decode", "is_of_preset", "copied_weights"}
 """Functions and methods that do nothing but give a result."""
 
 
@@ -252,6 +255,20 @@ def without_checks(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             yield function, ""
         else:
             yield from ((each, "") for each in gone)
+
+
+def without_figures(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The figures that a plain copy leaves out, and what only they use."""
+    for function in nodes_of(tree):
+        if isinstance(function, ast.FunctionDef):
+            gone = [
+                node
+                for node in function.body
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+                and getattr(node.value.func, "attr", "") == "save_figure"
+                and getattr(node.value.args[0], "value", "") in FIGURES
+            ]  # fmt: skip
+            yield from ((each, "") for each in (unused_in(function, gone) if gone else ()))
 
 
 def is_layer(node: ast.ClassDef) -> bool:
@@ -382,7 +399,7 @@ def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]
             else:
                 continue
             of_run = node.name == "Run" and isinstance(member, ast.FunctionDef) and not is_property
-            known = name.startswith("__") or name in HOOKS
+            known = name.startswith("__") or name in HOOKS or name == "saves_defaults"
             if not known and (f"run.{name}" if of_run else name) not in used:
                 yield member, ""
                 after = node.body[node.body.index(member) + 1 :]
@@ -390,13 +407,14 @@ def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]
                     yield after[0], ""
 
 
-def unused_dictionaries(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
-    """Attributes that hold a dictionary and are only set."""
+def unused_attributes(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
+    """Attributes that hold what is computed or put together here, and are only set."""
     for node in nodes_of(tree):
         match node:
             case ast.Assign(
-                targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)], value=ast.Dict() | ast.BinOp(ast.Dict())
-            ) if name not in uses.loaded:
+                targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)],
+                value=ast.Dict() | ast.BinOp() | ast.Call() as value,
+            ) if name not in uses.loaded and is_pure(value):
                 yield node, ""
 
 
@@ -430,6 +448,7 @@ def plain_text(text: str, backends: tuple[str, ...]) -> str:
     text = edited(text, lambda tree: unwrapped(text, tree))
     text = edited(text, lambda tree: fewer_arguments(tree, counterpart_of))
     text = edited(text, without_checks)
+    text = edited(text, without_figures)
     text = edited(text, lambda tree: returned_at_once(text, tree))
     text = edited(text, configs_of_arguments)
     if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:
@@ -466,5 +485,5 @@ def used_text(text: str, uses: Uses, unreached: set[str]) -> str:
 def text_of_uses(text: str, uses: Uses, unreached: frozenset[str]) -> str:
     """See `used_text`."""
     text = edited(text, lambda tree: unused_members(tree, uses))
-    text = edited(text, lambda tree: unused_dictionaries(tree, uses))
+    text = edited(text, lambda tree: unused_attributes(tree, uses))
     return edited(text, lambda tree: fewer_types(text, tree, unreached))

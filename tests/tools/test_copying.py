@@ -27,7 +27,15 @@ from shared.backends.runtime import synchronize_state
 from shared.data.text.characters import load_text
 from shared.tools import collecting, copying, plain_copy, project
 from shared.tools.compare.worker import silence
-from shared.tools.copying import check_copy, copied_source, copying_problems, definitions_in, split_blocks, split_plain
+from shared.tools.copying import (
+    check_copy,
+    copied_source,
+    copying_problems,
+    definitions_in,
+    plain_body,
+    split_blocks,
+    split_plain,
+)
 from shared.tools.notebook import copied_notebook, example_call
 from shared.tools.project import recipe_path, recipe_paths
 from shared.training.run import Run
@@ -58,6 +66,11 @@ FORMS = pytest.mark.parametrize(
 @functools.cache
 def plain_copy_of(recipe, backends=BACKENDS):
     return copied_source(recipe, backends)
+
+
+@functools.cache
+def homes_in_copy_of(recipe):
+    return plain_body(recipe)[1]
 
 
 def recipes(run_python, *arguments, **keywords):
@@ -217,6 +230,10 @@ def test_check_of_a_plain_copy(tmp_path, monkeypatch):
     assert check_copy(path) == ["edited  recipes/cnn_cifar10.py: build_model"]
     path.write_text(text.replace("import numpy as np", "import numpy as np  # my own"))
     assert check_copy(path) == ["edited  lines beside the definitions"]
+    path.write_text(re.sub(r"def mirror_index(.|\n)*?\n\n\n", "", text))
+    assert check_copy(path) == ["edited  shared/images/augment.py: mirror_index is gone"]
+    path.write_text(text.replace("def random_crop", "def mine():\n    return 1\n\n\ndef random_crop"))
+    assert check_copy(path) == ["edited  cnn_cifar10.py: mine"]
     path.write_text(text.replace("def main(", "def main(:"))
     with refused_in_one_line("is not Python"):
         check_copy(path)
@@ -432,7 +449,7 @@ def test_a_plain_copy_reads_downwards(recipe, tmp_path):
     tree = ast.parse(text)
     lines = {node.name: node.lineno for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert lines["Config"] <= 120
-    recipe_own = [name for name in lines if split_plain(text)[1][name][0] == f"recipes/{recipe.name}"]
+    recipe_own = [name for name in lines if homes_in_copy_of(recipe)[name] == f"recipes/{recipe.name}"]
     assert recipe_own == list(lines)[: len(recipe_own)]
     assert recipe_own[0] == "Config"
     titles = copying.BANNER.findall(text)
@@ -443,11 +460,12 @@ def test_a_plain_copy_reads_downwards(recipe, tmp_path):
 @pytest.mark.once
 @RECIPES
 def test_a_plain_copy_speaks_of_nothing_of_this_project(recipe):
-    body, listed = split_plain(plain_copy_of(recipe))
+    body, *_ = split_plain(plain_copy_of(recipe))
     own = r"shared\.|recipes/|recipes \w|fingerprint|UsageError|fmt: skip|cache_directory|bundled|embedded \w+ instead"
     assert re.findall(own, body) == []
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
-    for name, (file, _) in listed.items():
+    for name in definitions_in(body):
+        file = homes_in_copy_of(recipe).get(name)
         assert name in used or file.startswith("recipes/"), f"{name} is copied and not used"
         assert (PROJECT / file).exists()
 

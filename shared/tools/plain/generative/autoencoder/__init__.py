@@ -1,0 +1,1 @@
+"""What a plain copy takes in place of `shared.generative.autoencoder`."""
