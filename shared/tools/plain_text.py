@@ -64,6 +64,8 @@ IDIOMS = (
     (r', "diversity"\](?=\))', "]"),
     (r"\n *watch: Watcher \| None = None,", ""),
     (r"\n( *)if .*:\n *raise ValueError\(.*\)(?=\n)", ""),
+    (r'\n *facts \|= \{"(subwords|tokens_per_example)".*(?=\n)', ""),
+    (r",\n *tokens_per_example=.*(?=,\n)", ""),
     (r"; \{answer_counts\(data, parts\)\}", ""),
     (r',? ("?)generated_tokens_per_second\1(=|: )\w+\.tokens_per_second\(\)', ""),
     (r"\bmethod: Method\b", "method: Any"),
@@ -209,7 +211,7 @@ def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                     yield entry, ""
 
 
-PURE = {"min", "max", "len", "zip", "float", "mean", "decode", "is_of_preset", "copied_weights"}
+PURE = {"min", "max", "len", "zip", "decode", "is_of_preset", "copied_weights"}
 """Functions and methods that do nothing but give a result."""
 
 
@@ -219,9 +221,17 @@ def is_pure(value: ast.expr) -> bool:
     return all(getattr(each, "id", getattr(each, "attr", "")) in PURE for each in calls)
 
 
-def unused_in(function: ast.FunctionDef, gone: list[ast.stmt]) -> list[ast.stmt]:
-    """Of the statements of a function, those that assign what only some others look up, with these `gone` first."""
-    assigned = [node for node in nodes_of(function) if isinstance(node, ast.Assign) and is_pure(node.value)]
+def unused_in(function: ast.FunctionDef, gone: list[ast.stmt], missed: bool = True) -> list[ast.stmt]:
+    """Of the statements of a function, those that assign what only some others look up, with these `gone` first.
+
+    Args:
+        function: the function.
+        gone: the others.
+        missed: whether it would be missed what assignments do beside giving a value.
+    """
+    looked_up = {node.id for each in gone for node in nodes_of(each) if isinstance(node, ast.Name)}
+    assigned = [node for node in nodes_of(function) if isinstance(node, ast.Assign)]
+    assigned = [each for each in assigned if is_pure(each.value) or (not missed and looked_up & set(names_bound(each)))]
     while True:
         out = {id(node) for statement in gone for node in nodes_of(statement)}
         names = [node for node in nodes_of(function) if isinstance(node, ast.Name) and id(node) not in out]
@@ -268,7 +278,7 @@ def without_figures(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                 and getattr(node.value.func, "attr", "") == "save_figure"
                 and getattr(node.value.args[0], "value", "") in FIGURES
             ]  # fmt: skip
-            yield from ((each, "") for each in (unused_in(function, gone) if gone else ()))
+            yield from ((each, "") for each in (unused_in(function, gone, missed=False) if gone else ()))
 
 
 def is_layer(node: ast.ClassDef) -> bool:
@@ -407,14 +417,14 @@ def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]
                     yield after[0], ""
 
 
-def unused_attributes(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
-    """Attributes that hold what is computed or put together here, and are only set."""
+def unused_dictionaries(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]]:
+    """Attributes that hold a dictionary and are only set."""
     for node in nodes_of(tree):
         match node:
             case ast.Assign(
                 targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)],
-                value=ast.Dict() | ast.BinOp() | ast.Call() as value,
-            ) if name not in uses.loaded and is_pure(value):
+                value=ast.Dict() | ast.BinOp(ast.Dict()),
+            ) if name not in uses.loaded:
                 yield node, ""
 
 
@@ -485,5 +495,5 @@ def used_text(text: str, uses: Uses, unreached: set[str]) -> str:
 def text_of_uses(text: str, uses: Uses, unreached: frozenset[str]) -> str:
     """See `used_text`."""
     text = edited(text, lambda tree: unused_members(tree, uses))
-    text = edited(text, lambda tree: unused_attributes(tree, uses))
+    text = edited(text, lambda tree: unused_dictionaries(tree, uses))
     return edited(text, lambda tree: fewer_types(text, tree, unreached))

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import layers
 
 from shared.generative.metrics import frechet_distance
 
@@ -16,3 +17,13 @@ def image_metrics(
         "frechet": frechet_distance(sampled, features),
         "frechet_reconstruction": frechet_distance(reconstructed, features),
     }
+
+
+def linear_probe(features: np.ndarray, labels: np.ndarray, test_features: np.ndarray, test_labels: np.ndarray) -> float:
+    """Linear probe: top-1 accuracy of a linear classifier of features that are kept as they are."""
+    model = keras.Sequential(
+        [layers.Flatten(), layers.BatchNormalization(), layers.Dense(int(labels.max()) + 1, "softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(features, labels, batch_size=100, epochs=10, verbose=0)
+    return model.evaluate(test_features, test_labels, verbose=0)[1]
