@@ -21,9 +21,10 @@ def image_metrics(
 
 def linear_probe(features: np.ndarray, labels: np.ndarray, test_features: np.ndarray, test_labels: np.ndarray) -> float:
     """Linear probe: top-1 accuracy of a linear classifier of features that are kept as they are."""
-    model = keras.Sequential(
-        [layers.Flatten(), layers.BatchNormalization(), layers.Dense(int(labels.max()) + 1, "softmax")]
-    )
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(features, labels, batch_size=100, epochs=10, verbose=0)
-    return model.evaluate(test_features, test_labels, verbose=0)[1]
+    x, test = (each.reshape(len(each), -1) for each in (features, test_features))
+    scale = layers.Normalization()
+    scale.adapt(x)
+    model = keras.Sequential([scale, layers.Dense(int(labels.max()) + 1, "softmax")])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, labels, batch_size=100, epochs=max(10, 100_000 // len(x)), verbose=0)
+    return model.evaluate(test, test_labels, verbose=0)[1]
