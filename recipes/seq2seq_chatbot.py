@@ -195,9 +195,9 @@ def write_answers(
     text = "\n\n".join(f"{c}\n    answer: {a}\n    said:   {s}" for c, a, s in rows)
     save_text(run.directory / "samples.txt", text)
     run.save_figure("attention.png", plot_attention(write.attention(pairs.sources[:4], written[:4])))
-    bleu, (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
-    metrics = {"bleu": bleu.score, "distinct_1": distinct_1, "distinct_2": distinct_2}
-    return metrics, {"signature": bleu.signature, "generated_tokens_per_second": write.tokens_per_second()}
+    (bleu, signature), (distinct_1, distinct_2) = sacre_bleu(answers, references), distinct_n(answers)
+    metrics = {"bleu": bleu, "distinct_1": distinct_1, "distinct_2": distinct_2}
+    return metrics, {"signature": signature, "generated_tokens_per_second": write.tokens_per_second()}
 
 
 def main(run: Run) -> dict[str, float]:

@@ -177,16 +177,16 @@ def main(run: Run) -> dict[str, float]:
     test = SentencePairs(*(side[: config.test_examples] for side in data.test))
     translate = Translator(model, subwords, config.beams, config.length_penalty)
     translations = translate(test.sources, batch_size=50)
-    bleu = sacre_bleu(translations, test.targets)
+    bleu, signature = sacre_bleu(translations, test.targets)
     perplexity = model.evaluate(validation, return_dict=True, verbose=0)["perplexity"]
     run.save_figure("curves.png", plot_curves(run.history, ["loss", "perplexity"]))
-    run.save_figure("attention.png", plot_attention([translate.attention(test.sources[0], translations[0])]))
+    run.save_figure("attention.png", plot_attention([translate.attention_to(test.sources[0], translations[0])]))
     rows = zip(*test, translations, strict=True)
     save_text(run.directory / "translations.txt", "\n\n".join("\n".join(row) for row in rows))
     return run.finish(
-        model, data.name, "bleu", {"bleu": bleu.score, "perplexity": perplexity},
-        signature=bleu.signature, subwords=len(subwords), generated_tokens_per_second=translate.tokens_per_second(),
-        tokens_per_example=round(batches.tokens_per_batch / batches.batch_size, 2),
+        model, data.name, "bleu", {"bleu": bleu, "perplexity": perplexity},
+        signature=signature, subwords=len(subwords), generated_tokens_per_second=translate.tokens_per_second(),
+        tokens_per_example=round(pairs["train"].lengths()[:, 1].mean(), 2),
     )  # fmt: skip
 
 

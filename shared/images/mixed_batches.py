@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.data.images.datasets import LabelledImages
 from shared.images.augment import cutmix, mixup
 from shared.images.batches import ImageBatches
 
@@ -13,7 +14,10 @@ class MixedImageBatches(ImageBatches):
     """The batches of `ImageBatches`, augmented further, then mixed, images and labels.
 
     Args:
-        arguments: those of `ImageBatches`.
+        data: the images.
+        classes: number of classes.
+        batch_size: examples per batch.
+        seed: of shuffling and augmentation.
         mixup: alpha of mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none.
         augment: what else is done to the images before they are mixed: takes and returns images, as in augment.py.
@@ -22,13 +26,16 @@ class MixedImageBatches(ImageBatches):
 
     def __init__(
         self,
-        *arguments: Any,
+        data: LabelledImages,
+        classes: int,
+        batch_size: int,
+        seed: int,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
         **options: Any,
     ):
-        super().__init__(*arguments, **options)
+        super().__init__(data, classes, batch_size, seed, **options)
         self.mixup = mixup
         self.cutmix = cutmix
         self.augment = augment

@@ -7,6 +7,9 @@ operations on colours compute what Pillow's do. What lies outside of an image is
 
 import numpy as np
 
+LEVELS = np.arange(256)
+"""The values of a pixel."""
+
 
 def rand_augment(images: np.ndarray, rng: np.random.Generator, operations: int, magnitude: float) -> np.ndarray:
     """Applies operations to each image, drawn from `RAND_AUGMENT_OPERATIONS`.
@@ -24,68 +27,32 @@ def rand_augment(images: np.ndarray, rng: np.random.Generator, operations: int, 
     strengths = np.where(rng.random((operations, len(images))) < 0.5, -1, 1) * magnitude / 10
     images = images.copy()
     for kind, strength in zip(kinds, strengths, strict=True):
-        for index, operation in enumerate(RAND_AUGMENT_OPERATIONS):
+        for index, operation in enumerate(RAND_AUGMENT_OPERATIONS.values()):
             chosen = np.flatnonzero(kind == index)
             if len(chosen):
                 images[chosen] = operation(images[chosen], strength[chosen])
     return images
 
 
-def unchanged(images, strength):
-    """The identity."""
-    return images
-
-
-def warped(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+def warped(images: np.ndarray, a=1.0, b=0.0, c=0.0, d=0.0, e=1.0, f=0.0) -> np.ndarray:
     """Affine transformation around the middle of each image, with the nearest pixels.
 
-    Args:
-        images: (batch, height, width, channels).
-        matrices: (batch, 2, 3), from offsets (x, y, 1) from the middle, in pixels, to those in the original.
+    From offsets x and y from the middle, in pixels, to a·x + b·y + c and d·x + e·y + f in the original; each of the
+    entries is a number, or one for each image.
     """
     height, width = images.shape[1:3]
     y, x = np.meshgrid(np.arange(height) + 0.5 - height / 2, np.arange(width) + 0.5 - width / 2, indexing="ij")
-    columns, rows = np.einsum("bij,jyx->ibyx", matrices, np.stack([x, y, np.ones_like(x)]))
-    columns, rows = (np.floor(each).astype(int) for each in (columns + width / 2, rows + height / 2))
+    a, b, c, d, e, f = (np.reshape(entry, (-1, 1, 1)) for entry in (a, b, c, d, e, f))
+    columns = np.floor(a * x + b * y + c + width / 2).astype(int)
+    rows = np.floor(d * x + e * y + f + height / 2).astype(int)
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     found = images[np.arange(len(images))[:, None, None], rows.clip(0, height - 1), columns.clip(0, width - 1)]
     return np.where(inside[..., None], found, np.uint8(128))
 
 
-def affine_matrices(count: int, **entries: np.ndarray) -> np.ndarray:
-    """Matrices (count, 2, 3) of the identity, with other entries by name: a, b, c of the first row, d, e, f of the
-    second, each (count,)."""
-    matrices = np.tile([1.0, 0, 0, 0, 1, 0], (count, 1))
-    for name, values in entries.items():
-        matrices[:, "abcdef".index(name)] = values
-    return matrices.reshape(count, 2, 3)
-
-
-def shear_x(images, strength):
-    """Horizontal shear, up to 0.3."""
-    return warped(images, affine_matrices(len(images), b=0.3 * strength))
-
-
-def shear_y(images, strength):
-    """Vertical shear, up to 0.3."""
-    return warped(images, affine_matrices(len(images), d=0.3 * strength))
-
-
-def translate_x(images, strength):
-    """Horizontal translation, up to 0.45 of the width."""
-    return warped(images, affine_matrices(len(images), c=np.round(0.45 * images.shape[2] * strength)))
-
-
-def translate_y(images, strength):
-    """Vertical translation, up to 0.45 of the height."""
-    return warped(images, affine_matrices(len(images), f=np.round(0.45 * images.shape[1] * strength)))
-
-
-def rotate(images, strength):
-    """Rotation, up to 30 degrees."""
-    angle = np.radians(30 * strength)
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return warped(images, affine_matrices(len(images), a=cosine, b=-sine, d=sine, e=cosine))
+def rotated(images: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Rotation by angles (batch,) in radians, counterclockwise."""
+    return warped(images, a=np.cos(angle), b=-np.sin(angle), d=np.sin(angle), e=np.cos(angle))
 
 
 def looked_up(images: np.ndarray, tables: np.ndarray) -> np.ndarray:
@@ -95,57 +62,11 @@ def looked_up(images: np.ndarray, tables: np.ndarray) -> np.ndarray:
     return tables[batch[:, None, None, :], channels[None, None], images]
 
 
-def histograms(images: np.ndarray) -> np.ndarray:
-    """How often each image has each value in each channel, (batch, channels, 256)."""
-    batch, _, _, channels = images.shape
-    first = 256 * np.arange(batch * channels).reshape(batch, 1, 1, channels)
-    return np.bincount((images + first).ravel(), minlength=256 * batch * channels).reshape(batch, channels, 256)
-
-
 def grey_levels(images: np.ndarray) -> np.ndarray:
     """Brightness (batch, height, width, 1), 0 to 255, float64, rounded down to whole numbers."""
     if images.shape[3] != 3:
         return images[..., :1].astype(float)
     return np.floor(images @ np.array([0.299, 0.587, 0.114]) + 0.5)[..., None]
-
-
-def brightness(images, strength):
-    """Brightness, by up to ±90 %."""
-    return looked_up(images, (1 + 0.9 * strength)[:, None, None] * np.arange(256))
-
-
-def contrast(images, strength):
-    """Contrast, by up to ±90 %, about the mean brightness of the image."""
-    mean = np.floor(grey_levels(images).mean(axis=(1, 2, 3)) + 0.5)[:, None, None]
-    return looked_up(images, mean + (1 + 0.9 * strength)[:, None, None] * (np.arange(256) - mean))
-
-
-def posterize(images, strength):
-    """Keeps 8 to 4 bits of each value."""
-    steps = 2 ** np.round(4 * np.abs(strength)).astype(int)[:, None, None]
-    return looked_up(images, np.arange(256) // steps * steps)
-
-
-def solarize(images, strength):
-    """Inverts values from a threshold on, which is 256 to 0."""
-    threshold = 256 * (1 - np.abs(strength))[:, None, None]
-    return looked_up(images, np.where(np.arange(256) < threshold, np.arange(256), 255 - np.arange(256)))
-
-
-def autocontrast(images, strength):
-    """Stretches each channel to 0 to 255."""
-    least, most = (extreme(axis=(1, 2))[..., None].astype(float) for extreme in (images.min, images.max))
-    stretched = (np.arange(256) - least) * (255 / np.maximum(most - least, 1))
-    return looked_up(images, np.where(most > least, stretched, np.arange(256)))
-
-
-def equalize(images, strength):
-    """Equalizes the histogram of each channel."""
-    counts = histograms(images)
-    highest = np.take_along_axis(counts, 255 - (counts[..., ::-1] > 0).argmax(axis=-1)[..., None], axis=-1)
-    step = (counts.sum(axis=-1, keepdims=True) - highest) // 255
-    below = counts.cumsum(axis=-1) - counts
-    return looked_up(images, np.where(step > 0, (step // 2 + below) // np.maximum(step, 1), np.arange(256)))
 
 
 def blended(images: np.ndarray, plain: np.ndarray, strength: np.ndarray) -> np.ndarray:
@@ -154,13 +75,14 @@ def blended(images: np.ndarray, plain: np.ndarray, strength: np.ndarray) -> np.n
     return (plain + factor * (images - plain)).clip(0, 255).astype(np.uint8)
 
 
-def colour(images, strength):
-    """Saturation, by up to ±90 %."""
-    return blended(images, grey_levels(images), strength)
+def contrast(images, strength):
+    """Contrast, about the mean brightness of the image."""
+    mean = np.floor(grey_levels(images).mean(axis=(1, 2, 3)) + 0.5)[:, None, None]
+    return looked_up(images, mean + (1 + 0.9 * strength)[:, None, None] * (LEVELS - mean))
 
 
 def sharpness(images, strength):
-    """Sharpness, by up to ±90 %, of all but the outermost pixels."""
+    """Sharpness of all but the outermost pixels."""
     smooth = images.astype(float)
     height, width = images.shape[1:3]
     weighted = sum(
@@ -172,7 +94,50 @@ def sharpness(images, strength):
     return blended(images, smooth, strength)
 
 
-RAND_AUGMENT_OPERATIONS = (
-    unchanged, shear_x, shear_y, translate_x, translate_y, rotate, brightness, colour, contrast, sharpness, posterize,
-    solarize, autocontrast, equalize,
-)  # fmt: skip
+def posterize(images, strength):
+    """Keeps 8 to 4 bits of each value."""
+    steps = 2 ** np.round(4 * np.abs(strength)).astype(int)[:, None, None]
+    return looked_up(images, LEVELS // steps * steps)
+
+
+def solarize(images, strength):
+    """Inverts values from a threshold on, which is 256 to 0."""
+    threshold = 256 * (1 - np.abs(strength))[:, None, None]
+    return looked_up(images, np.where(threshold > LEVELS, LEVELS, 255 - LEVELS))
+
+
+def autocontrast(images, strength):
+    """Stretches each channel to 0 to 255."""
+    least, most = (extreme(axis=(1, 2))[..., None].astype(float) for extreme in (images.min, images.max))
+    stretched = (LEVELS - least) * (255 / np.maximum(most - least, 1))
+    return looked_up(images, np.where(most > least, stretched, LEVELS))
+
+
+def equalize(images, strength):
+    """Equalizes the histogram of each channel."""
+    batch, _, _, channels = images.shape
+    first = 256 * np.arange(batch * channels).reshape(batch, 1, 1, channels)
+    counts = np.bincount((images + first).ravel(), minlength=256 * batch * channels).reshape(batch, channels, 256)
+    highest = np.take_along_axis(counts, 255 - (counts[..., ::-1] > 0).argmax(axis=-1)[..., None], axis=-1)
+    step = (counts.sum(axis=-1, keepdims=True) - highest) // 255
+    below = counts.cumsum(axis=-1) - counts
+    return looked_up(images, np.where(step > 0, (step // 2 + below) // np.maximum(step, 1), LEVELS))
+
+
+RAND_AUGMENT_OPERATIONS = {
+    "unchanged": lambda images, s: images,
+    "shear_x": lambda images, s: warped(images, b=0.3 * s),
+    "shear_y": lambda images, s: warped(images, d=0.3 * s),
+    "translate_x": lambda images, s: warped(images, c=np.round(0.45 * images.shape[2] * s)),
+    "translate_y": lambda images, s: warped(images, f=np.round(0.45 * images.shape[1] * s)),
+    "rotate": lambda images, s: rotated(images, np.radians(30 * s)),
+    "brightness": lambda images, s: looked_up(images, (1 + 0.9 * s)[:, None, None] * LEVELS),
+    "colour": lambda images, s: blended(images, grey_levels(images), s),
+    "contrast": contrast,
+    "sharpness": sharpness,
+    "posterize": posterize,
+    "solarize": solarize,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+}
+"""From images and the strength s for each."""

@@ -47,40 +47,24 @@ class SequenceLoss(keras.losses.Loss):
             weights = weights * sample_weight
         return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-9)
 
-    def call(self, y_true, y_pred):
-        return token_losses(y_true, y_pred, self.label_smoothing)
-
     def get_config(self):
         return super().get_config() | {"label_smoothing": self.label_smoothing}
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
-class TokenLoss(keras.metrics.Metric):
-    """Mean cross-entropy in nats per token, without label smoothing, over all tokens but `PAD` of all batches.
+class Perplexity(keras.metrics.Mean):
+    """Perplexity per token: the exponential of the mean cross-entropy of all tokens but `PAD`, without label smoothing.
 
     Inputs: labels (batch, length), ids, and outputs (batch, length, vocabulary), logits.
     """
 
-    def __init__(self, name: str = "token_loss", **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.total = self.add_weight(shape=(), initializer="zeros", name="total")
-        self.tokens = self.add_weight(shape=(), initializer="zeros", name="tokens")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        weights = ops.cast(ops.not_equal(y_true, PAD), "float32")
-        self.total.assign_add(ops.sum(token_losses(y_true, y_pred) * weights))
-        self.tokens.assign_add(ops.sum(weights))
-
-    def result(self):
-        return self.total / ops.maximum(self.tokens, 1.0)
-
-
-@keras.saving.register_keras_serializable("keras_recipes")
-class Perplexity(TokenLoss):
-    """Perplexity per token: the exponential of `TokenLoss`."""
-
     def __init__(self, name: str = "perplexity", **kwargs: Any):
         super().__init__(name=name, **kwargs)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        # Flat, since Keras would take the mean over each sequence first, padding included.
+        losses, weights = ops.ravel(token_losses(y_true, y_pred)), ops.ravel(ops.not_equal(y_true, PAD))
+        super().update_state(losses, sample_weight=weights)
 
     def result(self):
         return ops.exp(super().result())

@@ -2,20 +2,14 @@
 
 import re
 from itertools import pairwise
-from typing import NamedTuple
 
 from shared.text.subwords import Subwords
 
 
-class BleuScore(NamedTuple):
-    """A BLEU score, 0 to 100, and the sacreBLEU signature of its settings."""
+def sacre_bleu(hypotheses: list[str], references: list[str]) -> tuple[float, str]:
+    """Corpus BLEU by sacreBLEU (Post 2018, arXiv:1804.08771), 0 to 100, and the signature of its settings.
 
-    score: float
-    signature: str
-
-
-def sacre_bleu(hypotheses: list[str], references: list[str]) -> BleuScore:
-    """Corpus BLEU by sacreBLEU (Post 2018, arXiv:1804.08771): detokenized, cased, tokenizer "13a".
+    Detokenized, cased, tokenizer "13a".
 
     Args:
         hypotheses: generated texts.
@@ -25,7 +19,7 @@ def sacre_bleu(hypotheses: list[str], references: list[str]) -> BleuScore:
 
     metric = BLEU()
     score = metric.corpus_score(hypotheses, [references])
-    return BleuScore(score.score, str(metric.get_signature()))
+    return score.score, str(metric.get_signature())
 
 
 def distinct_n(texts: list[str]) -> tuple[float, float]:

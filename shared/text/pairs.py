@@ -9,13 +9,6 @@ from shared.data.randomness import random_stream
 from shared.text.subwords import END, PAD, START
 from shared.training.batches import SeededBatches
 
-LARGEST_FRACTION = 0.4
-"""Maximum fraction of all tokens in one merged bucket; see `alternating`."""
-
-
-MAX_CELLS = 200
-"""Maximum number of buckets before merging; with more, lengths are rounded up further."""
-
 
 class SequencePairs(NamedTuple):
     """Token ids of sources and targets, of any length, without START and END."""
@@ -75,85 +68,34 @@ def padded_pairs(
     return inputs, padded([[*target, END] for target in targets] + [[]] * missing, bucket.target)
 
 
-def choose_buckets(lengths: np.ndarray, batch_size: int, most: int, multiple: int) -> list[LengthBucket]:
+def choose_buckets(lengths: np.ndarray, batch_size: int, most: int) -> list[LengthBucket]:
     """Length buckets that hold all pairs with little padding, with about as many tokens per batch each.
 
-    Lengths are rounded up to a multiple; then the two buckets whose merging adds the least padding are merged,
-    repeatedly.
-
-    Keras on TensorFlow treats those axes of a batch as variable that differ between the first two batches. So no two
-    buckets have a length or a number of pairs in common.
+    Keras on TensorFlow treats those axes of a batch as variable that differ between the first two batches. So each
+    bucket has longer sources, longer targets and fewer pairs than the one before.
 
     Args:
         lengths: (pairs, 2), tokens of each source and target; at least one pair.
         batch_size: mean number of pairs per batch.
         most: maximum number of buckets.
-        multiple: initial rounding of lengths.
     """
-    cells, counts = np.unique(-(-lengths // multiple) * multiple, axis=0, return_counts=True)
-    if len(cells) > MAX_CELLS:
-        return choose_buckets(lengths, batch_size, most, 2 * multiple)
-    while len(cells) > most:
-        joined = np.maximum(cells[:, None], cells[None])
-        sizes = cells.sum(axis=1) * counts
-        both = joined.sum(axis=2) * (counts[:, None] + counts[None])
-        cost = (both - sizes[:, None] - sizes[None]).astype(float)
-        cost[both > LARGEST_FRACTION * sizes.sum()] += sizes.sum() * len(cells)
-        np.fill_diagonal(cost, np.inf)
-        i, j = np.unravel_index(cost.argmin(), cost.shape)
-        cells[i], counts[i] = joined[i, j], counts[i] + counts[j]
-        cells, counts = np.delete(cells, j, axis=0), np.delete(counts, j)
-    order = np.lexsort((cells[:, 1], cells[:, 0]))
-    extents = [distinct(cells[order, side]) for side in (0, 1)]
-    assigned = bucket_of_each(lengths, [LengthBucket(m, n, 0) for m, n in zip(*extents, strict=True)])
-    held = np.bincount(assigned, minlength=len(cells))
-    tokens = np.array(extents).sum(axis=0)
-    budget = batch_size * (tokens * held).sum() / held.sum()
-    sizes = []
-    for count, each in zip(held, tokens, strict=True):
-        free = [size for size in range(1, min(count, max(1, round(budget / each))) + 1) if size not in sizes]
-        sizes.append(free[-1] if free else 0)
-    buckets = [LengthBucket(*map(int, bucket)) for bucket in zip(*extents, sizes, strict=True)]
-    batches = [int(count) // max(1, size) for count, size in zip(held, sizes, strict=True)]
-    if most > 1 and len(buckets) > 1 and (0 in sizes or 2 * max(batches) > sum(batches) + 1):
-        return choose_buckets(lengths, batch_size, min(most, len(buckets)) - 1, multiple)
-    return buckets
+    # Quantiles, the closer to each other the longer, since the longest are few and far apart.
+    ranks = np.arange(most)
+    extents = np.quantile(lengths, np.sin(np.pi / 2 * (ranks + 1) / most), axis=0, method="higher")
+    extents = np.maximum.accumulate(extents - ranks[:, None]) + ranks[:, None]
+    held, tokens = np.array([len(each) for each in members_of_each(lengths, extents)]), extents.sum(axis=1)
+    sizes = np.rint(min(batch_size, len(lengths)) * (tokens @ held / len(lengths)) / tokens).astype(int)
+    sizes = (np.maximum.accumulate(np.maximum(sizes[::-1], 1) - ranks) + ranks)[::-1]
+    batches = held // sizes
+    if most > 1 and (not batches.all() or 2 * batches.max() > batches.sum() + 1):
+        return choose_buckets(lengths, batch_size, most - 1)
+    return [LengthBucket(*map(int, bucket)) for bucket in zip(*extents.T, sizes, strict=True)]
 
 
-def distinct(numbers: np.ndarray) -> list[int]:
-    """The numbers made distinct, each by the smallest increase."""
-    found: list[int] = []
-    for number in numbers.tolist():
-        while number in found:
-            number += 1
-        found.append(number)
-    return found
-
-
-def bucket_of_each(lengths: np.ndarray, buckets: list[LengthBucket]) -> np.ndarray:
-    """Index (pairs,) of the smallest bucket that holds each pair."""
-    extents = np.array([bucket[:2] for bucket in buckets])
-    fits = (lengths[:, None] <= extents).all(axis=2)
-    return np.where(fits, extents.sum(axis=1), np.iinfo(int).max).argmin(axis=1)
-
-
-def alternating(counts: list[int], rng: np.random.Generator) -> list[int]:
-    """Random order of buckets, each `counts` times, without equal neighbours.
-
-    So wherever training starts, the first two batches differ; see `choose_buckets`. At most half may be of one bucket.
-    """
-    left = np.array(counts)
-    order: list[int] = []
-    while left.sum():
-        free = left.astype(float)
-        if order:
-            free[order[-1]] = 0
-        if 2 * left.max() > left.sum() or not free.any():
-            order.append(int((free if free.any() else left).argmax()))
-        else:
-            order.append(int(rng.choice(len(free), p=free / free.sum())))
-        left[order[-1]] -= 1
-    return order
+def members_of_each(lengths: np.ndarray, extents: np.ndarray) -> list[np.ndarray]:
+    """For buckets of growing extents (buckets, 2), the indices of the pairs that each is the first to hold."""
+    assigned = (lengths[:, None] <= extents).all(axis=2).argmax(axis=1)
+    return [np.flatnonzero(assigned == index) for index in range(len(extents))]
 
 
 class PairBatches(SeededBatches):
@@ -167,34 +109,30 @@ class PairBatches(SeededBatches):
         batch_size: mean number of pairs per batch.
         seed: of shuffling.
         buckets: maximum number of length buckets.
-        multiple: rounding of lengths before buckets are merged; larger is faster for long pairs.
     """
 
-    def __init__(self, pairs: SequencePairs, batch_size: int, seed: int, buckets: int = 8, multiple: int = 4):
+    def __init__(self, pairs: SequencePairs, batch_size: int, seed: int, buckets: int = 8):
         super().__init__(seed)
         self.pairs = pairs
-        lengths = pairs.lengths()
-        self.buckets = choose_buckets(lengths, batch_size, buckets, multiple)
-        assigned = bucket_of_each(lengths, self.buckets)
-        self.members = [np.flatnonzero(assigned == index) for index in range(len(self.buckets))]
-        self.counts = [len(held) // bucket.pairs for held, bucket in zip(self.members, self.buckets, strict=True)]
-        self.batches_per_epoch = sum(self.counts)
-        trained = sum(count * bucket.pairs for count, bucket in zip(self.counts, self.buckets, strict=True))
-        self.batch_size = trained / self.batches_per_epoch
-        self.tokens_per_batch = float(lengths[:, 1].mean()) * self.batch_size
-        """Mean number of labels in a batch, without padding."""
-        self.plan: tuple[int | None, list[tuple[LengthBucket, np.ndarray]]] = (None, [])
+        self.buckets = choose_buckets(pairs.lengths(), batch_size, buckets)
+        self.members = members_of_each(pairs.lengths(), np.array(self.buckets)[:, :2])
+        self.plan = (0, self.planned())
+        self.batches_per_epoch = len(self.plan[1])
+        self.batch_size = float(np.mean([len(chosen) for _, chosen in self.plan[1]]))
 
     def planned(self) -> list[tuple[LengthBucket, np.ndarray]]:
-        """Bucket and pairs of each batch of the current epoch."""
+        """Bucket and pairs of each batch of the current epoch, no two neighbours of one bucket."""
         rng = random_stream(self.seed, "order", self.epoch)
-        shuffled = [rng.permutation(members) for members in self.members]
-        used = [0] * len(self.buckets)
-        plan = []
-        for index in alternating(self.counts, rng):
-            bucket = self.buckets[index]
-            plan.append((bucket, shuffled[index][used[index] :][: bucket.pairs]))
-            used[index] += bucket.pairs
+        batches = []
+        for bucket, members in zip(self.buckets, self.members, strict=True):
+            shuffled = rng.permutation(members)[: len(members) // bucket.pairs * bucket.pairs]
+            batches += [(bucket, chosen) for chosen in shuffled.reshape(-1, bucket.pairs)]
+        # No bucket has more than half of the batches: those that lie half of them apart are of two.
+        half = len(batches) // 2
+        plan = batches[half : len(batches) - half]  # the one in the middle, if any
+        for index in rng.permutation(half).tolist():
+            pair = [batches[index], batches[index - half]]
+            plan += reversed(pair) if plan and plan[-1][0] == pair[0][0] else pair
         return plan
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
@@ -217,30 +155,19 @@ class HeldOutPairs(keras.utils.PyDataset):
 
     def __init__(self, pairs: SequencePairs, buckets: list[LengthBucket]):
         super().__init__()
-        lengths = pairs.lengths()
-        longest, room = lengths.max(axis=0), np.array([bucket[:2] for bucket in buckets])
-        if not (lengths[:, None] <= room).all(axis=2).any(axis=1).all():
-            tokens = max((bucket.source + bucket.target) * bucket.pairs for bucket in buckets)
-            extent = np.maximum(longest, room.max(axis=0) + 1)
-            taken = [bucket.pairs for bucket in buckets]
-            free = [size for size in range(1, tokens // int(extent.sum()) + 1) if size not in taken]
-            buckets = [*buckets, LengthBucket(*map(int, extent), free[-1] if free else max(taken) + 1)]
-        assigned = bucket_of_each(lengths, buckets)
         self.pairs = pairs
+        lengths, last = pairs.lengths(), buckets[-1]
+        longer = np.maximum(lengths.max(axis=0), [last.source + 1, last.target + 1])
+        buckets = [*buckets, LengthBucket(*longer.tolist(), last.pairs - 1 or buckets[0].pairs + 1)]
         self.plan = [
             (bucket, members[start : start + bucket.pairs])
-            for index, bucket in enumerate(buckets)
-            if len(members := np.flatnonzero(assigned == index))
+            for bucket, members in zip(buckets, members_of_each(lengths, np.array(buckets)[:, :2]), strict=True)
             for start in range(0, len(members), bucket.pairs)
         ]
         # The first two batches differ, for TensorFlow's sake: see `choose_buckets`.
         self.plan.insert(1, self.plan.pop())
 
     def __len__(self) -> int:
-        return len(self.plan)
-
-    @property
-    def num_batches(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, index: int) -> tuple:

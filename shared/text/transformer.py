@@ -3,6 +3,8 @@
 Pre-norm (Xiong et al. 2020, arXiv:2002.04745) trains without a long learning-rate warmup.
 """
 
+from typing import ClassVar
+
 import keras
 from keras import layers, ops
 
@@ -190,6 +192,9 @@ class TransformerStack(layers.Layer):
         normalization: see `normalization_layer`.
         activation: see `FeedForward`.
     """
+
+    saves_defaults: ClassVar[bool] = False
+    """Its config holds an argument only where it is not the default."""
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class Translator(SequenceWriter):
         """Length that a source of so many tokens is padded to, so that few shapes are compiled."""
         return -(-(min(tokens, LONGEST - 1) + 1) // 16) * 16
 
-    def attention(self, source: str, target: str) -> tuple[np.ndarray, list[str], list[str]]:
+    def attention_to(self, source: str, target: str) -> tuple[np.ndarray, list[str], list[str]]:
         """Cross-attention weights (n, m) of target over source tokens, averaged over the heads, and the tokens."""
         ids = [self.subwords.encode(each) for each in (source, target)]
         inputs, outputs = encoder_inputs(ids[:1], len(ids[0]) + 1), padded([[START, *ids[1]]], len(ids[1]) + 1)

@@ -24,6 +24,7 @@ from shared.tools.plain_file import (
     with_joined_attributes,
     with_one_history,
     without_blank_lines,
+    without_marks,
     without_output_shapes,
 )
 from shared.tools.project import recipe_path
@@ -72,7 +73,7 @@ def plain_source(recipe: Path, backends: tuple[str, ...] = BACKENDS) -> str:
     docstring = plain_docstring(collection.recipe.docstring, recipe.stem, backends[0])
     homes = {piece.name: piece.file for piece in [*top, *itertools.chain(*sections.values())]}
     text = docstring + "\n\n" + "\n\n\n".join(blocks) + "\n"
-    text = with_one_history(without_output_shapes(text))
+    text = with_one_history(without_output_shapes(without_marks(text)))
     counterparts = {name for name, file in homes.items() if file.startswith(PLAIN)}
     text = with_expressions(text, counterparts, {name for name, file in homes.items() if file.startswith("shared/")})
     wide = ("--line-length", "120")

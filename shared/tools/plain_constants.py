@@ -16,8 +16,8 @@ OF_KERAS = {"name", "dtype", "trainable", "reduction"}
 """Arguments that Keras notes of everything that it saves."""
 
 
-UNUSUAL_ALONE = {"TransformerStack"}
-"""Layers whose configs hold an argument only where it is not the default."""
+WITHOUT_DEFAULTS = "saves_defaults: ClassVar[bool] = False"
+"""How a layer says that its config holds an argument only where it is not the default."""
 
 
 OTHERS = "**"
@@ -298,7 +298,7 @@ class CopiedCode:
 
     def saved_arguments(self, name: str) -> set[str]:
         """The arguments of a class that a saved model may hold."""
-        if name in UNUSUAL_ALONE or not self.is_saved(name):
+        if WITHOUT_DEFAULTS in ast.unparse(self.classes[name]) or not self.is_saved(name):
             return set()
         if f"{name}.get_config" not in self.callees:  # Keras notes them
             return set(self.callees[f"{name}.__init__"].defaults) | OF_KERAS

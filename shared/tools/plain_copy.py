@@ -21,7 +21,8 @@ SECTIONS = {
         "chat_tuning", "samples", "responder", "translator", "gan_sampling", "instances", "coding",
     ),
     "The data": (
-        "data", "batches", "gan_batches", "augment", "pairs", "subwords", "tokens", "dialogue", "pixels",
+        "data", "batches", "gan_batches", "augment", "rand_augment", "pairs", "subwords", "tokens", "dialogue",
+        "pixels",
     ),
     "The loop": ("training", "backends", "errors", "files"),
 }  # fmt: skip

@@ -116,6 +116,11 @@ def with_comments(text: str) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
+def without_marks(text: str) -> str:
+    """A text without what layers say to `shared.tools.plain_constants` alone."""
+    return re.sub(r'\n    saves_defaults: .*\n    """.*"""\n', "", text)
+
+
 def without_output_shapes(text: str) -> str:
     """A text without the methods that say what shape layers give, which Keras finds by itself, unless others ask."""
     classes = [node for node in parsed(text).body if isinstance(node, ast.ClassDef)]
@@ -177,7 +182,10 @@ def depth_of(line: str) -> int:
 
 
 def filled(text: str) -> str:
-    """A formatted text with what stands in brackets, an entry a line, put together in lines as long as they may be."""
+    """A formatted text with what stands in brackets, an entry a line, put together in lines as long as they may be.
+
+    Tables of functions stay as they are.
+    """
     found: list[str] = []
     for line in text.split("\n"):
         found.append(line)
@@ -186,7 +194,8 @@ def filled(text: str) -> str:
         depth = depth_of(line)
         start = next(i for i in range(len(found) - 2, -1, -1) if found[i] and depth_of(found[i]) <= depth)
         entries, entry = found[start + 1 : -1], re.compile(rf" {{{depth + 4}}}(?! )((?!  # ).)*,")
-        if re.search(r"[(\[{]$", found[start]) and entries and all(map(entry.fullmatch, entries)):
+        is_table = any('": lambda' in each for each in entries)
+        if re.search(r"[(\[{]$", found[start]) and entries and all(map(entry.fullmatch, entries)) and not is_table:
             indent = " " * (depth + 4)
             words = " ".join(each.strip().replace(" ", "\0") for each in entries)
             together = textwrap.fill(

@@ -60,11 +60,12 @@ IDIOMS = (
     (r"\n *check_initial_classes\(.*\)(?=\n)", ""),
     (r"\n *self\.run\.tracking\..*\)(?=\n)", ""),
     (r"\n *replace\(.*\)  # checks the ranges(?=\n)", ""),
-    (r'\n *run\.save_figure\("(interpolation|precision)\.png".*(?=\n)', ""),
     (r'\n *facts\["collapsed"\] = .*(?=\n)', ""),
     (r', "diversity"\](?=\))', "]"),
     (r"\n *watch: Watcher \| None = None,", ""),
     (r"\n( *)if .*:\n *raise ValueError\(.*\)(?=\n)", ""),
+    (r'\n *facts \|= \{"(subwords|tokens_per_example)".*(?=\n)', ""),
+    (r",\n *tokens_per_example=.*(?=,\n)", ""),
     (r"; \{answer_counts\(data, parts\)\}", ""),
     (r',? ("?)generated_tokens_per_second\1(=|: )\w+\.tokens_per_second\(\)', ""),
     (r"\bmethod: Method\b", "method: Any"),
@@ -72,7 +73,11 @@ IDIOMS = (
     (r"(?<!class )\bSequenceDense\(", "layers.Dense("),
 )
 """What stands otherwise in a plain copy, as regular expressions: nothing is cached, timed or checked to be the same
-there, and some figures are left out."""
+there."""
+
+
+FIGURES = {"attention.png", "interpolation.png", "precision.png"}
+"""Figures that a plain copy leaves out, with all that is there for them alone."""
 
 
 TYPES = {
@@ -206,7 +211,7 @@ def bundled_presets(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                     yield entry, ""
 
 
-PURE = {"min", "max", "len", "is_of_preset", "copied_weights"}
+PURE = {"min", "max", "len", "zip", "decode", "is_of_preset", "copied_weights"}
 """Functions and methods that do nothing but give a result."""
 
 
@@ -216,9 +221,17 @@ def is_pure(value: ast.expr) -> bool:
     return all(getattr(each, "id", getattr(each, "attr", "")) in PURE for each in calls)
 
 
-def unused_in(function: ast.FunctionDef, gone: list[ast.stmt]) -> list[ast.stmt]:
-    """Of the statements of a function, those that assign what only some others look up, with these `gone` first."""
-    assigned = [node for node in nodes_of(function) if isinstance(node, ast.Assign) and is_pure(node.value)]
+def unused_in(function: ast.FunctionDef, gone: list[ast.stmt], missed: bool = True) -> list[ast.stmt]:
+    """Of the statements of a function, those that assign what only some others look up, with these `gone` first.
+
+    Args:
+        function: the function.
+        gone: the others.
+        missed: whether it would be missed what assignments do beside giving a value.
+    """
+    looked_up = {node.id for each in gone for node in nodes_of(each) if isinstance(node, ast.Name)}
+    assigned = [node for node in nodes_of(function) if isinstance(node, ast.Assign)]
+    assigned = [each for each in assigned if is_pure(each.value) or (not missed and looked_up & set(names_bound(each)))]
     while True:
         out = {id(node) for statement in gone for node in nodes_of(statement)}
         names = [node for node in nodes_of(function) if isinstance(node, ast.Name) and id(node) not in out]
@@ -252,6 +265,20 @@ def without_checks(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
             yield function, ""
         else:
             yield from ((each, "") for each in gone)
+
+
+def without_figures(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """The figures that a plain copy leaves out, and what only they use."""
+    for function in nodes_of(tree):
+        if isinstance(function, ast.FunctionDef):
+            gone = [
+                node
+                for node in function.body
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+                and getattr(node.value.func, "attr", "") == "save_figure"
+                and getattr(node.value.args[0], "value", "") in FIGURES
+            ]  # fmt: skip
+            yield from ((each, "") for each in (unused_in(function, gone, missed=False) if gone else ()))
 
 
 def is_layer(node: ast.ClassDef) -> bool:
@@ -382,7 +409,7 @@ def unused_members(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST, str]
             else:
                 continue
             of_run = node.name == "Run" and isinstance(member, ast.FunctionDef) and not is_property
-            known = name.startswith("__") or name in HOOKS
+            known = name.startswith("__") or name in HOOKS or name == "saves_defaults"
             if not known and (f"run.{name}" if of_run else name) not in used:
                 yield member, ""
                 after = node.body[node.body.index(member) + 1 :]
@@ -395,7 +422,8 @@ def unused_dictionaries(tree: ast.Module, uses: Uses) -> Iterator[tuple[ast.AST,
     for node in nodes_of(tree):
         match node:
             case ast.Assign(
-                targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)], value=ast.Dict() | ast.BinOp(ast.Dict())
+                targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)],
+                value=ast.Dict() | ast.BinOp(ast.Dict()),
             ) if name not in uses.loaded:
                 yield node, ""
 
@@ -430,6 +458,7 @@ def plain_text(text: str, backends: tuple[str, ...]) -> str:
     text = edited(text, lambda tree: unwrapped(text, tree))
     text = edited(text, lambda tree: fewer_arguments(tree, counterpart_of))
     text = edited(text, without_checks)
+    text = edited(text, without_figures)
     text = edited(text, lambda tree: returned_at_once(text, tree))
     text = edited(text, configs_of_arguments)
     if "NewType(" not in text and "PrimitiveConstructorSpec" not in text:

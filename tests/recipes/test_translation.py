@@ -68,7 +68,7 @@ def test_smoke_learns_real_sentences(tmp_path):
     texts = (tmp_path / "run/translations.txt").read_text().split("\n\n")
     assert len(texts) == 100
     references, translations = zip(*(text.rstrip("\n").split("\n")[1:] for text in texts), strict=True)
-    assert sacre_bleu(list(translations), list(references)).score == pytest.approx(metrics["bleu"])
+    assert sacre_bleu(list(translations), list(references))[0] == pytest.approx(metrics["bleu"])
     for name in ("curves.png", "attention.png"):
         with Image.open(tmp_path / "run" / name) as image:
             assert np.asarray(image.convert("L")).std() > 5
@@ -196,7 +196,7 @@ def test_translations_do_not_depend_on_the_batch():
     assert together[4] == ""
     assert together[2] == translate([LINES[2]])[0]
     assert together[5] == translate([LINES[9] * 2])[0]
-    weights, sources, targets = translate.attention("Der Hund", "Straße")
+    weights, sources, targets = translate.attention_to("Der Hund", "Straße")
     assert weights.shape == (len(targets), len(sources))
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
 
@@ -224,7 +224,7 @@ def test_the_native_baseline_trains_as_keras_does(framework, tolerance):
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     # With the pairs of seed 0 a ReLU is so near 0 that it passes on one framework and not on another.
-    batches = PairBatches(some_pairs(40, seed=3), 8, 0, buckets=2)
+    batches = PairBatches(some_pairs(48, seed=3), 8, 0, buckets=2)
     trainer = runpy.run_path(PROJECT / f"benchmarks/transformer_translation_{framework}.py")["Trainer"](
         config, model, 6
     )
@@ -268,9 +268,9 @@ def test_the_schedule_rises_and_falls():
 @pytest.mark.once
 def test_bleu_is_cased_and_of_plain_text():
     references = ["A dog runs over the green grass."]
-    assert sacre_bleu(references, references).score == pytest.approx(100)
-    assert 50 < sacre_bleu(["a dog runs over the green grass."], references).score < 100
-    assert sacre_bleu(["Ein Hund läuft."], references).score < 10
+    assert sacre_bleu(references, references)[0] == pytest.approx(100)
+    assert 50 < sacre_bleu(["a dog runs over the green grass."], references)[0] < 100
+    assert sacre_bleu(["Ein Hund läuft."], references)[0] < 10
 
 
 @pytest.mark.once

@@ -406,7 +406,7 @@ def test_the_smoke_metric_of_a_plain_copy_is_that_of_the_recipe(
 
 
 TOO_LONG = (
-    "seq2seq_chatbot", "transformer_translation", "gpt_text", "autoencoder", "vision_transformer",
+    "seq2seq_chatbot", "transformer_translation", "gpt_text", "autoencoder",
 )  # fmt: skip
 
 

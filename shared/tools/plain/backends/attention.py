@@ -15,11 +15,9 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, key_mask: Any = 
 
 def cached_attention(queries: Any, keys: Any, values: Any, key_mask: Any) -> Any:
     """The same for keys and values (batch, heads, m, depth)."""
-    keys, values = (keras.ops.swapaxes(each, 1, 2) for each in (keys, values))
-    return dot_product_attention(queries, keys, values, key_mask)
+    return dot_product_attention(queries, keras.ops.swapaxes(keys, 1, 2), keras.ops.swapaxes(values, 1, 2), key_mask)
 
 
 def with_entry(cache: Any, entry: Any, index: Any) -> Any:
     """A cache (batch, heads, length, depth) with an entry (batch, heads, 1, depth) at an index of its third axis."""
-    here = keras.ops.arange(cache.shape[2]) == index
-    return keras.ops.where(here[:, None], entry, cache)
+    return keras.ops.where((keras.ops.arange(cache.shape[2]) == index)[:, None], entry, cache)

@@ -8,26 +8,15 @@ import sentencepiece
 from shared.text.subwords import END, PAD, START, UNKNOWN
 
 
-class Subwords:
-    """Tokenizer: text to subword ids and back."""
+class Subwords(sentencepiece.SentencePieceProcessor):
+    """Tokenizer: `encode` text to subword ids, and `decode` ids."""
 
     def __init__(self, model: bytes):
-        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-
-    def __len__(self) -> int:
-        return self.processor.get_piece_size()
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, without `START` and `END`."""
-        return self.processor.encode(text)
+        super().__init__(model_proto=model)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, without `PAD`, `START` and `END`."""
-        return self.processor.decode([int(number) for number in ids])
-
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each subword as text, with a leading space at the start of a word."""
-        return [self.processor.id_to_piece(int(number)).replace("▁", " ") for number in ids]
+        return super().decode([int(number) for number in ids])
 
 
 def kept_subwords(

@@ -18,7 +18,6 @@ class Conversations(NamedTuple):
     train: list[list[str]]
     validation: list[list[str]]
     test: list[list[str]]
-    repeated: int  # held-out conversations that were left out because they occur in the training part
     found: str
 
 
@@ -38,9 +37,8 @@ def load_conversations(name: str, directory: Path | None, limit: int | None = No
         named = zip(("test", "validation", "train"), chosen, strict=True)
         parts = {part: [answered[index] for index in indices] for part, indices in named}
     kept = {part: without_repeated(parts[part], parts["train"]) for part in ("validation", "test")}
-    repeated = sum(len(parts[part]) - len(kept[part]) for part in kept)
     found = f"{len(parts['train']):,} conversations to train on, {len(kept['test']):,} to test"
-    return Conversations(Path(name).name, parts["train"][:limit], **kept, repeated=repeated, found=found)
+    return Conversations(Path(name).name, parts["train"][:limit], **kept, found=found)
 
 
 def read_dailydialog(directory: Path | None) -> dict[str, list[list[str]]]:

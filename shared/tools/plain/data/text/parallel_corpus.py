@@ -24,13 +24,7 @@ class ParallelText(NamedTuple):
 def load_parallel(name: str, directory: Path | None, limit: int | None = None) -> ParallelText:
     """Loads Multi30k, two files of aligned lines, SOURCE,TARGET, or one with a tab between sentence and translation."""
     if name == "auto":
-        name, parts = (
-            "multi30k",
-            [
-                SentencePairs(*(multi30k_lines(f"{part}.{language}.gz", directory) for language in ("de", "en")))
-                for part in ("train", "val", "test_2016_flickr")
-            ],
-        )
+        name, parts = "multi30k", [multi30k(part, directory) for part in ("train", "val", "test_2016_flickr")]
     else:
         sides = [Path(path).read_text(encoding="utf-8").strip().split("\n") for path in name.split(",")]
         pairs = list(zip(*sides, strict=True)) if len(sides) == 2 else [line.split("\t")[:2] for line in sides[0]]
@@ -45,7 +39,11 @@ def load_parallel(name: str, directory: Path | None, limit: int | None = None) -
     return ParallelText(Path(name).name, train.first(limit), validation, test, found)
 
 
-def multi30k_lines(file: str, directory: Path | None) -> list[str]:
-    """The lines of a file of Multi30k (Elliott et al. 2016, arXiv:1605.00459), downloaded once."""
-    path = keras.utils.get_file(file, f"{MULTI30K_SITE}/{file}", cache_dir=directory, cache_subdir="raw/multi30k")
-    return [line.strip() for line in gzip.decompress(Path(path).read_bytes()).decode().strip().split("\n")]
+def multi30k(part: str, directory: Path | None) -> SentencePairs:
+    """A part of Multi30k (Elliott et al. 2016, arXiv:1605.00459), downloaded once."""
+    sides = []
+    for file in (f"{part}.de.gz", f"{part}.en.gz"):
+        path = keras.utils.get_file(file, f"{MULTI30K_SITE}/{file}", cache_dir=directory, cache_subdir="raw/multi30k")
+        text = gzip.decompress(Path(path).read_bytes()).decode()
+        sides.append([line.strip() for line in text.strip().split("\n")])
+    return SentencePairs(*sides)
