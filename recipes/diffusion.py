@@ -68,12 +68,12 @@ class Config(GenerativeOptions):
             "learning_rate": 1e-5,
         },
         "smoke": {
-            "epochs": 6, "batch_size": 50, "learning_rate": 1e-2, "widths": (16, 32), "ema": 0.98, "samples": 200,
-            "train_examples": 2500, "test_examples": 1000, "validation": 0.005, "sample_batch": 100,
+            "epochs": 6, "batch_size": 50, "learning_rate": 1e-2, "widths": (16, 32), "patch": 2, "ema": 0.98,
+            "samples": 200, "train_examples": 2500, "test_examples": 1000, "validation": 0.005, "sample_batch": 100,
         },
         "full": {
             "data": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 4e-4, "widths": (128, 256, 256),
-            "depth": 2, "patch": 1, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "steps": 20,
+            "depth": 2, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "steps": 20,
             "sample_batch": 500,
         },
     }  # fmt: skip
@@ -94,12 +94,12 @@ class Config(GenerativeOptions):
     """Prediction target: the noise (epsilon), or v."""
     label_dropout: Rate = 0.1
     """Label dropout rate, for classifier-free guidance."""
-    widths: tuple[Count, ...] = (48, 96)
+    widths: tuple[Count, ...] = (16, 32, 64)
     """Channels of each resolution, multiples of 8; each further one has half as many pixels each way."""
     depth: Count = 1
     """Residual blocks of each resolution, down and up."""
-    patch: Count = 2
-    """Patch size: N×N pixels are one position of the highest resolution; quicker, and a little coarser."""
+    patch: Count = 1
+    """Patch size: N×N pixels are one position of the highest resolution; quicker, but coarser."""
     attention: Whole = 1
     """Number of the lowest resolutions with self-attention."""
     dropout: Rate = 0.0
