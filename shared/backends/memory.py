@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of `mallopt` in the C library of GNU."""
+TRIM_THRESHOLD = -1
+MMAP_THRESHOLD = -3
+"""Parameters of `mallopt` in the C library of GNU, which names them with M_ in front."""
 
 
 def keep_freed_memory() -> None:
@@ -22,8 +23,8 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, 2**25)
-        mallopt(M_TRIM_THRESHOLD, 2**30)
+        mallopt(MMAP_THRESHOLD, 2**25)
+        mallopt(TRIM_THRESHOLD, 2**30)
 
 
 def free_tensors_early() -> None:
