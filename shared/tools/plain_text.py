@@ -76,7 +76,7 @@ IDIOMS = (
 there."""
 
 
-FIGURES = {"attention.png", "interpolation.png", "precision.png"}
+FIGURES_LEFT_OUT = {"attention.png", "interpolation.png", "precision.png"}
 """Figures that a plain copy leaves out, with all that is there for them alone."""
 
 
@@ -276,7 +276,7 @@ def without_figures(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
                 for node in function.body
                 if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
                 and getattr(node.value.func, "attr", "") == "save_figure"
-                and getattr(node.value.args[0], "value", "") in FIGURES
+                and getattr(node.value.args[0], "value", "") in FIGURES_LEFT_OUT
             ]  # fmt: skip
             yield from ((each, "") for each in (unused_in(function, gone, missed=False) if gone else ()))
 
