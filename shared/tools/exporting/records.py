@@ -61,9 +61,13 @@ def exports_table() -> str:
 def batches_table() -> str:
     """The processor time per input by batch size, as benchmarks/batching.py records it, in Markdown."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(BATCHED.glob("*.json"))]
+    shown: set[str] = set()
     rows = ["| recipe | model of | by | batch of 1 | 2 | 4 | 8 |", "|---|---|---|---|---|---|---|"]
     for record in records:
         for engine, times in record["milliseconds"].items():
+            if engine == "onnx" and record["recipe"] in shown:  # the same beside each backend
+                continue
+            shown.add(record["recipe"])
             by = "ONNX Runtime" if engine == "onnx" else f"Keras, {record['backend']}"
             cells = [record["recipe"], record["preset"], by, *(f"{least:.2f} ms" for least in times.values())]
             rows.append(f"| {' | '.join(cells)} |")
