@@ -29,7 +29,10 @@ from shared.tools import collecting, copying, plain_copy, project
 from shared.tools.compare.worker import silence
 from shared.tools.copying import check_copy, copied_source, copying_problems, definitions_in, split_blocks, split_plain
 from shared.tools.notebook import copied_notebook, example_call
+from shared.tools.plain.training.options import Options as PlainOptions
+from shared.tools.plain.training.run import Run as PlainRun
 from shared.tools.project import recipe_path, recipe_paths
+from shared.training.batches import SeededBatches
 from shared.training.run import Run
 from shared.training.saving import save_model
 from shared.training.tracking.tracker import TRACKERS
@@ -403,6 +406,27 @@ def test_the_smoke_metric_of_a_plain_copy_is_that_of_the_recipe(
     assert len(ours) == 3 and len(theirs) == 2
     # Of five runs that differ by chance alone, two lie so far from the mean of the others about once in a thousand.
     assert abs(np.mean(theirs) - np.mean(ours)) < 4 * max(np.std(ours, ddof=1), 0.01 * np.mean(ours))
+
+
+class Ramp(SeededBatches):
+    batches_per_epoch = batch_size = 2
+
+    def make_batch(self, index, rng):
+        x = np.arange(4, dtype="float32").reshape(2, 2) + index
+        return x, x.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_the_run_of_a_plain_copy_saves_a_model_that_was_evaluated(ema, tmp_path):
+    run = PlainRun(PlainOptions(epochs=2, batch_size=2, learning_rate=0.1, out=tmp_path))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01, use_ema=ema), "mse")
+    run.fit(model, Ramp(0), data="a ramp", validation_data=Ramp(0)[0])
+    loss = model.evaluate(*Ramp(0)[0], verbose=0)
+    run.finish(model, "a ramp", "loss", {"loss": loss}, higher_is_better=False)
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.evaluate(*Ramp(0)[0], verbose=0) == pytest.approx(loss, rel=1e-6)
+    assert run.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-5), "the averages are validated, and kept"
 
 
 TOO_LONG = (

@@ -56,11 +56,15 @@ class Run:
             keras.callbacks.CSVLogger(history, append=backup.exists()),
             keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         ]
-        if getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
+        use_ema = getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema
+        if use_ema:
             callbacks.append(keras.callbacks.SwapEMAWeights())  # the averages are validated, and kept at the end
         if patience:
             callbacks.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
         model.fit(batches, epochs=epochs or self.config.epochs, shuffle=False, callbacks=callbacks, **arguments)
+        # On JAX, weights and averages are the same arrays now, which a later evaluation would delete.
+        for variable in model.trainable_variables if use_ema else ():
+            variable.assign(keras.ops.copy(variable))
         table = np.atleast_1d(np.genfromtxt(history, delimiter=",", names=True))
         self.histories[phase] = [dict(zip(table.dtype.names, row, strict=True)) for row in table]
 
