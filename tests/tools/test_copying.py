@@ -497,7 +497,7 @@ def counterparts():
         module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
         original = PROJECT / "shared" / path.relative_to(PROJECT / "shared/tools/plain")
         if path.name != "__init__.py":
-            for name in definitions_in(path.read_text()).keys() & definitions_in(original.read_text()).keys():
+            for name in sorted(definitions_in(path.read_text()).keys() & definitions_in(original.read_text()).keys()):
                 yield pytest.param(module.replace("shared.tools.plain", "shared"), module, name, id=name)
 
 
