@@ -63,7 +63,7 @@ def fold_constants(program: Any) -> None:
         elif node.op == "output" or node.is_impure():
             # The caller may write to what it gets, an operation in place to its first argument.
             written = node.all_input_nodes[: None if node.op == "output" else 1]
-            given_away |= {memory(constants[each]) for each in written if each in constants}
+            given_away |= {memory(constants[each]) for each in written if isinstance(constants.get(each), torch.Tensor)}
         elif node.op == "call_function" and constants.keys() >= set(node.all_input_nodes):
             arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), constants.get)
             constants[node] = node.target(*arguments, **options)
@@ -85,14 +85,15 @@ def simplify(program: Any) -> None:
     aten = torch.ops.aten
     views = aten.view.default, aten._unsafe_view.default, aten.expand.default
 
-    def shape(node: Any) -> Any:
-        return node.meta["val"].shape if "val" in node.meta else None
+    def described(node: Any) -> tuple[tuple[int, ...], Any] | None:
+        return (tuple(node.meta["val"].shape), node.meta["val"].dtype) if "val" in node.meta else None
 
     def changes_nothing(node: Any) -> bool:
-        if node.target == aten.clone.default:  # of a tensor that is new and that nothing else uses
+        if node.target == aten.clone.default:  # in the same order, of a new tensor that nothing else uses
             schema = getattr(node.args[0].target, "_schema", None)
-            return schema is not None and schema.returns[0].alias_info is None and len(node.args[0].users) == 1
-        return node.target in views and shape(node) == shape(node.args[0])
+            is_new = schema is not None and schema.returns[0].alias_info is None
+            return is_new and len(node.args[0].users) == 1 and not node.kwargs
+        return node.target in views and described(node) == described(node.args[0])
 
     for node in program.graph.nodes:
         if changes_nothing(node):
@@ -101,8 +102,10 @@ def simplify(program: Any) -> None:
         if node.target == aten.add.Tensor and not node.kwargs and isinstance(node.args[1], torch.fx.Node):
             view, bias = node.args
             product = view.args[0] if view.target in views else view
-            alone = len(view.users) == len(product.users) == 1
-            if alone and product.target == aten.mm.default and shape(bias) == shape(product)[1:]:
+            if len(view.users) > 1 or len(product.users) > 1 or product.target != aten.mm.default:
+                continue
+            shape, dtype = described(product)
+            if described(bias) == (shape[1:], dtype):
                 with program.graph.inserting_before(node):
                     dense = program.graph.call_function(aten.addmm.default, (bias, *product.args))
                     if view is not product:

@@ -101,8 +101,18 @@ def test_other_sums_of_products_stay():
     for addend in (rows, rows[:1], rows[:, :1], rows[0, 0]):
         outputs, _ = called(lambda x, y, z: ops.matmul(x, y) + z, x, y, addend)
         np.testing.assert_allclose(numbers(outputs), x @ y + addend, rtol=1e-5)
+    bfloat16, _ = called(
+        lambda x, y, z: ops.matmul(ops.cast(x, "bfloat16"), ops.cast(y, "bfloat16")) + z, x, y, rows[0]
+    )
+    np.testing.assert_allclose(numbers(bfloat16), x @ y + rows[0], atol=0.1)
     both, _ = called(lambda x, y, z: (product := ops.matmul(x, y), product + z), x, y, rows[0])
     np.testing.assert_allclose(numbers(both[0]), x @ y, rtol=1e-5)
     np.testing.assert_allclose(numbers(both[1]), x @ y + rows[0], rtol=1e-5)
     twice, _ = called(lambda x, y: ops.add(ops.matmul(x, y), 2.0), x, y)
     np.testing.assert_allclose(numbers(twice), x @ y + 2, rtol=1e-5)
+
+
+def test_a_copy_that_changes_the_order_in_memory_stays():
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    outputs, _ = called(lambda x: ops.reshape(ops.transpose(x) + 1, (-1,)), x)
+    np.testing.assert_array_equal(numbers(outputs), x.T.ravel() + 1)
