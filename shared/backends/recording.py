@@ -83,7 +83,7 @@ def simplify(program: Any) -> None:
     import torch
 
     aten = torch.ops.aten
-    views = aten.view.default, aten._unsafe_view.default, aten.expand.default
+    reshapes = aten.view.default, aten._unsafe_view.default
 
     def described(node: Any) -> tuple[tuple[int, ...], Any] | None:
         return (tuple(node.meta["val"].shape), node.meta["val"].dtype) if "val" in node.meta else None
@@ -93,7 +93,7 @@ def simplify(program: Any) -> None:
             schema = getattr(node.args[0].target, "_schema", None)
             is_new = schema is not None and schema.returns[0].alias_info is None
             return is_new and len(node.args[0].users) == 1 and not node.kwargs
-        return node.target in views and described(node) == described(node.args[0])
+        return node.target in (*reshapes, aten.expand.default) and described(node) == described(node.args[0])
 
     for node in program.graph.nodes:
         if changes_nothing(node):
@@ -101,11 +101,11 @@ def simplify(program: Any) -> None:
     for node in program.graph.nodes:
         if node.target == aten.add.Tensor and not node.kwargs and isinstance(node.args[1], torch.fx.Node):
             view, bias = node.args
-            product = view.args[0] if view.target in views else view
+            product = view.args[0] if view.target in reshapes else view
             if len(view.users) > 1 or len(product.users) > 1 or product.target != aten.mm.default:
                 continue
             shape, dtype = described(product)
-            if described(bias) == (shape[1:], dtype):
+            if described(bias) == (shape[1:], dtype) and described(view)[0][-1] == shape[-1]:
                 with program.graph.inserting_before(node):
                     dense = program.graph.call_function(aten.addmm.default, (bias, *product.args))
                     if view is not product:

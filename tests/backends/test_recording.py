@@ -105,6 +105,9 @@ def test_other_sums_of_products_stay():
         lambda x, y, z: ops.matmul(ops.cast(x, "bfloat16"), ops.cast(y, "bfloat16")) + z, x, y, rows[0]
     )
     np.testing.assert_allclose(numbers(bfloat16), x @ y + rows[0], atol=0.1)
+    rows_of_one = (3, 3, 1)
+    wider, _ = called(lambda x, y, z: ops.reshape(ops.matmul(x, y), rows_of_one) + z, x, y, rows[0])
+    np.testing.assert_allclose(numbers(wider), (x @ y).reshape(rows_of_one) + rows[0], rtol=1e-5)
     both, _ = called(lambda x, y, z: (product := ops.matmul(x, y), product + z), x, y, rows[0])
     np.testing.assert_allclose(numbers(both[0]), x @ y, rtol=1e-5)
     np.testing.assert_allclose(numbers(both[1]), x @ y + rows[0], rtol=1e-5)
