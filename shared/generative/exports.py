@@ -9,13 +9,13 @@ from keras import ops
 
 from shared.backends.exporting import Graph, Tensor, by_keras
 from shared.generative.autoencoder.coding import AutoencoderKind, ImageCoder, LatentSampler
-from shared.generative.autoencoder.prior import drawn_codes
 from shared.generative.diffusion.samplers import SamplerName, SamplerSteps, sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler
 from shared.generative.diffusion.schedule import Prediction, Rates, predicted_image
 from shared.generative.gan_sampling import NoiseSampler
 from shared.generative.pixels import shown_image
 from shared.generative.prediction import pictures_of_class
+from shared.text.sampling import draw_tokens
 from shared.training.exports import (
     Exported,
     GraphCall,
@@ -139,7 +139,7 @@ def exported_codes(model: keras.Model, classes: list[str] | None) -> Exported:
     def predictor_by(call: GraphCall) -> Callable:
         def advance(before: Any, state: np.ndarray, index: Any, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             outputs = call("step", {"before": before, "state": state})
-            return ops.convert_to_numpy(drawn_codes(outputs["logits"], uniform)), outputs["next_state"]
+            return ops.convert_to_numpy(draw_tokens(ops.softmax(outputs["logits"]), uniform)), outputs["next_state"]
 
         def generate_pictures(name: ClassName, count: int, seed: int) -> Pictures:
             coder = ImageCoder("vector_quantized", model, count)

@@ -9,6 +9,7 @@ from shared.data.randomness import random_stream
 from shared.layers.attention import MultiHeadAttention
 from shared.layers.dense import SequenceDense
 from shared.layers.positions import LearnedPositions
+from shared.text.sampling import draw_tokens
 
 
 class CodeBlock(layers.Layer):
@@ -113,13 +114,6 @@ class CodePrior(layers.Layer):
         return super().get_config() | dict(self.options)
 
 
-def drawn_codes(logits, uniform):
-    """Code indices (batch,), int32, drawn from logits (batch, codes) by uniform random numbers (batch,), 0 to 1."""
-    cumulated = ops.cumsum(ops.softmax(logits, axis=-1), axis=-1)
-    passed = ops.sum(ops.cast(cumulated <= uniform[:, None] * cumulated[:, -1:], "int32"), axis=-1)
-    return ops.minimum(passed, logits.shape[-1] - 1)
-
-
 class CodeSampler:
     """Samples code indices from a prior, position by position, with a key-value cache.
 
@@ -140,7 +134,7 @@ class CodeSampler:
 
         def advance(before, caches, index, uniform):
             logits, caches = prior.step(before, caches, index)
-            return drawn_codes(logits, uniform), caches
+            return draw_tokens(ops.softmax(logits), uniform), caches
 
         self.advance = compiled_inference(advance, [prior])
         heads, depth = self.options["heads"], self.options["channels"] // self.options["heads"]
