@@ -18,8 +18,8 @@ MMAP_THRESHOLD = -3
 def keep_freed_memory() -> None:
     """Lets the C library keep memory that is freed, up to 1 GiB, for what is allocated next; elsewhere it does nothing.
 
-    By default it gives large tensors back to the system, which clears every page when it hands them out again: a tenth
-    of the processor time of a training step on a CPU.
+    By default it gives large tensors back to the system, which clears every page when it hands them out again: up to a
+    tenth of the processor time of a training step on a CPU, most on PyTorch.
     """
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt

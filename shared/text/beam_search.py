@@ -73,16 +73,14 @@ def largest_entries(values: Any, count: int) -> tuple[Any, Any]:
     """
     rows, entries = values.shape
     size = max(1, math.isqrt(entries // count))
-    grouped = entries // size * size
+    grouped = entries // size * size  # the others, fewer than a group, are candidates anyway
+    others = ops.broadcast_to(ops.arange(grouped, entries), (rows, entries - grouped))
     groups = ops.reshape(values[:, :grouped], (rows, -1, size))
     _, chosen = ops.top_k(ops.max(groups, axis=-1), min(count, groups.shape[1]))
     chosen = ops.cast(chosen, "int32")[..., None]
-    places = ops.reshape(chosen * size + ops.arange(size), (rows, -1))
-    places = ops.concatenate(
-        [places, ops.broadcast_to(ops.arange(grouped, entries), (rows, entries - grouped))], axis=1
-    )
-    values = [ops.reshape(ops.take_along_axis(groups, chosen, axis=1), (rows, -1)), values[:, grouped:]]
-    values, indices = ops.top_k(ops.concatenate(values, axis=1), count)
+    places = ops.concatenate([ops.reshape(chosen * size + ops.arange(size), (rows, -1)), others], axis=1)
+    found = ops.reshape(ops.take_along_axis(groups, chosen, axis=1), (rows, -1))
+    values, indices = ops.top_k(ops.concatenate([found, values[:, grouped:]], axis=1), count)
     return values, ops.take_along_axis(places, ops.cast(indices, "int32"), axis=1)
 
 

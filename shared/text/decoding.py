@@ -63,7 +63,8 @@ def decoding_step(step: Callable, method: Method, least: int = 0) -> Callable:
             the new state.
             The state is a nested structure of tensors with a leading axis of rows: the items of a batch, `method.beams`
             of each together. The context is constant, such as the outputs of an encoder.
-        method: how tokens are chosen from the logits.
+        method: how tokens are chosen from the logits. Its `extend` also gets a function from scores (rows, vocabulary)
+            to the same with `IMPOSSIBLE` for tokens that must not come next, and for those that it names itself.
         least: minimum tokens of a sequence, START and END left out.
 
     Returns:
