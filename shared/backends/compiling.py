@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import optree
 
 from shared.backends.recording import recorded_inference
 
@@ -31,7 +32,8 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
 
     Returns:
         A function that takes the same arguments, also as NumPy arrays, numbers and variables, and gives the
-        backend's tensors, which stay as they are when variables change.
+        backend's tensors, which stay as they are when variables change. PyTorch cannot differentiate what is computed
+        from them (they are tensors of its inference mode): copy them first where that is wanted.
     """
     match keras.config.backend():
         case "jax":
@@ -98,17 +100,18 @@ class TorchInference:
     def __call__(self, *arguments: Any) -> Any:
         import torch
 
-        leaves, structure = torch.utils._pytree.tree_flatten(arguments)
+        leaves, structure = optree.tree_flatten(arguments, none_is_leaf=True)
         # Tensors pass as they are: in a loop, all but a few of the arguments are what the call before gave.
-        leaves = [each if type(each) is torch.Tensor else as_tensors(each) for each in leaves]
+        leaves = [each if type(each) is torch.Tensor else as_tensor(each) for each in leaves]
         layout = [None if each is None else (each.shape, each.stride(), each.dtype, each.device) for each in leaves]
         shapes = structure, *layout
-        with torch.no_grad():
-            if (program := self.programs.get(shapes)) is None:
+        if (program := self.programs.get(shapes)) is None:
+            with torch.no_grad():
                 if shapes not in self.met:
                     self.met.add(shapes)
-                    return self.run(*torch.utils._pytree.tree_unflatten(leaves, structure))
+                    return self.run(*optree.tree_unflatten(structure, leaves))
                 program = self.programs[shapes] = recorded_inference(self.run, leaves, structure)
+        with torch.inference_mode():  # each operation has less to do than without gradients alone
             return program(*leaves)
 
     def run(self, *arguments: Any) -> Any:
@@ -117,19 +120,20 @@ class TorchInference:
 
 
 def as_tensors(structure: Any) -> Any:
-    """A nested structure with tensors in place of arrays, numbers and variables.
+    """A nested structure with tensors in place of arrays, numbers and variables; see `as_tensor`."""
+    return keras.tree.map_structure(as_tensor, structure)
+
+
+def as_tensor(x: Any) -> Any:
+    """A tensor of an array, a number or the value of a variable; None stays.
 
     Floats of 64 bits become smaller, as in `fit`. What is the value of a variable is copied where it would change with
     the variable.
     """
-
-    def tensor(x: Any) -> Any:
-        if x is None:
-            return None
-        double = getattr(x, "dtype", None) == np.float64
-        return own_tensor(keras.ops.convert_to_tensor(x, dtype=keras.config.floatx() if double else None))
-
-    return keras.tree.map_structure(tensor, structure)
+    if x is None:
+        return None
+    double = getattr(x, "dtype", None) == np.float64
+    return own_tensor(keras.ops.convert_to_tensor(x, dtype=keras.config.floatx() if double else None))
 
 
 def own_tensor(x: Any) -> Any:

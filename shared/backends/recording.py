@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from optree import tree_flatten, tree_unflatten
+
 
 def recorded_inference(function: Callable, leaves: list[Any], structure: Any) -> Callable:
     """The operations on tensors that a function on PyTorch consists of, as a function.
@@ -13,31 +15,30 @@ def recorded_inference(function: Callable, leaves: list[Any], structure: Any) ->
     Args:
         function: to record.
         leaves: of its arguments, each a tensor or None, of the shapes to record it for.
-        structure: of the arguments, by `torch.utils._pytree`.
+        structure: of the arguments, by optree, which Keras's `tree` is built on.
 
     Returns:
         A function of such leaves; where the operations depend on values, one that runs the function as it is.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.utils._pytree import tree_flatten, tree_unflatten
 
     found = []
 
     def flat(*leaves: Any) -> list[Any]:
-        results, results_structure = tree_flatten(function(*tree_unflatten(leaves, structure)))
+        results, results_structure = tree_flatten(function(*tree_unflatten(structure, leaves)), none_is_leaf=True)
         found.append(results_structure)
         return results
 
     try:
         program = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
     except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
-        return lambda *leaves: function(*tree_unflatten(leaves, structure))
+        return lambda *leaves: function(*tree_unflatten(structure, leaves))
     fold_constants(program)
     simplify(program)
     program.graph.eliminate_dead_code()
     program.recompile()
     forward, (results_structure,) = program.forward, found
-    return lambda *leaves: tree_unflatten(forward(*leaves), results_structure)
+    return lambda *leaves: tree_unflatten(results_structure, forward(*leaves))
 
 
 def fold_constants(program: Any) -> None:
