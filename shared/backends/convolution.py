@@ -77,7 +77,8 @@ def torch_convolution(inputs: Any, kernel: Any, stride: int, groups: int = 1) ->
     padding = (height[0], width[0])
     if padding != (height[1], width[1]):
         channels_first, padding = torch.nn.functional.pad(channels_first, (*width, *height)), 0
-    outputs = torch.nn.functional.conv2d(channels_first, kernel.permute(3, 2, 0, 1), None, stride, padding, 1, groups)
+    kernel = kernel.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    outputs = torch.nn.functional.conv2d(channels_first, kernel, None, stride, padding, 1, groups)
     return outputs.permute(0, 2, 3, 1)
 
 

@@ -35,6 +35,7 @@ def recorded_inference(function: Callable, leaves: list[Any], structure: Any) ->
         return lambda *leaves: function(*tree_unflatten(structure, leaves))
     fold_constants(program)
     simplify(program)
+    keep_kernels(program)
     program.graph.eliminate_dead_code()
     program.recompile()
     forward, (results_structure,) = program.forward, found
@@ -112,3 +113,44 @@ def simplify(program: Any) -> None:
                     if view is not product:
                         dense = program.graph.call_function(aten.view.default, (dense, view.args[1]))
                 node.replace_all_uses_with(dense)
+
+
+def keep_kernels(program: Any) -> None:
+    """Keeps the kernels of convolutions in the order that PyTorch's are quickest in, until their values change.
+
+    Keras's are of another order. For a single image it takes longer to bring a kernel of many channels into order than
+    to use it.
+
+    Args:
+        program: a `torch.fx.GraphModule` of operations on tensors, changed in place.
+    """
+    import torch
+
+    aten = torch.ops.aten
+
+    class Kernel(torch.nn.Module):
+        """A variable with its axes permuted."""
+
+        def __init__(self, axes: list[int]):
+            super().__init__()
+            self.axes = axes
+            self.version = None
+
+        def forward(self, variable: torch.Tensor) -> torch.Tensor:
+            if self.version != variable._version:  # which each change in place raises
+                self.kept = variable.detach().permute(self.axes).contiguous(memory_format=torch.channels_last)
+                self.version = variable._version
+            return self.kept
+
+    for index, node in enumerate(program.graph.nodes):
+        if node.target != aten.convolution.default:
+            continue
+        kernel = node.args[1]
+        permuted = kernel.args[0] if kernel.target == aten.clone.default else kernel
+        if permuted.target != aten.permute.default or len(permuted.args[1]) != 4:
+            continue
+        variable, axes = permuted.args
+        if variable.op == "get_attr" and isinstance(getattr(program, variable.target), torch.nn.Parameter):
+            program.add_submodule(f"kernel_{index}", Kernel(axes))
+            with program.graph.inserting_before(node):
+                node.replace_input_with(kernel, program.graph.call_module(f"kernel_{index}", (variable,)))

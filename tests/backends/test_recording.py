@@ -7,6 +7,7 @@ from conftest import numbers
 from keras import ops
 
 from shared.backends.compiling import compiled_inference
+from shared.layers.convolution import Convolution
 
 pytestmark = pytest.mark.only_on("torch")
 
@@ -119,3 +120,21 @@ def test_a_copy_that_changes_the_order_in_memory_stays():
     x = np.arange(6, dtype="float32").reshape(2, 3)
     outputs, _ = called(lambda x: ops.reshape(ops.transpose(x) + 1, (-1,)), x)
     np.testing.assert_array_equal(numbers(outputs), x.T.ravel() + 1)
+
+
+def test_a_kernel_of_a_convolution_is_brought_into_order_once_for_each_of_its_values():
+    layer = Convolution(3, 3)
+    model = keras.Sequential([keras.Input((4, 4, 2)), layer])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(1, 4, 4, 2)).astype("float32")
+    y = np.zeros((1, 4, 4, 3), "float32")
+
+    def infer(x):
+        return model(x, training=False)
+
+    assert called(infer, x)[1] == ["convolution"]
+    program = compiled_inference(infer)
+    for change in (lambda: None, lambda: model.train_on_batch(x, y), lambda: layer.kernel.assign(layer.kernel * 2)):
+        for _ in range(3):
+            change()
+            np.testing.assert_allclose(numbers(program(x)), numbers(infer(x)), rtol=1e-5, atol=1e-6)
