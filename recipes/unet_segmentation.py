@@ -35,7 +35,7 @@ from shared.data.segmentation.datasets import load_segmentation
 from shared.data.segmentation.segmented_images import SegmentationData
 from shared.images.backbones.efficientnet_lite import efficientnet_lite0, feature_levels, load_imagenet_weights
 from shared.layers.convolution import Convolution
-from shared.layers.resampling import MaxPooling
+from shared.layers.resampling import MaxPooling, NearestUpsampling
 from shared.layers.residual import ConvolutionBlock
 from shared.segmentation.batches import SegmentationBatches, centre_crops
 from shared.segmentation.exports import exported_segmenter
@@ -146,7 +146,7 @@ def build_model(config: Config, classes: int, channels: int = 3, encoder: keras.
     if config.head == "unet":
         *levels, x = levels
         for level, filters in reversed(list(zip(levels, config.widths, strict=False))):
-            x = twice(layers.Concatenate()([layers.UpSampling2D()(x), level]), filters)
+            x = twice(layers.Concatenate()([NearestUpsampling(*level.shape[1:3])(x), level]), filters)
     else:
         x = HEADS[config.head](levels, config.widths[-1])
     logits = Convolution(classes, 1, use_bias=True, dtype="float32", name="logits")(x)

@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from shared.backends.pooling import max_pooling
+from shared.backends.pooling import max_pooling, nearest_upsampling
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -40,10 +40,8 @@ class NearestUpsampling(layers.Layer):
         self.width = width
 
     def call(self, inputs):
-        rows, columns, channels = inputs.shape[1:]
-        x = ops.reshape(inputs, (-1, rows, 1, columns, 1, channels))
-        x = ops.broadcast_to(x, (ops.shape(inputs)[0], rows, 2, columns, 2, channels))
-        return ops.reshape(x, (-1, 2 * rows, 2 * columns, channels))[:, : self.height, : self.width]
+        x = nearest_upsampling(inputs)
+        return x if x.shape[1:3] == (self.height, self.width) else x[:, : self.height, : self.width]
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.height, self.width, input_shape[-1])
