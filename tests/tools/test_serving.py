@@ -107,7 +107,8 @@ def served_at(predictor, run=None, **limits):
     run = run or run_of()
     worker = Worker(lambda: served_predictor(run, predictor))
     listener = listening_socket("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(worker, Limits(**limits)), log_level="error", lifespan="off")
+    # Logging set up anew would close the standard error that pytest had put in place when absl was imported.
+    config = uvicorn.Config(create_app(worker, Limits(**limits)), log_level="error", log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
