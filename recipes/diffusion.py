@@ -73,8 +73,7 @@ class Config(GenerativeOptions):
         },
         "full": {
             "data": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 4e-4, "widths": (128, 256, 256),
-            "depth": 2, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "steps": 20,
-            "sample_batch": 500,
+            "depth": 2, "attention": 2, "dropout": 0.1, "ema": 0.9995, "flip": True, "sample_batch": 500,
         },
     }  # fmt: skip
     free_on_resume: ClassVar[tuple[str, ...]] = (
@@ -82,7 +81,7 @@ class Config(GenerativeOptions):
     )  # fmt: skip
     beside_result: ClassVar[tuple[str, ...]] = (*GenerativeOptions.beside_result, "chain_samples")
 
-    epochs: Count = 6
+    epochs: Count = 8
     batch_size: Count = 64
     learning_rate: Positive = 4e-3
     """The highest learning rate, of Adam."""
@@ -110,7 +109,7 @@ class Config(GenerativeOptions):
     """Fraction of the training images held out for validation."""
     sampler: SamplerName = "dpm_solver"
     """Sampler: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
-    steps: Count = 10
+    steps: Count = 20
     """Number of sampling steps."""
     guidance: NonNegative = 1.5
     """Classifier-free guidance scale: 0 ignores the label, 1 is without guidance, above 1 takes twice the time."""

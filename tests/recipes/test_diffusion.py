@@ -6,6 +6,7 @@ import runpy
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import PROJECT, all_but_one_slow, normal, numbers, refused_in_one_line
 from PIL import Image
 
@@ -28,6 +29,7 @@ from shared.generative.diffusion.schedule import (
     predicted_image,
     predicted_noise,
     training_target,
+    training_times,
 )
 from shared.generative.pixels import shown_image
 from shared.tools.records import read_records
@@ -48,6 +50,19 @@ def test_cosine_schedule():
     # Nichol and Dhariwal 2021, equation 17, whose ends are cut otherwise.
     published = np.cos((TIMES + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(signal**2, published, atol=0.003)
+
+
+@pytest.mark.once
+def test_training_times_are_a_normal_distribution_of_the_logarithm():
+    quantiles = (np.arange(1000) + 0.5) / 1000
+    times = training_times(quantiles)
+    assert (np.diff(times) >= 0).all()
+    np.testing.assert_array_equal(training_times(np.array([0.0, 1.0])), [0, 1])
+    signal, noise = cosine_rates(times)
+    expected = scipy.stats.norm(np.log(0.3 / 0.5), 1.2).ppf(quantiles)
+    within = (times > 0) & (times < 1)
+    assert within.sum() >= 998
+    np.testing.assert_allclose(np.log(noise / signal)[within], expected[within], atol=1e-6)
 
 
 @pytest.mark.once
@@ -312,9 +327,10 @@ def test_examples_hold_what_the_schedule_says(prediction):
     data = pictures(3000)
     inputs, targets = noisy_examples(data, prediction, np.random.default_rng(0), no_label=3, label_dropout=0.2)
     assert [str(each.dtype) for each in as_list((inputs, targets))] == ["float32", "float32", "int32", "float32"]
-    np.testing.assert_allclose(np.diff(np.sort(inputs["time"])), 1 / 3000, rtol=0.01)
-    assert (inputs["time"] >= 0).all()
-    assert (inputs["time"] < 1).all()
+    offset = training_times(np.arange(3001) / 3000)
+    ordered = np.sort(inputs["time"])
+    assert (offset[:-1] - 1e-6 <= ordered).all(), "a quantile of each 3000th part"
+    assert (ordered <= offset[1:] + 1e-6).all()
     dropped = inputs["label"] == 3
     assert 0.17 < dropped.mean() < 0.23
     np.testing.assert_array_equal(inputs["label"][~dropped], data.labels[~dropped])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from shared.data.images.datasets import LabelledImages
-from shared.generative.diffusion.schedule import Prediction, cosine_rates, noisy_image, training_target
+from shared.generative.diffusion.schedule import Prediction, cosine_rates, noisy_image, training_target, training_times
 from shared.generative.pixels import scaled_pixels
 from shared.images.augment import random_flip
 from shared.training.batches import SeededBatches
@@ -14,8 +14,8 @@ def noisy_examples(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Training examples of a diffusion model: images with noise added, and prediction targets.
 
-    The times are evenly spaced in 0 to 1 with a common random offset, so that the loss of a batch varies less than with
-    independent times (Kingma et al. 2021, arXiv:2107.00630, appendix I.1).
+    The times are `training_times` of evenly spaced quantiles with a common random offset, so that the loss of a batch
+    varies less than with independent times (Kingma et al. 2021, arXiv:2107.00630, appendix I.1).
 
     Args:
         data: the images, in random order.
@@ -29,7 +29,7 @@ def noisy_examples(
         (examples, height, width, channels); labels in int32, all else in float32. Images are -1 to 1 before noise.
     """
     image = scaled_pixels(data.images)
-    time = (rng.random() + np.arange(len(image)) / len(image)) % 1
+    time = training_times((rng.random() + np.arange(len(image)) / len(image)) % 1)
     noise = rng.standard_normal(image.shape, np.float32)
     rates = cosine_rates(time.astype(np.float32).reshape(-1, 1, 1, 1))
     inputs = {

@@ -3,6 +3,7 @@
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy.special
 
 Prediction = Literal["v", "noise"]
 """Prediction target: the noise ε (Ho et al. 2020, arXiv:2006.11239), or the velocity v = signal · ε − noise · image
@@ -15,6 +16,10 @@ LEAST_SIGNAL = 0.002
 
 LEAST_NOISE = 0.0125
 """Noise rate at time 0: less than two of 255 grey levels, as in Nichol and Dhariwal 2021, arXiv:2102.09672."""
+
+
+ANGLES = float(np.arcsin(LEAST_NOISE)), float(np.arccos(LEAST_SIGNAL))
+"""Angles of time 0 and 1, whose cosine is the signal rate."""
 
 
 class Rates(NamedTuple):
@@ -38,9 +43,20 @@ def cosine_rates(time: Any) -> Rates:
     Returns:
         NumPy arrays of the same shape, in float64.
     """
-    first, last = np.arcsin(LEAST_NOISE), np.arccos(LEAST_SIGNAL)
+    first, last = ANGLES
     angle = first + (last - first) * np.asarray(time, np.float64)
     return Rates(np.cos(angle), np.sin(angle))
+
+
+def training_times(quantile: np.ndarray) -> np.ndarray:
+    """Times of training examples by their quantiles, 0 to 1: most of them where images take shape.
+
+    log(noise / signal) is normal, of mean log(0.3 / 0.5) and deviation 1.2, as in Karras et al. 2022, arXiv:2206.00364,
+    table 1, for images of deviation 0.5.
+    """
+    ratio = np.exp(np.log(0.6) + 1.2 * scipy.special.ndtri(quantile))
+    first, last = ANGLES
+    return np.clip((np.arctan(ratio) - first) / (last - first), 0, 1)
 
 
 def noisy_image(image: Any, noise: Any, rates: Rates) -> Any:
