@@ -38,7 +38,7 @@ def max_pooling(inputs: Any, size: int, stride: int, padding: str) -> Any:
 def nearest_upsampling(inputs: Any) -> Any:
     """Each pixel as a square of 2 × 2 pixels.
 
-    PyTorch's own takes half as long as repeating rows and columns, both ways; broadcasting takes three times as long as
+    PyTorch's own takes half as long as repeating rows and columns, both ways; broadcasting takes five times as long as
     that on PyTorch and TensorFlow, whose sums over two axes at once are slow.
 
     Args:
