@@ -1,5 +1,6 @@
 """Functions on PyTorch, recorded as the operations on tensors that they consist of."""
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ def recorded_inference(function: Callable, leaves: list[Any], structure: Any) ->
     simplify(program)
     keep_kernels(program)
     program.graph.eliminate_dead_code()
+    call_directly(program)
     program.recompile()
     forward, (results_structure,) = program.forward, found
     return lambda *leaves: tree_unflatten(results_structure, forward(*leaves))
@@ -154,3 +156,18 @@ def keep_kernels(program: Any) -> None:
             program.add_submodule(f"kernel_{index}", Kernel(axes))
             with program.graph.inserting_before(node):
                 node.replace_input_with(kernel, program.graph.call_module(f"kernel_{index}", (variable,)))
+
+
+def call_directly(program: Any) -> None:
+    """Calls operations by PyTorch's functions of the same name, which takes half as long as by their schema.
+
+    Args:
+        program: a `torch.fx.GraphModule` of operations on tensors, changed in place.
+    """
+    import torch
+
+    for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten":
+            function = getattr(torch, node.target.overloadpacket.__name__, None)
+            if isinstance(function, types.BuiltinFunctionType):  # the others are written in Python and do more
+                node.target = function
