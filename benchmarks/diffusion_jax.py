@@ -117,8 +117,8 @@ class Trainer(NativeTrainer):
 class ImageSampler(NativeSampler):
     """The recipe's, but the network and the loop are native, with a compiled step."""
 
-    def __init__(self, model, *options):
-        super().__init__(model, *options)
+    def __init__(self, model, *options, **named):
+        super().__init__(model, *options, **named)
         shape = unet_options(model)
         self.options = {"levels": len(shape.widths), "depth": shape.depth, "patch": shape.patch}
         self.step = jax.jit(self.next_images)

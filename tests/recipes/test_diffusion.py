@@ -526,7 +526,8 @@ def test_the_native_baseline_samples_the_same_images(sampler, guidance, options)
         weight.assign(weight + 0.05 * normal(*weight.shape, seed=index))
     native = runpy.run_path(str(NATIVE))["ImageSampler"]
     labels = np.arange(5) % 3
-    ours, theirs = (kind(model, sampler_steps(sampler, 4), "v", guidance, 3, 3, 0) for kind in (ImageSampler, native))
+    steps, named = sampler_steps(sampler, 4), {"no_label": 3, "batch_size": 3, "seed": 0}  # as the recipe names them
+    ours, theirs = (kind(model, steps, "v", guidance, **named) for kind in (ImageSampler, native))
     for expected, found in ((ours(labels), theirs(labels)), (ours.chain(labels[:2], 3), theirs.chain(labels[:2], 3))):
         assert found.shape == expected.shape and expected.std() > 10
         assert np.abs(found.astype(int) - expected).max() <= 1
