@@ -327,10 +327,9 @@ def test_examples_hold_what_the_schedule_says(prediction):
     data = pictures(3000)
     inputs, targets = noisy_examples(data, prediction, np.random.default_rng(0), no_label=3, label_dropout=0.2)
     assert [str(each.dtype) for each in as_list((inputs, targets))] == ["float32", "float32", "int32", "float32"]
-    offset = training_times(np.arange(3001) / 3000)
-    ordered = np.sort(inputs["time"])
-    assert (offset[:-1] - 1e-6 <= ordered).all(), "a quantile of each 3000th part"
-    assert (ordered <= offset[1:] + 1e-6).all()
+    edges, ordered = training_times(np.arange(3001) / 3000), np.sort(inputs["time"])
+    assert (edges[:-1] - 1e-6 <= ordered).all(), "a quantile of each 3000th part"
+    assert (ordered <= edges[1:] + 1e-6).all()
     dropped = inputs["label"] == 3
     assert 0.17 < dropped.mean() < 0.23
     np.testing.assert_array_equal(inputs["label"][~dropped], data.labels[~dropped])
