@@ -46,7 +46,7 @@ def cached_attention(queries: Any, keys: Any, values: Any, key_mask: Any) -> Any
     Returns:
         (batch, n, heads, depth).
     """
-    _, length, heads, depth = queries.shape
+    _, length, heads, depth = keras.ops.shape(queries)
     # Heads that share keys are as many more queries of one head: the cache is read once.
     queries = keras.ops.reshape(
         keras.ops.swapaxes(queries, 1, 2), (-1, keys.shape[1], heads // keys.shape[1] * length, depth)

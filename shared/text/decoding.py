@@ -5,7 +5,7 @@ method, `GreedySearch`, `BeamSearch` or `Sampling`, chooses among the logits. `g
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -62,7 +62,8 @@ def decoding_step(step: Callable, method: Method, least: int = 0) -> Callable:
             position from 0, the state and the context, and returns the logits (rows, vocabulary) of the next token, and
             the new state.
             The state is a nested structure of tensors with a leading axis of rows: the items of a batch, `method.beams`
-            of each together. The context is constant, such as the outputs of an encoder.
+            of each together. The context is constant, such as the outputs of an encoder: (batch, …), each item
+            for as many rows as beams.
         method: how tokens are chosen from the logits. Its `extend` also gets a function from scores (rows, vocabulary)
             to the same with `IMPOSSIBLE` for tokens that must not come next, and for those that it names itself.
         least: minimum tokens of a sequence, START and END left out.
@@ -138,14 +139,15 @@ class SequenceWriter:
         seed: int = 0,
     ):
         def encode_for_each_beam(sources):
-            return keras.tree.map_structure(lambda x: ops.repeat(x, method.beams, axis=0), encode(sources))
+            state, context = encode(sources)
+            return keras.tree.map_structure(lambda x: ops.repeat(x, method.beams, axis=0), state), context
 
         self.method = method
         self.rng = random_stream(seed, "tokens")
         self.encode = compiled_inference(encode_for_each_beam, models)
         self.advance = compiled_inference(decoding_step(step, method, self.least), models)
-        self.compiled: set[tuple[int, ...]] = set()
-        """Shapes of the batches so far; the first of each, which compiles, is not timed."""
+        self.batches: Counter[tuple[int, ...]] = Counter()
+        """Batches so far, by shape; the first two of each, which compile (PyTorch at the second), are not timed."""
         self.tokens, self.seconds = 0, 0.0
         """Tokens generated and seconds taken by the other batches."""
 
@@ -162,10 +164,10 @@ class SequenceWriter:
         filled = sources + [sources[0]] * (rows - len(sources))
         targets = self.decode(encoder_inputs(filled, source_length), target_length)[: len(sources)]
         shape = source_length, target_length, rows
-        if shape in self.compiled:
+        if self.batches[shape] >= 2:
             self.tokens += sum(len(target) + 1 for target in targets)
             self.seconds += time.perf_counter() - began
-        self.compiled.add(shape)
+        self.batches[shape] += 1
         return targets
 
     def decode(self, sources: np.ndarray, length: int) -> list[list[int]]:
@@ -176,5 +178,5 @@ class SequenceWriter:
         return [[token for token in row if token not in (START, END, PAD)] for row in rows]
 
     def tokens_per_second(self) -> float | None:
-        """Tokens generated per second, END included, without the first batch of each shape, which compiles; or None."""
+        """Tokens generated per second, END included, without the first two batches of each shape; or None."""
         return round(self.tokens / self.seconds, 1) if self.seconds else None

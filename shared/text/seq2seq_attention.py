@@ -24,9 +24,10 @@ class GlobalAttention(layers.Layer):
         score: "dot", "general" or "additive".
         units: hidden size of the additive score.
 
-    Input: queries (batch, targets, size), memory (batch, sources, size) and memory_mask (batch, sources), False for
-    padding; for "general" and "additive" the sizes may differ. Each row needs at least one position without padding.
-    Output: contexts (batch, targets, size of memory) and weights (batch, targets, sources).
+    Input: queries (rows, targets, size), memory (batch, sources, size) and memory_mask (batch, sources), False for
+    padding; for "general" and "additive" the sizes may differ. Each item of the memory serves as many rows, such as the
+    beams of a search, and needs at least one position without padding.
+    Output: contexts (rows, targets, size of memory) and weights (rows, targets, sources).
     """
 
     def __init__(self, score="general", units=64, **kwargs):
@@ -49,9 +50,12 @@ class GlobalAttention(layers.Layer):
             self.direction = self.add_weight(shape=(self.units, 1), name="direction")
 
     def call(self, queries, memory, memory_mask):
-        scores = ops.where(memory_mask[:, None, :], ops.cast(self.scores(queries, memory), "float32"), -1e9)
+        # Rows that share a memory are as many queries of it, so that it is read once.
+        together = ops.reshape(queries, (ops.shape(memory)[0], -1, queries.shape[2]))
+        scores = ops.where(memory_mask[:, None, :], ops.cast(self.scores(together, memory), "float32"), -1e9)
         weights = ops.cast(ops.softmax(scores), self.compute_dtype)
-        return ops.matmul(weights, memory), weights
+        shape = *ops.shape(queries)[:2], -1
+        return ops.reshape(ops.matmul(weights, memory), shape), ops.reshape(weights, shape)
 
     def scores(self, queries, memory):
         """(batch, targets, sources)."""

@@ -144,11 +144,13 @@ class TransformerDecoderBlock(TransformerBlock):
         return self.finish(x + self.dropout(found, training=training), training=training)
 
     def step(self, inputs, cache, memory, key_mask, index):
-        """One token (batch, 1, channels) at position `index`; `memory` are keys and values of the cross-attention."""
+        """One token (rows, 1, channels) at position `index`; `memory` are keys and values of the cross-attention."""
         found, cache = self.attention.step(self.attention_norm(inputs), cache, index)
         x = inputs + found
-        x = x + self.cross_attention.attend(self.cross_norm(x), *memory, key_mask)
-        return self.finish(x), cache
+        # Beams of one item are as many queries of it, so that its keys and values are read once.
+        queries = ops.reshape(self.cross_norm(x), (ops.shape(key_mask)[0], -1, x.shape[2]))
+        found = self.cross_attention.attend(queries, *memory, key_mask)
+        return self.finish(x + ops.reshape(found, (-1, 1, x.shape[2]))), cache
 
 
 @keras.saving.register_keras_serializable("keras_recipes")
@@ -287,14 +289,14 @@ class TransformerDecoder(TransformerStack):
         """Decodes one token.
 
         Args:
-            inputs: (batch, 1, channels).
-            caches: from `start` or the previous step.
+            inputs: (rows, 1, channels): as many rows of each item of the batch as there are beams.
+            caches: from `start`, its rows repeated for each beam, or from the previous step.
             fixed: from `start`.
             key_mask: (batch, m).
             index: position of the token, from 0.
 
         Returns:
-            (batch, 1, channels), and the caches with the token added.
+            (rows, 1, channels), and the caches with the token added.
         """
         x, grown = inputs, []
         for block, cache, memory in zip(self.blocks, caches, fixed, strict=True):

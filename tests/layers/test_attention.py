@@ -255,13 +255,16 @@ def test_rotary_positions():
     np.testing.assert_allclose(*products, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rotary", [False, True])
-def test_token_by_token_is_the_same(rotary):
-    decoder, memory, x = TransformerDecoder(2, 2, 16, rotary=rotary), random((3, 5, 8)), random((3, 7, 8), seed=1)
+@pytest.mark.parametrize(("rotary", "beams"), [(False, 1), (True, 1), (False, 2)])
+def test_token_by_token_is_the_same(rotary, beams):
+    decoder, memory = TransformerDecoder(2, 2, 16, rotary=rotary), random((3, 5, 8))
+    x = random((3 * beams, 7, 8), seed=1)
     decoder.build(x.shape)
     randomize(decoder)
-    expected = numbers(decoder(x, ops.convert_to_tensor(memory), key_mask=MASK))
+    repeated, mask = (np.repeat(each, beams, axis=0) for each in (memory, MASK))
+    expected = numbers(decoder(x, ops.convert_to_tensor(repeated), key_mask=mask))
     caches, fixed = decoder.start(ops.convert_to_tensor(memory), 9)
+    caches = keras.tree.map_structure(lambda each: ops.repeat(each, beams, axis=0), caches)
     shapes = [each.shape for cache in caches for each in cache]
     for index in range(7):
         outputs, caches = decoder.step(ops.convert_to_tensor(x[:, index : index + 1]), caches, fixed, MASK, index)

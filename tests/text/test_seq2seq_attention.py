@@ -69,6 +69,15 @@ def test_what_stands_in_the_padding_and_how_much_of_it_changes_nothing(score):
 
 
 @scores
+def test_rows_that_share_a_memory(score):
+    layer, queries, memory = built(score), random(2 * BATCH, TARGETS, SIZE), random(BATCH, SOURCES, SIZE, seed=1)
+    repeated, mask = (np.repeat(each, 2, axis=0) for each in (memory, MASK))
+    found = outputs_of(layer, queries, memory, MASK)
+    for ours, expected in zip(found, outputs_of(layer, queries, repeated, mask), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+@scores
 def test_all_targets_at_once_or_one_by_one(score):
     layer, queries, memory = built(score), random(BATCH, TARGETS, SIZE), random(BATCH, SOURCES, SIZE, seed=1)
     contexts, _ = outputs_of(layer, queries, memory, MASK)

@@ -24,7 +24,8 @@ class SequenceWriter:
         self, encode: Callable, step: Callable, models: Sequence[keras.layers.Layer], method: Any, seed: int = 0
     ):
         def encode_for_each_beam(sources):
-            return keras.tree.map_structure(lambda x: ops.repeat(x, method.beams, axis=0), encode(sources))
+            state, context = encode(sources)
+            return keras.tree.map_structure(lambda x: ops.repeat(x, method.beams, axis=0), state), context
 
         self.method = method
         self.rng = random_stream(seed, "tokens")
