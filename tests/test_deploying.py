@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
+DEPLOY = PROJECT / "docs/deploy"
+
 onnx = pytest.importorskip("onnx")
 pytestmark = pytest.mark.once
 
@@ -42,7 +44,7 @@ def test_the_server_answers_and_ends(exported, hiding):
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    command = [sys.executable, PROJECT / "docs/deploy/serve.py", exported, "0"]
+    command = [sys.executable, DEPLOY / "serve.py", exported, "0"]
     hidden = os.environ | hiding("keras", "tensorflow", "torch", "jax", "shared")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=hidden) as server:
         try:
@@ -69,8 +71,15 @@ def test_the_server_answers_and_ends(exported, hiding):
 
 
 def test_the_image_has_what_it_copies_and_the_version_that_was_tested():
-    lines = (PROJECT / "docs/deploy/Dockerfile").read_text(encoding="utf-8").splitlines()
+    lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert "COPY serve.py /app/" in lines
     assert "COPY onnx/ /app/model/" in lines
     (install,) = [line for line in lines if line.startswith("RUN pip install")]
     assert install.split()[-1] in (PROJECT / "constraints.txt").read_text(encoding="utf-8").split()
+
+
+def test_the_programs_are_short_and_named_on_the_page():
+    programs = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in DEPLOY.glob("*.py")}
+    assert {name for name, lines in programs.items() if lines >= 40} <= {"segment.py"}  # which tiles, and grows objects
+    page = (PROJECT / "docs/deploying.md").read_text(encoding="utf-8")
+    assert [name for name in programs if f"[{name}](deploy/{name})" not in page] == []

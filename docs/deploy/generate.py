@@ -13,7 +13,6 @@ about, name, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 facts = json.loads(about.read_text(encoding="utf-8"))
 graphs, rng = facts["graphs"], np.random.default_rng(int(sys.argv[4]) if sys.argv[4:] else 0)
 sessions = {name: onnxruntime.InferenceSession(about.parent / graph["file"]) for name, graph in graphs.items()}
-label = np.full(8, facts["classes"].index(name) if facts["classes"] else 0, np.int32)
 
 if "decode" in graphs:  # a vector-quantized autoencoder
     _, blocks, heads, _, depth = graphs["step"]["inputs"]["state"]["shape"]
@@ -23,23 +22,11 @@ if "decode" in graphs:  # a vector-quantized autoencoder
         logits, state = sessions["step"].run(["logits", "next_state"], {"before": codes[-1], "state": state})
         codes.append(np.argmax(logits + rng.gumbel(size=logits.shape), axis=1).astype(np.int32))
     (images,) = sessions["decode"].run(["images"], {"codes": np.stack(codes[1:], axis=1).reshape(8, rows, columns)})
-elif "noise" in graphs["model"]["inputs"]:  # a generative adversarial network, or a variational autoencoder
+else:  # a generative adversarial network, or a variational autoencoder
     inputs = graphs["model"]["inputs"]
+    label = np.full(8, facts["classes"].index(name) if facts["classes"] else 0, np.int32)
     given = {"noise": rng.standard_normal((8, inputs["noise"]["shape"][1]), np.float32), "label": label}
     (images,) = sessions["model"].run(["images"], {name: given[name] for name in inputs})
-else:  # a diffusion model
-    session = sessions["model"]
-    images = rng.standard_normal((8, *graphs["model"]["inputs"]["image"]["shape"][1:]), np.float32)
-    before, both = np.zeros_like(images), np.concatenate([label, np.full(8, facts["null_label"], np.int32)])
-    for step in facts["steps"]:
-        time = np.full(16, step["time"], np.float32)
-        (output,) = session.run(["outputs"], {"image": np.concatenate([images, images]), "time": time, "label": both})
-        output = output[8:] + facts["guidance"] * (output[:8] - output[8:])
-        signal, noise = step["signal"], step["noise"]
-        clean = signal * images - noise * output if facts["prediction"] == "v" else (images - noise * output) / signal
-        clean, fresh = np.clip(clean, -1, 1), step["fresh"] * rng.standard_normal(images.shape)
-        images = (step["keep"] * images + step["image"] * clean + step["before"] * before + fresh).astype(np.float32)
-        before = clean
 
 pixels = np.clip(np.round((np.concatenate(images, axis=1) + 1) * 127.5), 0, 255).astype(np.uint8)
 rows = np.insert(pixels.reshape(len(pixels), -1), 0, 0, axis=1).tobytes()
