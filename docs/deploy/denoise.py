@@ -1,4 +1,4 @@
-"""Images of a class by diffusion: python denoise.py model.json Sneaker out.png [SEED]    Needs onnxruntime and numpy."""
+"""Images by diffusion: python denoise.py model.json Sneaker out.png [SEED]    Needs onnxruntime and numpy."""
 
 import json
 import struct

@@ -106,20 +106,6 @@ def test_nothing_is_imported_for_features_of_keras_that_are_not_used(run_python)
     assert process.stdout.split() == [keras.config.backend()]
 
 
-@pytest.mark.once
-def test_decoding_imports_no_other_backend(run_python, tmp_path, real_data):
-    code = (
-        "import sys; from shared.data.images.datasets import load_images; load_images('cifar10', None, 'cifar10', 0.1)"
-    )
-    for decoded in (True, False):  # the second time, it is read from the cache
-        process = run_python(
-            "-c", f"{code}; print({{'tensorflow', 'torch'}} & set(sys.modules))",
-            check=0, KERAS_BACKEND="jax", KERAS_RECIPES_CACHE=str(tmp_path / "cache"), PYTHONPATH=str(PROJECT),
-        )  # fmt: skip
-        assert process.stdout.splitlines()[-1] == "set()"
-        assert ("once" in process.stderr) == decoded
-
-
 def start(tmp_path, *arguments):
     return subprocess.Popen(
         [sys.executable, SCRIPT, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -199,7 +199,7 @@ def test_what_fails_on_a_backend_is_a_row_with_its_reason(run_python, hiding, tm
     hidden = hiding(missing)
     with (Path(hidden["PYTHONPATH"]) / "sitecustomize.py").open("a") as customize:
         customize.write(f"\nif os.environ['KERAS_BACKEND'] == '{crashing}': {code}")
-    options = quick("--backends", f"{missing},{crashing},{missed}", "--native", "--layers", "--target", "1")
+    options = quick("--backends", f"{missing},{crashing},{missed}", "--native", "--target", "1")
     process = run_python("-m", "shared.tools.cli", "compare", *options, check=1, KERAS_BACKEND="", **hidden)
     assert process.stderr.startswith(f"{crashing}: ") and CRASHES[code] in process.stderr
     assert f"{missing}: FAILED: not installed" in process.stdout

@@ -14,7 +14,7 @@ import urllib.request
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import refused_in_one_line
+from conftest import PROJECT, refused_in_one_line
 
 from shared.data.arrays import cached_arrays, write_arrays
 from shared.data.download import Download, fetch, verified
@@ -281,10 +281,19 @@ def test_named_but_missing_is_an_error(cache, offline):
     assert not offline.exists() or not list(offline.rglob("*.gz"))
 
 
-def test_real_cifar10_reads_as_tfds_does(cache, real_data):
+def test_real_cifar10_reads_as_tfds_does_and_imports_no_other_backend(cache, real_data, run_python, capsys):
     import tensorflow_datasets as tfds
 
+    code = (
+        "import sys; from shared.data.images.datasets import load_images; load_images('cifar10', None, 'cifar10', 0.1);"
+        "print({'tensorflow', 'torch'} & set(sys.modules))"
+    )
+    for decoded in (True, False):  # the second time, it is read from the cache
+        process = run_python("-c", code, check=0, KERAS_BACKEND="jax", PYTHONPATH=str(PROJECT))
+        assert process.stdout.splitlines()[-1] == "set()"
+        assert ("once" in process.stderr) == decoded
     data = load_images("cifar10", real_data, "cifar10", validation=0.1)
+    assert "once" not in capsys.readouterr().err
     source = tfds.data_source("cifar10", split="test", data_dir=real_data / "tfds", download=False)
     for index in (0, 17, 9999):
         np.testing.assert_array_equal(data.test.images[index], source[index]["image"])
