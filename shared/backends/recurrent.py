@@ -1,5 +1,6 @@
 """Recurrent layers in one operation, where the running backend has it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,18 +48,12 @@ def fused_recurrence(
         inputs = inputs.flip(1)
         mask = None if mask is None else mask.flip(1)
     weights = torch_weights(kernel, recurrent_kernel, bias, inputs.dtype)
-    operation = torch.lstm if len(states) == 2 else torch.gru
-
-    def run(*sequences: Any, states: list[Any], batch_first: tuple = ()) -> tuple[Any, list[Any]]:
-        states = [state.unsqueeze(0) for state in states]
-        # One layer, without dropout, one direction. On a GPU, only what ran as in training can be differentiated.
-        options = (bias is not None, 1, 0.0, torch.is_grad_enabled(), False, *batch_first)
-        outputs, *states = operation(*sequences, states if len(states) == 2 else states[0], weights, *options)
-        return outputs, [state.squeeze(0) for state in states]
-
     if mask is None:
-        return run(inputs, states=states, batch_first=(True,))
-    return masked_recurrence(run, inputs, states, mask=mask.bool(), zero_output_for_mask=zero_output_for_mask)
+        return recurrence(inputs, states=states, weights=weights, batch_first=(True,))
+    # As one operation, which has no gradients, it can be recorded, although its steps depend on the mask's values.
+    masked = masked_recurrence if torch.is_grad_enabled() else masked_operation()
+    outputs, *states = masked(inputs, states, weights, mask.bool(), zero_output_for_mask)
+    return outputs, states
 
 
 def torch_weights(kernel: Any, recurrent_kernel: Any, bias: Any | None, dtype: Any) -> list[Any]:
@@ -78,10 +73,43 @@ def torch_weights(kernel: Any, recurrent_kernel: Any, bias: Any | None, dtype: A
     return [weight.T.contiguous() if weight.ndim == 2 else weight for weight in weights]
 
 
-def masked_recurrence(
-    run: Callable, inputs: Any, states: list[Any], mask: Any, zero_output_for_mask: bool
+def recurrence(
+    *sequences: Any, states: list[Any], weights: list[Any], batch_first: tuple[bool, ...] = ()
 ) -> tuple[Any, list[Any]]:
-    """`fused_recurrence` with a mask of any form: moves the steps that count to the front, and their outputs back."""
+    """PyTorch's LSTM or GRU over sequences of one length, or packed, with `torch_weights`: outputs and last states."""
+    import torch
+
+    operation = torch.lstm if len(states) == 2 else torch.gru
+    states = [state.unsqueeze(0) for state in states]
+    # One layer, without dropout, one direction. On a GPU, only what ran as in training can be differentiated.
+    options = (len(weights) == 4, 1, 0.0, torch.is_grad_enabled(), False, *batch_first)
+    outputs, *states = operation(*sequences, states if len(states) == 2 else states[0], weights, *options)
+    return outputs, [state.squeeze(0) for state in states]
+
+
+@functools.cache
+def masked_operation() -> Callable:
+    """`masked_recurrence` as an operation of PyTorch."""
+    import torch
+
+    schema = "(Tensor inputs, Tensor[] states, Tensor[] weights, Tensor mask, bool zero_output_for_mask) -> Tensor[]"
+    operation = torch.library.custom_op(
+        "keras_recipes::masked_recurrence", masked_recurrence, mutates_args=(), schema=schema
+    )
+
+    @operation.register_fake
+    def shapes(inputs: Any, states: list[Any], weights: Any, mask: Any, zero_output_for_mask: bool) -> list[Any]:
+        return [inputs.new_empty((*inputs.shape[:2], states[0].shape[1])), *map(torch.empty_like, states)]
+
+    return operation
+
+
+def masked_recurrence(
+    inputs: Any, states: list[Any], weights: list[Any], mask: Any, zero_output_for_mask: bool
+) -> list[Any]:
+    """Outputs and states of `recurrence` with a mask of any form: the steps that count are moved to the front, and
+    their outputs back.
+    """
     import torch
     from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -90,7 +118,8 @@ def masked_recurrence(
     inputs = taken_steps(inputs, front)
     # PyTorch wants at least one step of each sequence; what comes of it is put right below.
     packed = pack_padded_sequence(inputs, count.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-    outputs, finals = run(packed.data, packed.batch_sizes, states=[state[packed.sorted_indices] for state in states])
+    states_sorted = [state[packed.sorted_indices] for state in states]
+    outputs, finals = recurrence(packed.data, packed.batch_sizes, states=states_sorted, weights=weights)
     finals = [
         torch.where(count.unsqueeze(-1) > 0, final[packed.unsorted_indices], state)
         for final, state in zip(finals, states, strict=True)
@@ -99,7 +128,7 @@ def masked_recurrence(
     place = mask.cumsum(dim=1)
     outputs = taken_steps(outputs, (place - 1).clamp(min=0))
     shown = mask if zero_output_for_mask else place > 0
-    return outputs * shown.unsqueeze(-1), finals
+    return [outputs * shown.unsqueeze(-1), *finals]
 
 
 def taken_steps(x: Any, steps: Any) -> Any:

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from conftest import normal, numbers
 
+from shared.backends.compiling import compiled_inference
 from shared.backends.gradients import value_and_grad
 from shared.layers.recurrent import FusedGRU, FusedLSTM
 
@@ -209,3 +211,21 @@ def test_on_torch_no_step_runs_in_python(pair, monkeypatch):
         monkeypatch.setattr(keras.src.backend, name, None)
     for mask in MASKS.values():
         assert layer(random(BATCH, STEPS, FEATURES), mask=mask).shape == (BATCH, UNITS)
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("kind", [FusedLSTM, FusedGRU])
+def test_masked_sequences_are_recorded_and_masked_anew_at_each_call(kind):
+    layer, called = kind(3, return_sequences=True), []
+    layer.build((None, 6, 4))
+
+    def function(inputs, mask):
+        called.append(None)
+        return layer(inputs, mask=mask)
+
+    program = compiled_inference(function, [layer])
+    for seed in range(4):
+        inputs = normal(5, 6, 4, seed=seed)
+        mask = np.random.default_rng(seed).random((5, 6)) < 0.6
+        np.testing.assert_allclose(numbers(program(inputs, mask)), numbers(layer(inputs, mask=mask)), rtol=1e-5)
+    assert len(called) == 2  # as it is, and to be recorded
