@@ -62,8 +62,8 @@ def decoding_step(step: Callable, method: Method, least: int = 0) -> Callable:
             position from 0, the state and the context, and returns the logits (rows, vocabulary) of the next token, and
             the new state.
             The state is a nested structure of tensors with a leading axis of rows: the items of a batch, `method.beams`
-            of each together. The context is constant, such as the outputs of an encoder: (batch, …), each item
-            for as many rows as beams.
+            of each together. The context is constant, such as the outputs of an encoder, (batch, …): each item of it is
+            for as many rows as there are beams.
         method: how tokens are chosen from the logits. Its `extend` also gets a function from scores (rows, vocabulary)
             to the same with `IMPOSSIBLE` for tokens that must not come next, and for those that it names itself.
         least: minimum tokens of a sequence, START and END left out.
