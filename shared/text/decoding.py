@@ -79,7 +79,8 @@ def decoding_step(step: Callable, method: Method, least: int = 0) -> Callable:
         logits = ops.cast(logits, "float32")
         tokens = ops.arange(logits.shape[1])
         never = tokens < (PAD + 1 if method.end is None else END)  # also UNKNOWN and START, where there are such
-        never = never | (tokens == END) & (index < least)
+        if least:
+            never = never | (tokens == END) & (index < least)
 
         def forbid(scores, also=False):
             # To add is quicker than to select, and of numbers of this size nothing but the size is left.

@@ -16,6 +16,10 @@ OF_KERAS = {"name", "dtype", "trainable", "reduction"}
 """Arguments that Keras notes of everything that it saves."""
 
 
+DEFAULTS_OF_KERAS = {"use_ema": "False"}
+"""Attributes of what Keras makes, as they are where no argument of the same name says otherwise."""
+
+
 WITHOUT_DEFAULTS = "saves_defaults: ClassVar[bool] = False"
 """How a layer says that its config holds an argument only where it is not the default."""
 
@@ -367,6 +371,8 @@ class CopiedCode:
 
     def candidates(self, settled: dict[str, dict[str, ast.expr]]) -> Iterator[tuple[str, ast.expr]]:
         """Attributes that may be the same everywhere: fields, what constructors set to arguments, class variables."""
+        given = {getattr(each, "arg", getattr(each, "value", None)) for each in self.nodes}  # also in dictionaries
+        yield from ((name, expression(value)) for name, value in DEFAULTS_OF_KERAS.items() if name not in given)
         for name, found in settled.items():
             if isinstance(self.callees[name].node, ast.ClassDef):
                 yield from found.items()

@@ -224,6 +224,9 @@ class SettledText:
                     yield from self.members(node)
                 case ast.If():
                     yield from self.choice(node, scope)
+                    if self.leaves(node, scope):
+                        yield from ((each, "") for each in body[place + 1 :])
+                        return
                 case ast.For() | ast.While() | ast.With() | ast.Try() | ast.Match():
                     for head in heads_of(node):
                         yield from self.changed(head, self.settled(head, scope))
@@ -241,16 +244,24 @@ class SettledText:
                     if any(isinstance(each, ast.Call | ast.Dict) for each, _ in changed):
                         yield from self.layout_mark(node)
 
+    def chosen(self, node: ast.If, scope: Scope) -> list[ast.stmt] | None:
+        """What an `if` stands for; None where it is not decided."""
+        test = self.settled(node.test, scope)
+        return (node.body if test.value else node.orelse) if isinstance(test, ast.Constant) else None
+
+    def leaves(self, node: ast.If, scope: Scope) -> bool:
+        """Whether what stands after an `if` is never reached, as is now decided."""
+        return bool(chosen := self.chosen(node, scope)) and isinstance(chosen[-1], ast.Return | ast.Raise)
+
     def choice(self, node: ast.If, scope: Scope) -> Edits:
         """What stands otherwise in an `if`: where it is decided, what it stands for."""
-        test = self.settled(node.test, scope)
-        if isinstance(test, ast.Constant):
-            chosen = node.body if test.value else node.orelse
+        chosen = self.chosen(node, scope)
+        if chosen is not None:
             lines = self.text.split("\n")
             source = "\n".join(lines[chosen[0].lineno - 1 : chosen[-1].end_lineno]) if chosen else ""
             yield node, textwrap.indent(textwrap.dedent(source), " " * node.col_offset).lstrip()
         else:
-            yield from self.changed(node.test, test)
+            yield from self.changed(node.test, self.settled(node.test, scope))
             yield from self.statements([*node.body, *node.orelse], scope)
 
     def layout_mark(self, node: ast.stmt) -> Edits:

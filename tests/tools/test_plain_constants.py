@@ -48,6 +48,44 @@ def test_arguments_that_no_call_gives():
     )
 
 
+def test_what_is_never_reached():
+    check(
+        """
+        def told(name, short=True):
+            first = name[0]
+            if short:
+                return first
+            rest = name[1:]
+            return first + rest
+
+
+        print(told("a"))
+        """,
+        """
+        def told(name):
+            first = name[0]
+            return first
+
+
+        print(told("a"))
+        """,
+    )
+
+
+@pytest.mark.parametrize(("arguments", "kept"), [("0.1", False), ("0.1, use_ema=True", True)])
+def test_averages_that_no_optimizer_keeps(arguments, kept):
+    text = f"""
+        def show(optimizer):
+            averaged = optimizer.use_ema
+            if averaged:
+                print("averages")
+
+
+        show(keras.optimizers.SGD({arguments}))
+        """
+    assert ('print("averages")' in settled(text)) == kept
+
+
 def test_flags_that_every_call_gives():
     check(
         """

@@ -62,9 +62,9 @@ class Run:
         if patience:
             callbacks.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
         model.fit(batches, epochs=epochs or self.config.epochs, shuffle=False, callbacks=callbacks, **arguments)
-        # On JAX, weights and averages are the same arrays now, which a later evaluation would delete.
-        for variable in model.trainable_variables if use_ema else ():
-            variable.assign(keras.ops.copy(variable))
+        if use_ema:  # on JAX, weights and averages are the same arrays now, which a later evaluation would delete
+            for variable in model.trainable_variables:
+                variable.assign(keras.ops.copy(variable))
         table = np.atleast_1d(np.genfromtxt(history, delimiter=",", names=True))
         self.histories[phase] = [dict(zip(table.dtype.names, row, strict=True)) for row in table]
 
