@@ -5,8 +5,8 @@ affects all alike. Each round starts with requests that do not count, one after 
 compiled. The processor time of a request, which other programs on the machine hardly change, is that of the server.
 
     python benchmarks/serving.py RUN                                      all installed backends
-    python benchmarks/serving.py RUN --backends jax,torch --json out.json
     recipes export RUN && python benchmarks/serving.py RUN --engines onnx,keras
+    python benchmarks/serving.py RUN --engines onnx,keras --json results/serving/cnn_cifar10.json     recorded
 """
 
 import base64
@@ -159,7 +159,13 @@ def main(test: LoadTest) -> None:
         name, engine, rate, p50, p95, processor, megabytes = row.values()
         print(f"{name:<11} {engine:<7} {rate:>10} {p50:>8} {p95:>8} {processor:>13} {megabytes:>6}")
     if test.json:
-        report = {"recipe": info["recipe"], "requests": test.requests, "clients": test.clients, "rows": rows}
+        os.environ.setdefault("KERAS_BACKEND", backends[0])  # not to import another, only to name the machine
+        from shared.backends.runtime import machine_name
+        from shared.training.options import source_commit
+
+        report = {"recipe": info["recipe"], "preset": info["result"]["preset"], "requests": test.requests}
+        report |= {"clients": test.clients, "machine": machine_name(), "commit": source_commit(), "rows": rows}
+        test.json.parent.mkdir(parents=True, exist_ok=True)
         test.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shared.tools.architectures import architectures_table
 from shared.tools.compare.summary import comparison_markdown
-from shared.tools.exporting.records import batches_table, exports_table
+from shared.tools.exporting.records import batches_table, exports_table, servers_table
 from shared.tools.project import PROJECT, data_sets_of, field_of, recipe_paths, syntax_of, task_of
 from shared.tools.records import (
     bounds_table,
@@ -34,7 +34,7 @@ def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
     The kinds are "table", of all recipes, "bounds", "architectures" and "sweeps", of a recipe, "side_by_side", of the
-    recipes named, "steps", "exports", of all recipes, and "batches".
+    recipes named, "steps", "exports", of all recipes, "batches" and "servers".
     """
     makers = {
         "table": lambda name: recipes_table(),
@@ -45,6 +45,7 @@ def with_tables(text: str) -> str:
         "steps": lambda name: steps_table(),
         "exports": lambda name: exports_table(),
         "batches": lambda name: batches_table(),
+        "servers": lambda name: servers_table(),
     }
 
     def table(match: re.Match) -> str:

@@ -305,7 +305,7 @@ def test_records_are_of_committed_code_and_say_how_they_were_made():
             assert not record["commit"].endswith("-dirty")
             assert f"python recipes/{path.name}" in record["command"]
             assert record["value"] == record["metrics"][record["metric"]]
-    for folder in ("custom_step", "architectures", "batching"):
+    for folder in ("custom_step", "architectures", "batching", "serving"):
         for path in (PROJECT / "results" / folder).glob("*.json"):
             assert not json.loads(path.read_text())["commit"].endswith("-dirty"), path
 

@@ -16,7 +16,7 @@ from shared.images.exports import exported_classifier
 from shared.images.metrics import top_k_accuracy
 from shared.tools.exporting import formats, records, worker
 from shared.tools.exporting.formats import FORMATS, Request
-from shared.tools.exporting.records import batches_table, exports_table, record_export
+from shared.tools.exporting.records import batches_table, exports_table, record_export, servers_table
 from shared.tools.exporting.runtimes import caller
 from shared.tools.exporting.worker import export
 from shared.tools.project import recipe_paths
@@ -231,6 +231,21 @@ def test_batches_are_shown_by_engine(monkeypatch, tmp_path):
     assert batches_table().splitlines()[2:] == [
         "| some | test | ONNX Runtime | 1.50 ms | 0.25 ms |",
         "| some | test | Keras, jax | 4.00 ms | 0.50 ms |",
+    ]
+
+
+@pytest.mark.once
+def test_servers_are_shown_by_engine(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "SERVED", tmp_path)
+    row = {
+        "backend": "jax", "engine": "keras", "requests_per_second": 100.4, "p50_milliseconds": 8.25,
+        "p95_milliseconds": 20.0, "processor_milliseconds": 3.04, "megabytes": 400,
+    }  # fmt: skip
+    record = {"recipe": "some", "preset": "test", "rows": [row, row | {"engine": "onnx"}]}
+    (tmp_path / "some.json").write_text(json.dumps(record))
+    assert servers_table().splitlines()[2:] == [
+        "| some | test | Keras, jax | 100 | 8.2 ms | 20.0 ms | 3.0 ms | 400 MB |",
+        "| some | test | ONNX Runtime | 100 | 8.2 ms | 20.0 ms | 3.0 ms | 400 MB |",
     ]
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 import pytest
 import uvicorn
-from conftest import refused_in_one_line
+from conftest import PROJECT, refused_in_one_line
 from keras import layers
 from PIL import Image
 
@@ -552,7 +553,7 @@ def finished_text_run(directory, **options):
     directory.mkdir()
     config, alphabet = TextConfig.for_preset("smoke", **options), "\ufffd\nabcdefgh"
     write_config(directory, "lstm_text", config)
-    (directory / "result.json").write_text(json.dumps({"metrics": {}, "alphabet": alphabet}))
+    (directory / "result.json").write_text(json.dumps({"preset": "smoke", "metrics": {}, "alphabet": alphabet}))
     save_model(build_text_model(config, len(alphabet)), directory / "model.keras")
     return directory
 
@@ -584,6 +585,20 @@ def test_a_signal_ends_the_server_after_what_runs(tmp_path):
     assert (server.returncode, out, err) == (0, "", "")
     with pytest.raises(OSError):
         socket.create_connection(address.removeprefix("http://").split(":"))
+
+
+@pytest.mark.once
+def test_the_load_test_writes_down_what_a_server_answered(tmp_path, capsys):
+    run = finished_text_run(tmp_path / "run", length=4, units=16, depth=1)
+    benchmark = runpy.run_path(str(PROJECT / "benchmarks/serving.py"))
+    load = {"backends": keras.config.backend(), "requests": 6, "clients": 2, "rounds": 1}
+    benchmark["main"](benchmark["LoadTest"](run, **load, json=tmp_path / "serving" / "lstm_text.json"))
+    assert "lstm_text: 1 rounds of 6 requests, 2 at once" in capsys.readouterr().out
+    record = json.loads((tmp_path / "serving" / "lstm_text.json").read_text(encoding="utf-8"))
+    (row,) = record["rows"]
+    assert (record["preset"], row["backend"], row["engine"]) == ("smoke", keras.config.backend(), "keras")
+    assert 0 < row["p50_milliseconds"] <= row["p95_milliseconds"]
+    assert min(row["requests_per_second"], row["processor_milliseconds"], row["megabytes"]) > 0
 
 
 @pytest.mark.once

@@ -9,6 +9,7 @@ from shared.tools.project import PROJECT, recipe_paths
 
 MEASURED = PROJECT / "results" / "exports"
 BATCHED = PROJECT / "results" / "batching"
+SERVED = PROJECT / "results" / "serving"
 NAMED = ("recipe", "preset", "data", "metric", "format", "int8", "raw")
 """What a record says of the run and of the format."""
 
@@ -70,5 +71,24 @@ def batches_table() -> str:
             shown.add(record["recipe"])
             by = "ONNX Runtime" if engine == "onnx" else f"Keras, {record['backend']}"
             cells = [record["recipe"], record["preset"], by, *(f"{least:.2f} ms" for least in times.values())]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def servers_table() -> str:
+    """What servers do under load, as benchmarks/serving.py records it, in Markdown."""
+    rows = [
+        "| recipe | model of | by | requests per second | median | 95th percentile | processor time | memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(SERVED.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for row in record["rows"]:
+            by = "ONNX Runtime" if row["engine"] == "onnx" else f"Keras, {row['backend']}"
+            cells = [
+                record["recipe"], record["preset"], by, f"{row['requests_per_second']:.0f}",
+                *(f"{row[name]:.1f} ms" for name in ("p50_milliseconds", "p95_milliseconds", "processor_milliseconds")),
+                f"{row['megabytes']} MB",
+            ]  # fmt: skip
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
