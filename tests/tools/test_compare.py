@@ -26,7 +26,7 @@ from shared.tools.compare.course import initial_course, sketch, training_course,
 from shared.tools.compare.layers import layer_arrays
 from shared.tools.compare.report import report_html
 from shared.tools.compare.summary import failed, measures_table, report_text, verdict
-from shared.tools.compare.worker import REORDERINGS, StepMemory, reordered, silence
+from shared.tools.compare.worker import REORDERINGS, StepMemory, nudged, reordered, silence
 from shared.tools.project import recipe_paths
 
 NATIVE = ("jax", "torch")
@@ -497,6 +497,7 @@ def small_course(seed=0, order=None, **plant):
     model, drawn, batches = small_network(seed, plant)
     if order is not None:
         batches = [reordered(batch, 0, order) for batch in batches]
+        model.set_weights(nudged(dict(enumerate(model.get_weights())), order).values())
 
     def loss_on(*batch):
         model.reset_metrics()
@@ -553,6 +554,18 @@ def test_a_reordering_is_no_difference(seed):
     assert {series["name"] for series in compared} == {
         "loss", "weights", "moving statistics", "optimizer momentum", "optimizer velocity", "initial weights",
     }  # fmt: skip
+
+
+def test_nudged_variables_are_one_place_away():
+    variables = {"kernel": random((20, 30)), "bias": np.zeros(30, "float32"), "steps": np.array(7, "int32")}
+    found = nudged(variables, 0)
+    assert (found["kernel"] != variables["kernel"]).all()
+    assert found["kernel"].dtype == np.float32
+    np.testing.assert_array_max_ulp(found["kernel"], variables["kernel"], 1)
+    assert 0.4 < (found["kernel"] > variables["kernel"]).mean() < 0.6
+    np.testing.assert_array_equal(found["bias"], 0)
+    assert found["steps"] == 7
+    assert (nudged(variables, 1)["kernel"] != found["kernel"]).any()
 
 
 def test_the_variables_of_several_models_are_grouped():

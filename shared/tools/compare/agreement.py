@@ -55,11 +55,12 @@ def compare_courses(
     """Lays the courses of one training on several backends over each other.
 
     Training amplifies rounding: with batch normalization and a high learning rate up to tenfold every two or three
-    steps. How far a backend parts from itself when nothing but the order of its sums is changed shows by how much.
+    steps. How far a backend parts from itself when nothing but rounding is changed shows by how much.
 
     Args:
         courses: of each backend, what `training_course` returned; all from the same weights and batches.
-        reordered: of each backend some further ones, or none, with the examples of each batch in other orders.
+        reordered: of each backend some further ones, or none, with the examples of each batch in other orders, and from
+            weights a last place away.
 
     Returns:
         For the losses, and each kind of variable of which something moved: its `name` and `steps`; `differences`, for

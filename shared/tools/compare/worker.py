@@ -42,8 +42,8 @@ from shared.training.saving import load_initial_weights
 from shared.training.timing import StepTimer, seconds_since_start
 
 REORDERINGS = 3
-"""How many times the first steps are trained again with the examples of each batch in another order, which changes
-nothing but rounding."""
+"""How many times the first steps are trained again with the examples of each batch in another order and from weights
+that are `nudged`, which changes nothing but rounding."""
 
 
 NOISE = ("rate", "stddev", "dropout", "recurrent_dropout")
@@ -63,6 +63,20 @@ def reordered(batch: tuple, axis: int, seed: int) -> tuple:
     """A batch with its examples, which lie along `axis` of each array, in an order that the seed gives."""
     order = np.random.default_rng(seed).permutation(keras.tree.flatten(batch)[0].shape[axis])
     return keras.tree.map_structure(lambda x: x if x is None else np.take(x, order, axis), batch)
+
+
+def nudged(variables: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Variables of which each number in float32 is the next larger or the next smaller one, zeros left as they are.
+
+    The order of the examples alone changes no rounding within one of them, which is all there is where nothing joins
+    examples before the loss, as batch normalization does.
+    """
+    rng, ends = np.random.default_rng(seed), np.array([-np.inf, np.inf], "float32")
+
+    def neighbours(value: np.ndarray) -> np.ndarray:
+        return np.where(value == 0, value, np.nextafter(value, rng.choice(ends, value.shape)))
+
+    return {name: neighbours(each) if each.dtype == np.float32 else each for name, each in variables.items()}
 
 
 class Answered(Exception):
@@ -170,32 +184,28 @@ class PreparingRun(JobRun):
 
 
 class AgreeingRun(JobRun):
-    """Trains the first steps without noise and notes their course; then anew, the examples in other orders."""
+    """Trains the first steps without noise and notes their course; then anew, rounded otherwise."""
 
     def work_on(self, training: Training) -> NoReturn:
         silence(training.model)
-        orders = (None, *range(REORDERINGS))
         drawn = initial_course(training.model)
         self.start(training)
-        if self.native:
-            courses = [self.native_course(training, order) for order in orders]
-        else:
-            if isinstance(training.state, keras.Model):
-                prepare_optimizer(training.state)
-            variables = read_variables(training.state)
-            start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
-            courses = []
-            for order in orders:
-                assign_variables(training.state, start)
-                courses.append(training_course(training.loss_on, self.batches(training, order), training.state))
+        if isinstance(training.state, keras.Model) and not self.native:
+            prepare_optimizer(training.state)
+        variables = read_variables(training.state)
+        start = {name: value for name, value in variables.items() if not name.startswith("metrics")}
+        courses = []
+        for order in (None, *range(REORDERINGS)):
+            assign_variables(training.state, start if order is None else nudged(start, order))
+            batches = self.batches(training, order)
+            if self.native:  # which keeps its own variables: the losses
+                courses.append(training_course(self.native_trainer(training).train_on_batch, batches, {}))
+            else:
+                courses.append(training_course(training.loss_on, batches, training.state))
+        if not self.native:
             courses[0] |= drawn
         self.answer(course=courses[0], reordered=courses[1:])
         raise Answered
-
-    def native_course(self, training: Training, order: int | None) -> dict[str, Any]:
-        """The course of the native baseline, which keeps its own variables: the losses."""
-        trainer = self.native_trainer(training)
-        return training_course(trainer.train_on_batch, self.batches(training, order), {})
 
     def batches(self, training: Training, order: int | None) -> Iterator[tuple]:
         """The batches of the first steps, the examples of each in an order that a seed gives; None: as they are."""
