@@ -69,7 +69,7 @@ class Config(Options):
         "full": {"epochs": 200, "widths": (64, 128, 256, 512, 1024), "size": 256, "batch_size": 16},
     }  # fmt: skip
 
-    epochs: Count = 30
+    epochs: Count = 50
     batch_size: Count = 4
     learning_rate: Positive = 2e-3
     """The highest learning rate, of AdamW."""
