@@ -262,7 +262,8 @@ class SettledText:
             yield node, textwrap.indent(textwrap.dedent(source), " " * node.col_offset).lstrip()
         else:
             yield from self.changed(node.test, self.settled(node.test, scope))
-            yield from self.statements([*node.body, *node.orelse], scope)
+            for part in (node.body, node.orelse):
+                yield from self.statements(part, scope)
 
     def layout_mark(self, node: ast.stmt) -> Edits:
         """The comment that keeps a statement as it is laid out, which it no longer is."""

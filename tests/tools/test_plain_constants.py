@@ -53,6 +53,12 @@ def test_what_is_never_reached():
         """
         def told(name, short=True):
             first = name[0]
+            if first.isupper():
+                if short:
+                    return first
+                first = first.lower()
+            else:
+                first = first.upper()
             if short:
                 return first
             rest = name[1:]
@@ -64,6 +70,10 @@ def test_what_is_never_reached():
         """
         def told(name):
             first = name[0]
+            if first.isupper():
+                return first
+            else:
+                first = first.upper()
             return first
 
 
