@@ -456,6 +456,9 @@ def test_a_plain_copy_reads_downwards(recipe, tmp_path):
     tree = ast.parse(text)
     lines = {node.name: node.lineno for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert lines["Config"] <= 120
+    parts = [getattr(node, name, ()) for node in ast.walk(tree) for name in ("body", "orelse")]
+    before_the_last = [each for part in parts if isinstance(part, list) for each in part[:-1]]
+    assert not any(isinstance(each, ast.Return | ast.Raise) for each in before_the_last), "what follows it is dead"
     recipe_own = [name for name in lines if split_plain(text)[1][name][0] == f"recipes/{recipe.name}"]
     assert recipe_own == list(lines)[: len(recipe_own)]
     assert recipe_own[0] == "Config"
