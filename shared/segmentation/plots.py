@@ -81,8 +81,9 @@ def plot_segmentations(
         classes: class names.
         objects: whether masks number objects.
     """
-    figure = Figure(figsize=(11, 2.7 * len(pixels) + 0.4), layout="constrained")
-    rows = figure.subplots(len(pixels), 4, squeeze=False)
+    heights = [2.7 * image.shape[0] / image.shape[1] for image in pixels]
+    figure = Figure(figsize=(11, sum(heights) + 0.4), layout="constrained")
+    rows = figure.subplots(len(pixels), 4, squeeze=False, height_ratios=heights)
     for row, image, true, found in zip(rows, pixels, truth, predicted, strict=True):
         wrong = errors_of((true > 0).astype(int), (found > 0).astype(int)) if objects else errors_of(true, found)
         shown_masks = (with_mask(image, mask, objects) for mask in (true, found))
