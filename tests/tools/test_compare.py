@@ -791,6 +791,8 @@ def test_the_report_says_what_failed_and_what_was_measured():
     assert table["images generated a second, native = 1"] == ["0.90", "–", "–"]
     assert "import" not in table
     assert "killed &lt;by&gt; SIGKILL" in report_html(report)
+    assert "batches of 5, 10 parameters" in report_html(report)
+    assert "batches of 63.63, 10" in report_html(report | {"batch_size": 63.630434782608695})
 
 
 def test_verdicts():
