@@ -35,5 +35,7 @@ if [ "$extras" = all ]; then
 else
   export RECIPES_TEST_BACKENDS=$extras
 fi
+# Else each of the many processes that are tested compiles the project anew.
+unset PYTHONDONTWRITEBYTECODE
 export CI=true
 python -m pytest --durations 30 "${@:2}"

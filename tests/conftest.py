@@ -106,6 +106,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "in_turn: costly; runs on one of the backends, each parameter on another")
     config.addinivalue_line("markers", "only_on(backend): of what this backend alone does")
     config.addinivalue_line("markers", "slow: runs with --slow only; what it tests is tested in smaller without")
+    if os.environ.get("KERAS_BACKEND") == "tensorflow" and "tensorflow" in installed_backends():
+        import tensorflow as tf
+
+        # As the programs of JAX: most of these run a few times, and took longer to rewrite. In processes they are.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def is_of_another(item, backend):
@@ -248,6 +253,26 @@ def run_recipe(run_python):
 
     def run(name, *arguments, **keywords):
         return run_python(PROJECT / "recipes" / f"{name}.py", *arguments, **keywords)
+
+    return run
+
+
+@pytest.fixture
+def recipes_command(tmp_path, monkeypatch, capsys):
+    """Runs the command `recipes` in this process, in an empty directory; returns what a process would."""
+
+    def run(*arguments, check=None):
+        from shared.tools.cli import main
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["recipes", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        process = subprocess.CompletedProcess(sys.argv, ended.value.code, *capsys.readouterr())
+        if check is not None:
+            assert process.returncode == check, process.stdout[-2000:] + process.stderr[-4000:]
+        return process
 
     return run
 

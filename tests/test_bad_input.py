@@ -66,8 +66,11 @@ def test_presets_and_options_combine():
     assert smoke.batch_size == Config.presets["smoke"]["batch_size"]
 
 
-def test_help_shows_the_defaults_of_the_preset(run_recipe):
-    text = run_recipe("cnn_cifar10", "--preset", "smoke", "--help", check=0).stdout
+def test_help_shows_the_defaults_of_the_preset(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(Config, ["--preset", "smoke", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
     assert f"default: {Config.presets['smoke']['batch_size']}" in text
     for field in dataclasses.fields(Config):
         assert f"--{field.name.replace('_', '-')}" in text
@@ -159,10 +162,16 @@ def test_shared_not_installed(run_recipe, tmp_path, hiding):
     assert "shared is not installed: run  pip install -e ." in refused(process)
 
 
-def test_data_set_missing_offline(run_recipe, offline):
-    line = refused(run_recipe("cnn_cifar10", "--data", "fashion_mnist"))
-    assert "fashion_mnist is not in the data directory and cannot be downloaded" in line
-    assert "choose one of auto" in refused(run_recipe("cnn_cifar10", "--data", "imagenet9000"))
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("fashion_mnist", "fashion_mnist is not in the data directory and cannot be downloaded"),
+        ("imagenet9000", "choose one of auto"),
+    ],
+)
+def test_data_set_missing_offline(offline, tmp_path, data, message):
+    with refused_in_one_line(message):
+        main(Run(small_config(tmp_path / "run", data=data)))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_what_does_not_fit_the_images(tmp_path, changes, message):
 
 
 def small_config(directory, **changes):
-    return Config.for_preset("smoke", data="mnist5k", out=directory, **changes)
+    return Config.for_preset("smoke", **{"data": "mnist5k", "out": directory} | changes)
 
 
 def test_an_output_directory_that_is_in_use(tmp_path):

@@ -83,7 +83,8 @@ class Checkpointing(keras.callbacks.Callback):
         facts = checkpoint.facts
         self.history.rows = facts["history"]
         self.train_seconds = facts["train_seconds"]
-        if facts["batch"] and isinstance(self.state, keras.Model):
+        missing = checkpoint.arrays.keys() - shapes
+        if missing and facts["batch"] and isinstance(self.state, keras.Model):
             self.state.test_on_batch(*self.batches[0])  # makes Keras create the variables of the metrics
         known = {name: array for name, array in checkpoint.arrays.items() if name in shapes}
         assign_variables(self.state, known, self.averages)

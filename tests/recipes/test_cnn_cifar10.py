@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -81,24 +80,6 @@ def test_offline_trains_on_the_bundled_digits_and_says_so(run_recipe, offline):
     assert 0.5 <= result["value"] < 0.9999
 
 
-IMPORTS = """
-import sys
-import recipes.cnn_cifar10 as recipe
-recipe.main(recipe.Run(recipe.Config.for_preset("smoke", data="mnist5k", epochs=1, train_examples=200, widths=(4,))))
-print("imported", *sorted({"tensorflow", "torch"} & set(sys.modules)))
-"""
-
-
-def test_only_the_chosen_backend_is_imported(run_python):
-    process = run_python("-c", IMPORTS, check=0, PYTHONPATH=str(PROJECT))
-    allowed = {
-        "jax": [],
-        "torch": ["torch"],
-        "tensorflow": ["tensorflow"],
-    }
-    assert process.stdout.splitlines()[-1].split() == ["imported", *allowed[keras.config.backend()]]
-
-
 def test_nothing_is_imported_for_features_of_keras_that_are_not_used(run_python):
     names = "{'IPython', 'pandas', 'sklearn', 'scipy.stats', 'jax', 'torch', 'tensorflow'} & set(sys.modules)"
     code = f"import sys, recipes.cnn_cifar10; print(*{names}); import pandas, sklearn"
@@ -112,69 +93,57 @@ def start(tmp_path, *arguments):
     )
 
 
-def wait_for_step(directory, step, process):
+def wait_until(happened, process):
     deadline = time.monotonic() + 300
-    while not (steps := sorted(directory.glob("step-*.npz"))) or int(steps[-1].stem.removeprefix("step-")) < step:
+    while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def weights(path):
-    return keras.saving.load_model(path).get_weights()
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The final weights of a run that nobody stopped."""
-    directory = tmp_path_factory.mktemp("uninterrupted")
-    process = start(directory, *TINY, "--ema", "0.9", "--out", "run")
+def ended_by(number, process):
+    """The exit code and the output of a process that was sent a signal."""
+    process.send_signal(number)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
-    return weights(directory / "run/model.keras")
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("step", all_but_one_slow([3, 17, 31], 17))
-def test_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_recipe, uninterrupted, step):
-    process = start(tmp_path, *TINY, "--ema", "0.9", "--out", "run", "--checkpoint-seconds", "0")
-    wait_for_step(tmp_path / "run/checkpoint", step, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "run/model.keras").exists()
-    (tmp_path / "run/checkpoint/.unfinished-1-step-000000099.npz").write_bytes(b"torn")
-    again = run_recipe("cnn_cifar10", *TINY, "--ema", "0.9", "--out", "run", "--resume", check=0)
-    assert "resuming at epoch" in again.stdout
-    for a, b in zip(weights(tmp_path / "run/model.keras"), uninterrupted, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not list((tmp_path / "run").rglob(".unfinished*"))
+    return process.returncode, out, err
 
 
 @pytest.mark.in_turn
-def test_killed_before_the_first_checkpoint(tmp_path, run_recipe):
-    process = start(tmp_path, *TINY, "--out", "run")
-    while not (tmp_path / "run/config.json").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    again = run_recipe("cnn_cifar10", "--out", "run", "--resume", "--target", "0.05", check=0)
-    assert "starting from the beginning" in again.stdout
-    assert result_of(again)["preset"] == "smoke"
+@pytest.mark.parametrize("step", all_but_one_slow([17, 8, 31], 17))
+def test_killed_stopped_and_killed_again_a_run_that_is_resumed_ends_with_the_same_bits(tmp_path, run_recipe, step):
+    options, checkpoints = (*TINY, "--ema", "0.9"), tmp_path / "run/checkpoint"
 
+    def trained(steps):
+        return any(int(path.stem.removeprefix("step-")) >= steps for path in checkpoints.glob("step-*.npz"))
 
-@pytest.mark.in_turn
-def test_stopped_politely_saves_and_says_how_to_go_on(tmp_path, run_python):
-    process = start(tmp_path, *TINY, "--out", "run", "--checkpoint-seconds", "0")
-    wait_for_step(tmp_path / "run/checkpoint", 5, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 130, out + err
+    process = start(tmp_path, *options, "--out", "run", "--checkpoint-seconds", "0")
+    wait_until((tmp_path / "run/config.json").exists, process)
+    assert ended_by(signal.SIGKILL, process)[0] == -signal.SIGKILL
+    assert list(checkpoints.glob("step-*.npz")) == []
+
+    process = start(tmp_path, "--out", "run", "--resume")
+    wait_until(lambda: trained(5), process)
+    code, out, err = ended_by(signal.SIGINT, process)
+    assert code == 130, out + err
+    assert "starting from the beginning" in out
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if line.startswith("interrupted")]  # TensorFlow may log after it
     said, _, command = line.partition("  ")
     assert said == "interrupted, and saved; go on with"
-    command = command.split()
-    assert command[0] == f"KERAS_BACKEND={keras.config.backend()}"
-    again = run_python(*command[2:], check=0)
-    assert "resuming at epoch" in again.stdout
+    assert command == f"KERAS_BACKEND={keras.config.backend()} python {SCRIPT} --out run --resume"
+
+    process = start(tmp_path, "--out", "run", "--resume")
+    wait_until(lambda: trained(step), process)
+    code, out, _ = ended_by(signal.SIGKILL, process)
+    assert code == -signal.SIGKILL
+    assert "resuming at epoch" in out
+    assert not (tmp_path / "run/model.keras").exists()
+    (checkpoints / ".unfinished-1-step-000000099.npz").write_bytes(b"torn")
+
+    again = result_of(run_recipe("cnn_cifar10", "--out", "run", "--resume", "--target", "0.05", check=0))
+    whole = result_of(run_recipe("cnn_cifar10", *options, "--out", "whole", check=0))
+    assert (again["preset"], again["metrics"]) == (whole["preset"], whole["metrics"])
+    weights = (read_model(tmp_path / run / "model.keras").get_weights() for run in ("run", "whole"))
+    for resumed, uninterrupted in zip(*weights, strict=True):
+        np.testing.assert_array_equal(resumed, uninterrupted)
+    assert not list((tmp_path / "run").rglob(".unfinished*"))

@@ -549,8 +549,12 @@ NEEDS_NATIVE = pytest.mark.skipif(not NATIVE.exists(), reason="no native baselin
     "options",
     [
         {"loss": "hinge", "widths": (4, 6), "critic_widths": (6, 4, 5)},
-        {"loss": "nonsaturating", "r1": 0.3, "penalty_every": 2, "spectral_norm": False},
-        {"loss": "wgan_gp", "r1": 0.1, "critic_steps": 2, "class_conditional": False},
+        pytest.param(
+            {"loss": "nonsaturating", "r1": 0.3, "penalty_every": 2, "spectral_norm": False}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"loss": "wgan_gp", "r1": 0.1, "critic_steps": 2, "class_conditional": False}, marks=pytest.mark.slow
+        ),
     ],
     ids=lambda options: options["loss"],
 )

@@ -12,7 +12,7 @@ from shared.backends.choice import installed_backends
 from shared.data.catalogue import DATA_SETS, find_data_set
 from shared.data.places import file_hash
 from shared.errors import UsageError
-from shared.tools import records
+from shared.tools import doctor, records
 from shared.tools.doctor import report_data
 from shared.tools.pages import all_pages, docstring_parts, with_tables
 from shared.tools.project import data_sets_of, field_of, recipe_paths
@@ -24,8 +24,8 @@ def recipes(run_python, *arguments, **keywords):
 
 
 @pytest.mark.once
-def test_list_names_every_recipe(run_python):
-    text = recipes(run_python, "list", check=0).stdout
+def test_list_names_every_recipe(recipes_command):
+    text = recipes_command("list", check=0).stdout
     for path in recipe_paths():
         assert f"{path.stem}\n  task        " in text
         for record in headline_records(path.stem)[:1]:
@@ -33,12 +33,14 @@ def test_list_names_every_recipe(run_python):
 
 
 @pytest.mark.once
-def test_doctor_tries_the_backends(run_python):
-    text = recipes(run_python, "doctor", "--backends", check=0).stdout
-    found = {line.split()[0]: line for line in text.splitlines() if f"Keras {keras.__version__}" in line}
-    assert set(found) == set(installed_backends())
-    for name, line in found.items():
-        assert "on cpu" in line or name in line
+def test_doctor_tries_the_backends(recipes_command, monkeypatch):
+    there = keras.config.backend()
+    monkeypatch.setattr(doctor, "installed_backends", lambda: [there])  # each takes seconds
+    text = recipes_command("doctor", "--backends", check=0).stdout
+    (line,) = [line for line in text.splitlines() if f"Keras {keras.__version__}" in line]
+    assert line.split()[0] == there
+    assert "on cpu" in line or there in line
+    assert text.count("not installed     fix: ") == 2
     assert "GB free" in text
 
 
@@ -117,8 +119,8 @@ def test_doctor_finds_prepared_data(capsys, real_data):
         *(["predict"], ["predict", "nowhere"], ["predict", "--loud", "nowhere"]),
     ],
 )
-def test_wrong_use(run_python, arguments):
-    process = recipes(run_python, *arguments)
+def test_wrong_use(recipes_command, arguments):
+    process = recipes_command(*arguments)
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")
     assert process.stderr.count("\n") == 1

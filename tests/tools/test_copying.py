@@ -93,9 +93,9 @@ def test_copies_are_imported_without_the_project(run_python, hiding, tmp_path):
 
 @pytest.mark.once
 @pytest.mark.parametrize("recipe", all_but_one_slow(NAMES, "mlp_from_scratch"))
-def test_a_copy_does_what_the_recipe_does(recipe, run_python, run_recipe, hiding, tmp_path):
+def test_a_copy_does_what_the_recipe_does(recipe, recipes_command, run_python, run_recipe, hiding, tmp_path):
     arguments = ("--preset", "test")
-    recipes(run_python, "copy", recipe, "away", "--full", check=0)
+    recipes_command("copy", recipe, "away", "--full", check=0)
     run_python(f"away/{recipe}.py", *arguments, "--out", "copy", check=0, **hiding(*NOT_HERE))
     run_recipe(recipe, *arguments, "--out", "original", check=0)
     ours, theirs = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("original", "copy"))
@@ -173,14 +173,14 @@ def test_the_metadata_names_what_the_file_needs(recipe, full):
 
 
 @pytest.mark.once
-def test_check_of_a_full_copy(run_python, tmp_path, monkeypatch):
-    recipes(run_python, "copy", "cnn_cifar10", ".", "--backends", "jax", "--full", check=0)
+def test_check_of_a_full_copy(recipes_command, tmp_path, monkeypatch):
+    recipes_command("copy", "cnn_cifar10", ".", "--backends", "jax", "--full", check=0)
     path = tmp_path / "cnn_cifar10.py"
     text = path.read_text()
-    assert recipes(run_python, "copy", "--check", "cnn_cifar10.py", check=0).stdout == "current  cnn_cifar10.py\n"
+    assert recipes_command("copy", "--check", "cnn_cifar10.py", check=0).stdout == "current  cnn_cifar10.py\n"
 
     path.write_text(text.replace("flipped = rng.random(len(images)) < 0.5", "flipped = rng.random(len(images)) < 0.4"))
-    process = recipes(run_python, "copy", "--check", "cnn_cifar10.py", check=1)
+    process = recipes_command("copy", "--check", "cnn_cifar10.py", check=1)
     assert process.stdout == "edited  shared/images/augment.py: random_flip\n"
     path.write_text(text.replace("GlobalMaxPooling2D", "GlobalAveragePooling2D"))
     assert check_copy(path) == ["edited  recipes/cnn_cifar10.py: recipe"]
@@ -248,11 +248,11 @@ def test_check_of_a_plain_copy(tmp_path, monkeypatch):
         (["--check", "file"], "file is not a copy of a recipe"),
     ],
 )
-def test_wrong_use(run_python, tmp_path, arguments, message):
+def test_wrong_use(recipes_command, tmp_path, arguments, message):
     (tmp_path / "file").write_text("precious")
     (tmp_path / "used").mkdir()
     (tmp_path / "used/cnn_cifar10.py").write_text("precious")
-    process = recipes(run_python, "copy", *arguments)
+    process = recipes_command("copy", *arguments)
     assert process.returncode == 2
     assert process.stderr.startswith(f"error: {message}")
     assert process.stderr.count("\n") == 1
@@ -260,9 +260,9 @@ def test_wrong_use(run_python, tmp_path, arguments, message):
 
 
 @pytest.mark.once
-def test_force_replaces(run_python, tmp_path):
+def test_force_replaces(recipes_command, tmp_path):
     (tmp_path / "cnn_cifar10.py").write_text("old")
-    recipes(run_python, "copy", "cnn_cifar10", "--force", check=0)
+    recipes_command("copy", "cnn_cifar10", "--force", check=0)
     assert check_copy(tmp_path / "cnn_cifar10.py") == []
 
 

@@ -342,22 +342,21 @@ def test_a_store_that_cannot_be_reached_is_a_warning(tmp_path, monkeypatch, caps
 
 @pytest.mark.once
 @pytest.mark.parametrize("tracker", TRACKERS)
-def test_a_finished_run_is_sent_later_and_only_once(tracker, run_python, tmp_path, monkeypatch):
+def test_a_finished_run_is_sent_later_and_only_once(tracker, recipes_command, tmp_path, monkeypatch):
     run = train(Config(out=tmp_path / "run", epochs=2))
-    arguments = ("-m", "shared.tools.cli", "track", "run", "--to", tracker)
-    run_python(*arguments, check=0)
+    recipes_command("track", "run", "--to", tracker, check=0)
     assert_whole(tracker, run, monkeypatch)
-    run_python(*arguments, "--model", check=0)
+    recipes_command("track", "run", "--to", tracker, "--model", check=0)
     seen = assert_whole(tracker, run, monkeypatch)
     model = (run.directory / "model.keras").read_bytes()
     assert seen.get("model", [model]) == [model]
 
 
 @pytest.mark.once
-def test_wrong_use_of_track(run_python, run_recipe, hiding, tmp_path):
+def test_wrong_use_of_track(recipes_command, run_recipe, hiding, tmp_path):
     with refused_in_one_line("--track must be of tensorboard, mlflow, wandb, separated by commas, not 'comet'"):
         Config(track="comet")
-    process = run_python("-m", "shared.tools.cli", "track", ".", "--to", "mlflow")
+    process = recipes_command("track", ".", "--to", "mlflow")
     assert (process.returncode, process.stderr.count("\n")) == (2, 1)
     assert "holds no finished run" in process.stderr
     assert not (tmp_path / "tracking.json").exists()
