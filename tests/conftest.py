@@ -1,10 +1,9 @@
 """Runs the tests on every installed backend, each in a worker process; with KERAS_BACKEND set, on that one here.
 
 A test marked `once` does not depend on the backend and runs on one of them only. One marked `in_turn` is costly, and
-what it tests is tested on every backend in smaller too: it runs on one of them, on another for each next parameter;
-without parameters, its name decides on which. One marked `only_on` runs on the backend that it names. One marked `slow`
-runs with `--slow` only, and what it tests is tested in smaller without. Any other that takes more than MOST_SECONDS of
-processor time fails.
+runs on one of them, for each next parameter on another; without parameters, its name decides on which; with `--slow`,
+on all. One marked `only_on` runs on the backend that it names. One marked `slow` runs with `--slow` only, and what it
+tests is tested in smaller without. Any other that takes more than MOST_SECONDS of processor time fails.
 """
 
 import contextlib
@@ -103,7 +102,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the backend; runs on one of them")
-    config.addinivalue_line("markers", "in_turn: costly; runs on one of the backends, each parameter on another")
+    config.addinivalue_line("markers", "in_turn: costly; each parameter on another backend; with --slow, all on all")
     config.addinivalue_line("markers", "only_on(backend): of what this backend alone does")
     config.addinivalue_line("markers", "slow: runs with --slow only; what it tests is tested in smaller without")
     if os.environ.get("KERAS_BACKEND") == "tensorflow" and "tensorflow" in installed_backends():
@@ -119,12 +118,14 @@ def is_of_another(item, backend):
     return mark is not None and mark.args[0] != backend
 
 
-def belongs_to(item, backend):
+def belongs_to(item, backend, slow):
     """Whether a test is to run on this backend, where each installed backend has its worker."""
-    # PyTorch compiles nothing, and JAX most: the worker that has the most to do is the last to end.
-    turns = [name for name in ("torch", "tensorflow", "torch", "jax") if name in installed_backends()]
+    # PyTorch, which compiles nothing, has two turns of four.
+    turns = [name for name in ("torch", "tensorflow", "jax", "torch") if name in installed_backends()]
     turn = 0
     if item.get_closest_marker("in_turn"):
+        if slow:
+            return True
         name = zlib.crc32(f"{item.path.name}::{item.name}".encode())
         turn = sum(item.callspec.indices.values()) if hasattr(item, "callspec") else name
     elif not item.get_closest_marker("once"):
@@ -134,8 +135,8 @@ def belongs_to(item, backend):
 
 def pytest_collection_modifyitems(config, items):
     if backend := os.environ.get("KERAS_BACKEND"):
-        alone = not hasattr(config, "workerinput")
-        runs = [not is_of_another(item, backend) and (alone or belongs_to(item, backend)) for item in items]
+        alone, slow = not hasattr(config, "workerinput"), config.option.slow
+        runs = [not is_of_another(item, backend) and (alone or belongs_to(item, backend, slow)) for item in items]
         config.hook.pytest_deselected(items=[item for item, here in zip(items, runs, strict=True) if not here])
         items[:] = [item for item, here in zip(items, runs, strict=True) if here]
     for item in items:

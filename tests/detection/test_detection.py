@@ -220,6 +220,7 @@ def problem(boxes, rows, seed=0, images=2, classes=3, size=64):
     return scores, predicted, points, targets
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("boxes", "rows", "candidates"),
     [(0, 1, 10), (0, 6, 10), (1, 1, 10), (5, 8, 10), (30, 40, 10), (300, 300, 10), (5, 8, 3), (2, 4, 500)],
@@ -302,6 +303,7 @@ def test_loss_as_plain_numpy(boxes):
     assert computed(DetectionLoss(64), longer, outputs) == pytest.approx(usual, rel=1e-5)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", ["no boxes", "one image without", "empty boxes", "surest and wrong", "hundreds"])
 def test_loss_has_finite_gradients(kind):
     _, predicted, points, targets = problem(*((300, 300) if kind == "hundreds" else (6, 8)), seed=5)

@@ -250,6 +250,7 @@ def rollout_model(kind):
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", ["vit", "swin", "cct"])
 def test_rollout_is_the_product_of_the_layers(kind):
     model, images = rollout_model(kind), normal(2, 8, 8, 1)

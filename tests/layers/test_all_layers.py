@@ -193,6 +193,16 @@ def check_layer(make, arrays, directory) -> None:
                 gradient = gradient[len(gradient) // 2 :]
             assert np.abs(gradient).max() > 1e-6, weight.path
 
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_layer_is_what_keras_expects(name, tmp_path):
+    check_layer(*CASES[name], tmp_path)
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("name", CASES)
+def test_a_layer_in_mixed_precision_computes_in_half_and_keeps_its_weights_in_float32(name):
+    make, arrays = CASES[name]
     # JAX on processors cannot attend in float16.
     for precision in ("bfloat16", "float16") if keras.config.backend() == "torch" else ("bfloat16",):
         layer = make(dtype=f"mixed_{precision}")
@@ -202,11 +212,6 @@ def check_layer(make, arrays, directory) -> None:
         dtypes = {keras.backend.standardize_dtype(output.dtype) for output in outputs}
         assert dtypes == {expected}
         assert {weight.dtype for weight in model.trainable_weights} <= {"float32"}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_layer_is_what_keras_expects(name, tmp_path):
-    check_layer(*CASES[name], tmp_path)
 
 
 @pytest.mark.once

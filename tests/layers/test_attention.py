@@ -255,6 +255,7 @@ def test_rotary_positions():
     np.testing.assert_allclose(*products, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("rotary", "beams"), [(False, 1), (True, 1), (False, 2)])
 def test_token_by_token_is_the_same(rotary, beams):
     decoder, memory = TransformerDecoder(2, 2, 16, rotary=rotary), random((3, 5, 8))

@@ -184,6 +184,7 @@ def test_gradients_of_gradients_of_convolutions_are_those_of_keras(ours, theirs,
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("plain", "depthwise"))])
 def test_inference_does_not_change_the_statistics(name):
     make, input_shape, _ = CASES[name]
@@ -196,6 +197,7 @@ def test_inference_does_not_change_the_statistics(name):
     assert not all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("options", [{}, {"center": False}, {"axis": 1}, {"momentum": 0.5, "epsilon": 0.1}])
 @pytest.mark.parametrize("shape", [(6, 4), (5, 3, 4, 4)])
 @pytest.mark.parametrize("state", ["training", "inference", "frozen"])
@@ -217,6 +219,7 @@ def test_batch_normalization_is_that_of_keras(shape, options, state):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5), (2, 3, 4, 5)])
 @pytest.mark.parametrize("own", [{}, {"activation": "tanh"}, {"use_bias": False}])
 def test_the_dense_layer_of_sequences_is_that_of_keras(shape, own):

@@ -68,6 +68,7 @@ def batch(source=9, target=10, rows=3):
     return padded_pairs(PAIRS, np.arange(3), LengthBucket(source, target, rows))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", KINDS)
 def test_step_by_step_or_all_at_once_with_more_or_less_padding(kind):
     model = random_model(**KINDS[kind])

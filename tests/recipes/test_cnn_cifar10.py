@@ -80,6 +80,7 @@ def test_offline_trains_on_the_bundled_digits_and_says_so(run_recipe, offline):
     assert 0.5 <= result["value"] < 0.9999
 
 
+@pytest.mark.in_turn
 def test_nothing_is_imported_for_features_of_keras_that_are_not_used(run_python):
     names = "{'IPython', 'pandas', 'sklearn', 'scipy.stats', 'jax', 'torch', 'tensorflow'} & set(sys.modules)"
     code = f"import sys, recipes.cnn_cifar10; print(*{names}); import pandas, sklearn"

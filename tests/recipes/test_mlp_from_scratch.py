@@ -31,6 +31,7 @@ def network(**options):
     return made
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("widths", [(12,), (16, 8, 12, 9)], ids=["shallow", "deep"])
 def test_backpropagation_has_the_gradients_of_automatic_differentiation(activation, widths):
@@ -38,6 +39,7 @@ def test_backpropagation_has_the_gradients_of_automatic_differentiation(activati
     assert gradient_error(made.loss, made.gradients, made.parameters, (PIXELS, TARGETS)) < 1e-5
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_layers_of_keras_compute_the_same(activation):
     made = network(activation=activation, widths=(12, 10))

@@ -83,6 +83,7 @@ def exhaustive(logs, penalty, no_repeat=0):
     return sorted(found, reverse=True)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("penalty", "no_repeat"), [(0.0, 0), (0.6, 0), (1.0, 2), (0.0, 1)])
 def test_enough_beams_find_the_best_of_all(penalty, no_repeat):
     logs = tables(3, 4)
@@ -181,6 +182,7 @@ def test_fewer_sequences_than_beams():
     assert (found.scores[0, 4:] <= IMPOSSIBLE / 2).all()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 9])
 def test_tokens_that_repeat_an_n_gram_are_impossible(size):
     rng = np.random.default_rng(size)

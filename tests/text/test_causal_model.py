@@ -64,6 +64,7 @@ def uncached(model, prompt, length, penalty=1.0):
     return text[len(prompt) :]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("penalty", [1.0, 1.5])
 def test_the_cache_changes_nothing(model, penalty):
     write = CachedWriter(model, WINDOW, Sampling(0, end=None, repetition_penalty=penalty))

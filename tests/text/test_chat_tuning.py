@@ -61,6 +61,7 @@ def test_each_epoch_has_its_order():
     assert sorted(orders[0]) == sorted(orders[1])
 
 
+@pytest.mark.in_turn
 def test_lora_changes_the_dense_layers_alone_and_is_saved(model, tmp_path):
     ids = np.array([[START, 5, 6, START, 7]], "int32")
     before, outputs = {weight.path: numbers(weight) for weight in model.weights}, numbers(model(ids))

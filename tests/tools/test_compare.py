@@ -519,6 +519,7 @@ def untouched():
     return small_course(), [small_course(order=order) for order in range(2)]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_difference_is_named(untouched, name):
     course, control = untouched

@@ -616,6 +616,7 @@ train(config, number=8, event=lambda: os.kill(os.getpid(), signal.SIGKILL))
 """
 
 
+@pytest.mark.in_turn
 def test_stopped_or_killed_and_resumed_ends_with_the_same_bits(tmp_path, run_python):
     whole, expected = train(Config(out=tmp_path / "whole"))
     rows = list(csv.DictReader((tmp_path / "whole/history.csv").open()))
@@ -714,6 +715,7 @@ def test_the_progress_bar_shows_the_losses(tmp_path, monkeypatch, capsys):
         assert f"{name}: {run.history[-1][name]:.4f}" in printed
 
 
+@pytest.mark.in_turn
 def test_the_benchmark_trains_by_every_way():
     benchmark = runpy.run_path(str(PROJECT / "benchmarks/custom_step.py"))
     ways = {"compiled_step", "train_on_batch", *(["plain JAX"] if keras.config.backend() == "jax" else [])}

@@ -380,6 +380,7 @@ def test_a_saved_model_is_compiled_as_the_backend_does_that_loads_it(tmp_path):
     assert keras.saving.load_model(tmp_path / "model.keras").jit_compile == model.jit_compile
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("optimizer", all_but_one_slow(["sgd", "adamw"], "adamw"))
 def test_weights_load_on_other_backends_and_training_continues(tmp_path, run_python, optimizer):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
