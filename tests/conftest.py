@@ -79,8 +79,9 @@ def pytest_cmdline_main(config):
         config.option.tx = [f"popen//env:KERAS_BACKEND={name}" for name in installed_backends()]
         # PyTorch's threads wait for each other at each operation, too long where other processes keep them waiting.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        # On JAX most of the time was LLVM's, at work on programs that run for a second. Level 0 makes those too slow.
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+        if not config.option.slow:
+            # Most of the time was LLVM's, at work on programs that run for a second. Level 0 makes some too slow.
+            os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
 def pytest_report_header():
@@ -105,10 +106,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "in_turn: costly; each parameter on another backend; with --slow, all on all")
     config.addinivalue_line("markers", "only_on(backend): of what this backend alone does")
     config.addinivalue_line("markers", "slow: runs with --slow only; what it tests is tested in smaller without")
-    if os.environ.get("KERAS_BACKEND") == "tensorflow" and "tensorflow" in installed_backends():
+    in_its_worker = os.environ.get("KERAS_BACKEND") == "tensorflow" and "tensorflow" in installed_backends()
+    if in_its_worker and not config.option.slow:
         import tensorflow as tf
 
-        # As the programs of JAX: most of these run a few times, and took longer to rewrite. In processes they are.
+        # Most programs run a few times, and TensorFlow took longer to rewrite them. Recipes in processes it does.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
