@@ -11,6 +11,7 @@ from shared.tools.exporting.records import batches_table, exports_table, servers
 from shared.tools.project import PROJECT, data_sets_of, field_of, recipe_paths, syntax_of, task_of
 from shared.tools.records import (
     bounds_table,
+    convolutions_table,
     headline_records,
     public_command,
     result_and_time,
@@ -34,7 +35,7 @@ def with_tables(text: str) -> str:
     """A Markdown text with what stands between `<!-- KIND NAME -->` and `<!-- end -->` made anew.
 
     The kinds are "table", of all recipes, "bounds", "architectures" and "sweeps", of a recipe, "side_by_side", of the
-    recipes named, "steps", "exports", of all recipes, "batches" and "servers".
+    recipes named, "steps", "convolutions", "exports", of all recipes, "batches" and "servers".
     """
     makers = {
         "table": lambda name: recipes_table(),
@@ -43,6 +44,7 @@ def with_tables(text: str) -> str:
         "sweeps": sweeps_table,
         "side_by_side": side_by_side_table,
         "steps": lambda name: steps_table(),
+        "convolutions": lambda name: convolutions_table(),
         "exports": lambda name: exports_table(),
         "batches": lambda name: batches_table(),
         "servers": lambda name: servers_table(),

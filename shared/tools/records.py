@@ -227,6 +227,21 @@ def steps_table() -> str:
     return "\n".join(lines)
 
 
+def convolutions_table() -> str:
+    """Multiply-adds a second of convolutions, measured by benchmarks/convolutions.py on each backend, in Markdown."""
+    directory = PROJECT / "results" / "convolutions"
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
+    if not records:
+        return "Not yet measured."
+    measured = [(record["backend"], record["billions_per_second"]) for record in records]
+    names = [f"{backend}, {way}" for backend, shapes in measured for way in next(iter(shapes.values()))]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for shape in measured[0][1]:
+        cells = [f"{rate:.1f}" for _, shapes in measured for rate in shapes[shape].values()]
+        lines.append(f"| {' | '.join([shape, *cells])} |")
+    return "\n".join(lines)
+
+
 def by_headline(record: dict[str, Any]) -> list[str]:
     """Names of a record's metrics, the headline first, without those that `bounds_table` and `sweeps_table` show."""
     names = [name for name in record["metrics"] if not name.endswith(("_real", "_untrained"))]
