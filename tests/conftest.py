@@ -122,8 +122,8 @@ def is_of_another(item, backend):
 
 def belongs_to(item, backend, slow):
     """Whether a test is to run on this backend, where each installed backend has its worker."""
-    # PyTorch, which compiles nothing, has two turns of four.
-    turns = [name for name in ("torch", "tensorflow", "jax", "torch") if name in installed_backends()]
+    # PyTorch compiles nothing, and JAX most: the worker that has the most to do is the last to end.
+    turns = [name for name in ("torch", "tensorflow", "torch", "jax") if name in installed_backends()]
     turn = 0
     if item.get_closest_marker("in_turn"):
         if slow:
