@@ -54,8 +54,9 @@ class GlobalAttention(layers.Layer):
         together = ops.reshape(queries, (ops.shape(memory)[0], -1, queries.shape[2]))
         scores = ops.where(memory_mask[:, None, :], ops.cast(self.scores(together, memory), "float32"), -1e9)
         weights = ops.cast(ops.softmax(scores), self.compute_dtype)
-        shape = *ops.shape(queries)[:2], -1
-        return ops.reshape(ops.matmul(weights, memory), shape), ops.reshape(weights, shape)
+        rows = ops.shape(queries)[:2]
+        contexts = ops.reshape(ops.matmul(weights, memory), (*rows, memory.shape[-1]))
+        return contexts, ops.reshape(weights, (*rows, -1))
 
     def scores(self, queries, memory):
         """(batch, targets, sources)."""

@@ -103,3 +103,14 @@ def test_wrong_sizes_and_scores_are_refused():
         GlobalAttention("cosine")
     with pytest.raises(ValueError, match="one size, not 5 and 4"):
         GlobalAttention("dot").build((None, None, 5), (None, None, 4))
+
+
+def test_sizes_are_known_without_being_told():
+    """Plain copies leave out `compute_output_shape`, and TensorFlow could not build the decoder from what was left."""
+
+    class Untold(GlobalAttention):
+        compute_output_shape = keras.layers.Layer.compute_output_shape
+
+    queries, memory, mask = keras.Input((None, 8)), keras.Input((None, 8)), keras.Input((None,), dtype="bool")
+    contexts, _ = Untold("dot")(queries, memory, mask)
+    assert contexts.shape[-1] == 8

@@ -706,10 +706,3 @@ def check_first_steps(recipe, imported_copy, tmp_path):
 def test_a_plain_copy_takes_the_same_steps(recipe, imported_copy, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
     check_first_steps(recipe, imported_copy, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", NAMES)
-def test_a_plain_copy_takes_the_same_steps_on_every_backend(recipe, imported_copy, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
-    check_first_steps(recipe, imported_copy, tmp_path)
