@@ -27,6 +27,12 @@ def keep_freed_memory() -> None:
         mallopt(TRIM_THRESHOLD, 2**30)
 
 
+def give_back_freed_memory() -> None:
+    """Gives the system back what `keep_freed_memory` kept, where tensors of other sizes come next."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def free_tensors_early() -> None:
     """Frees tensors when nothing needs them any more, as plain PyTorch does; what is computed stays the same."""
     free_flattened_structures()

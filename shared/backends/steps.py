@@ -8,6 +8,7 @@ import keras
 
 from shared.backends.compiling import as_tensors, own_tensor
 from shared.backends.gradients import StepScope
+from shared.backends.memory import give_back_freed_memory
 from shared.errors import UsageError
 
 
@@ -64,6 +65,33 @@ def compiled_step(function: Callable[..., Any], jit_compile: bool | None = None)
                 return program(*as_tensors(arguments))
 
     return functools.wraps(function)(step)
+
+
+STEPS_OF_RECORDING = 200
+"""How many steps win back on PyTorch what recording one takes."""
+
+
+def record_training(model: keras.Model, steps: int) -> None:
+    """Lets `fit` on PyTorch record Keras's training step and repeat its operations; elsewhere it does nothing.
+
+    Steps that depend on values are not recorded, see `compiled_step`; with dropout they do, as Keras asks for its seed.
+
+    Args:
+        model: compiled, its optimizer prepared by `prepare_optimizer`.
+        steps: how many there will be; for a few the step is left as it is.
+    """
+    if keras.config.backend() != "torch" or steps < STEPS_OF_RECORDING or model.run_eagerly or model.jit_compile:
+        return
+    import torch
+
+    def train(*batch: Any) -> dict[str, Any]:
+        with torch.enable_grad():
+            results = model.train_step(batch)
+        model.zero_grad()
+        return results
+
+    step = TorchStep(train)
+    model.train_function = lambda batches: step(*batches[0])
 
 
 class OtherVariables(UsageError):
@@ -166,7 +194,11 @@ class TorchStep:
             if shapes in self.outside:
                 self.programs[shapes] = recorded(self.run, arguments, self.outside.pop(shapes)) or self.run
                 return self.programs[shapes](*arguments)
-            results, self.outside[shapes] = run_and_watch(self.run, arguments)
+            results, outside = run_and_watch(self.run, arguments)
+            if outside is None:
+                self.programs[shapes] = self.run
+            else:
+                self.outside[shapes] = outside
             return results
 
     def run(self, *arguments: Any) -> Any:
@@ -174,27 +206,47 @@ class TorchStep:
         return keras.tree.map_structure(own_tensor, self.function(*arguments))
 
 
-def run_and_watch(function: Callable[..., Any], arguments: tuple) -> tuple[Any, list[Any]]:
-    """What a function on PyTorch gives, and the tensors that it uses beside its arguments."""
+def run_and_watch(function: Callable[..., Any], arguments: tuple) -> tuple[Any, list[Any] | None]:
+    """What a function on PyTorch gives, and the tensors that it uses beside its arguments.
+
+    Returns:
+        The result; the tensors, or None where the operations depend on values: it asks for the value of a tensor, or
+        the shape of one depends on values, as with a mask.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
+
+    aten = torch.ops.aten
+    packed = aten._pack_padded_sequence.default, aten._pad_packed_sequence.default
+    tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+    masks = torch.bool, torch.uint8
 
     def tensors(*structures: Any) -> list[torch.Tensor]:
         return [each for each in torch.utils._pytree.tree_leaves(structures) if isinstance(each, torch.Tensor)]
 
-    inside = torch.utils.weak.WeakIdKeyDictionary(dict.fromkeys(tensors(arguments)))
+    inside = torch.utils.weak.WeakIdKeyDictionary(dict.fromkeys(tensors(arguments), True))
+    """The arguments and what is computed: whether from arguments or variables, not from constants alone."""
     outside: dict[int, torch.Tensor] = {}
+    depends_on_values = False
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            results = operation(*args, **(kwargs or {}))
-            if operation is not torch.ops.aten.lift_fresh.default:  # of a constant, made from a number
-                outside.update((id(each), each) for each in tensors(args, kwargs) if each not in inside)
-            inside.update((each, None) for each in tensors(results) if id(each) not in outside)
+            nonlocal depends_on_values
+            results, used = operation(*args, **(kwargs or {})), tensors(args, kwargs)
+            if operation is aten.lift_fresh.default:  # made from a number
+                used = []
+            outside.update((id(each), each) for each in used if each not in inside)
+            varying = [each for each in used if inside.get(each, True)]
+            inside.update((each, bool(varying)) for each in tensors(results) if id(each) not in outside)
+            if operation is aten.index.Tensor:
+                depends_on_values |= any(inside.get(each, True) for each in tensors(args[1]) if each.dtype in masks)
+            elif operation in packed or not tags.isdisjoint(operation.tags):
+                depends_on_values |= bool(varying)
             return results
 
     with Watch():
-        return function(*arguments), list(outside.values())
+        results = function(*arguments)
+    return results, None if depends_on_values else list(outside.values())
 
 
 def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any]) -> Callable[..., Any] | None:
@@ -206,7 +258,7 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
         outside: tensors that it uses or changes beside them.
 
     Returns:
-        A function of such arguments; None where the operations depend on the values of tensors, or cannot be repeated.
+        A function of such arguments; None where the operations cannot be recorded or repeated.
     """
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -215,7 +267,7 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
     reading = torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__
 
     class Refuse(TorchFunctionMode):
-        """Raises where values leave PyTorch other than by `item`, at which `make_fx` raises."""
+        """Raises where values leave PyTorch other than by `item`, which `run_and_watch` sees."""
 
         def __torch_function__(self, operation, types, args=(), kwargs=None):
             if operation in reading:
@@ -235,29 +287,20 @@ def recorded(function: Callable[..., Any], arguments: tuple, outside: list[Any])
 
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):
+            give_back_freed_memory()
             program = make_fx(refusing)(arguments, outside)
-            if any(is_shaped_by_values(node) for node in program.graph.nodes):
-                return None
             put_back()
+            give_back_freed_memory()
             program(arguments, outside)  # not all operations can be repeated: that of the gradients of an LSTM cannot
     except Exception:  # noqa: BLE001 - whatever it is, the function as it is will raise it again, or can do without
         return None
     finally:
         put_back()
+        give_back_freed_memory()
     constants = [getattr(program, node.target) for node in program.graph.nodes if node.op == "get_attr"]
     if any(isinstance(each, torch.nn.Parameter) for each in constants):  # variables that it had not used before
         return None
     return lambda *arguments: program(arguments, outside)
-
-
-def is_shaped_by_values(node: Any) -> bool:
-    """Whether an operation of a graph of PyTorch gives tensors whose shape depends on values, as with a mask."""
-    import torch
-
-    if node.target is torch.ops.aten.index.Tensor:
-        return any(each is not None and each.meta["val"].dtype in (torch.bool, torch.uint8) for each in node.args[1])
-    known = torch.ops.aten._pack_padded_sequence.default, torch.ops.aten._pad_packed_sequence.default
-    return node.target in known or torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ())
 
 
 def with_memory_of_their_own(arrays: list[Any], others: list[Any]) -> list[Any]:

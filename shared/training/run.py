@@ -16,6 +16,7 @@ import numpy as np
 
 from shared.backends.optimizers import prepare_optimizer
 from shared.backends.runtime import backend_version, device_name, matmul_precision, peak_memory, prepare_backend
+from shared.backends.steps import record_training
 from shared.errors import TargetMissed, UsageError
 from shared.files import remove_unfinished, replacing
 from shared.training.averages import AveragedWeights, averages_weights
@@ -127,6 +128,7 @@ class Run:
         epoch, first = recorder.checkpoints.restore() if self.config.resume else (0, 0)
         if self.config.initial_weights and not phase and (epoch, first) == (0, 0):
             load_initial_weights(model, self.config.initial_weights)
+        record_training(model, steps=(epochs - epoch) * len(batches) - first)
         with recorder.stop.by_signals(), self.tracking.closed_when_interrupted():
             if first:
                 # Keras cannot enter an epoch in the middle: the rest of it is an epoch of a `fit` of its own.
