@@ -53,7 +53,7 @@ from shared.images.mixed_batches import MixedImageBatches
 from shared.images.prediction import image_classifier
 from shared.layers.convolution import Convolution
 from shared.training.predictors import FinishedRun, Picture, Probabilities
-from shared.training.ranges import Count, Limit, Part, Positive
+from shared.training.ranges import Count, Limit, Part, Positive, Whole
 from shared.training.run import Run, launch
 from shared.training.schedules import ScheduleOfUpdates
 from shared.training.sweep import Sweep, Trials
@@ -66,7 +66,8 @@ class Config(TechniqueOptions):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "test": {
             "data": "mnist5k", "train_examples": 500, "epochs": 1, "batch_size": 50, "learning_rate": 1e-3,
-            "widths": (32, 16), "values": ("momentum", "adam"), "factors": (1.0, 3.0), "seeds": 2,
+            "widths": (32, 16), "values": ("momentum", "adam"), "factors": (1.0, 3.0), "further": 0,
+            "seeds": 2,
         },
         "smoke": {"train_examples": 5000, "epochs": 3, "widths": (64, 64), "values": ("sgd", "momentum", "adam")},
         "full": {"data": "cifar10", "network": "cnn", "widths": (64, 128, 256), "epochs": 30, "train_examples": None},
@@ -74,6 +75,8 @@ class Config(TechniqueOptions):
 
     factors: tuple[Positive, ...] = (0.3, 1.0, 3.0)
     """Learning rates to choose from, as multiples of the usual one."""
+    further: Whole = 3
+    """Try up to N more learning rates, while the best is the lowest or the highest one."""
     seeds: Count = 3
     """Number of seeds, from --seed on."""
     network: Literal["mlp", "cnn"] = "mlp"
@@ -216,7 +219,7 @@ def main(run: Run) -> dict[str, float]:
     usual = {value: config.learning_rate * OPTIMIZERS[config.trying(value, 0).optimizer].scale for value in values}
     rates = {value: [float(f"{rate * factor:.6g}") for factor in config.factors] for value, rate in usual.items()}
     sweep = Sweep(run, f"{data.name} {data.fingerprint}", functools.partial(train, run, data))
-    found = sweep.search(rates, range(config.seed, config.seed + config.seeds))
+    found = sweep.search(rates, range(config.seed, config.seed + config.seeds), config.further)
     best = max(found, key=lambda value: found[value].score)  # on the validation images: the test images choose nothing
     if not np.isfinite(found[best].score):
         raise UsageError(f"every training diverged: try a --learning-rate below {config.learning_rate:g}")

@@ -56,14 +56,21 @@ class Trials(NamedTuple):
     @property
     def at_edge(self) -> bool:
         """Whether it is the lowest or the highest that was tried, so that one beyond it may be better."""
-        rates = [each.learning_rate for each in self.tried]
-        return len(rates) > 1 and self.learning_rate in (min(rates), max(rates))
+        return rate_beyond([each.learning_rate for each in self.tried], self.learning_rate) is not None
 
     @property
     def score(self) -> float:
         """The mean over the seeds; −∞ where one of them diverged."""
         scores = [each.score for each in self.chosen]
         return -math.inf if None in scores else statistics.mean(scores)
+
+
+def rate_beyond(rates: Sequence[float], best: float) -> float | None:
+    """The learning rate beyond the lowest or the highest of ascending `rates`, where that is `best`; else None."""
+    if len(rates) > 1 and best in (rates[0], rates[-1]):
+        neighbour = rates[1] if best == rates[0] else rates[-2]
+        return float(f"{best**2 / neighbour:.6g}")
+    return None
 
 
 class Sweep:
@@ -116,22 +123,30 @@ class Sweep:
         """Of all trainings so far, those before a resume included."""
         return sum(each.seconds for each in self.outcomes)
 
-    def search(self, rates: dict[str, Sequence[float]], seeds: Sequence[int]) -> dict[str, Trials]:
+    def search(self, rates: dict[str, Sequence[float]], seeds: Sequence[int], further: int = 0) -> dict[str, Trials]:
         """Trains with each setting, a seed at its best learning rate; see `trials_of`.
 
         Args:
             rates: the learning rates to try, by setting.
             seeds: of the trainings.
+            further: how many more learning rates to try of a setting, while the best is the lowest or the highest.
         """
         self.total = sum(len(each) + len(seeds) - 1 for each in rates.values())
-        return {setting: self.trials_of(setting, each, seeds) for setting, each in rates.items()}
+        return {setting: self.trials_of(setting, each, seeds, further) for setting, each in rates.items()}
 
-    def trials_of(self, setting: str, rates: Sequence[float], seeds: Sequence[int]) -> Trials:
+    def trials_of(self, setting: str, rates: Sequence[float], seeds: Sequence[int], further: int) -> Trials:
         """Trains with each learning rate on the first seed, chooses the one of the best score, the lowest of equal
         ones, and trains with that on the other seeds.
         """
         tried = [self.outcome(setting, rate, seeds[0]) for rate in sorted(rates)]
-        best = max(tried, key=lambda each: -math.inf if each.score is None else each.score)
+        while True:
+            best = max(tried, key=lambda each: -math.inf if each.score is None else each.score)
+            rate = rate_beyond([each.learning_rate for each in tried], best.learning_rate)
+            if rate is None or len(tried) == len(rates) + further:
+                break
+            self.total += 1
+            tried.append(self.outcome(setting, rate, seeds[0]))
+            tried.sort(key=lambda each: each.learning_rate)
         for each in tried:
             if each is not best:
                 self.weights_path(each.name).unlink(missing_ok=True)

@@ -71,6 +71,27 @@ def test_the_best_learning_rate_is_trained_with_each_seed(tmp_path):
         sweep.load_weights(found["a"].chosen[2], model)
 
 
+@pytest.mark.parametrize(
+    ("rates", "further", "tried", "at_edge"),
+    [
+        ([0.1, 0.2], 3, [0.1, 0.2, 0.4, 0.8], False),
+        ([0.1, 0.2], 2, [0.1, 0.2, 0.4, 0.8], False),
+        ([0.1, 0.2], 1, [0.1, 0.2, 0.4], True),
+        ([0.8, 1.6], 3, [0.2, 0.4, 0.8, 1.6], False),
+        ([0.1], 3, [0.1], False),
+    ],
+    ids=["to the maximum", "just", "one", "down, from where it diverges", "no ratio"],
+)
+def test_a_sweep_goes_beyond_the_ends(rates, further, tried, at_edge, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.SCORES", {0.1: 0.5, 0.2: 0.6, 0.4: 0.9, 0.8: 0.8, 1.6: None})
+    sweep, _, _ = sweep_in(tmp_path)
+    found = sweep.search({"a": rates}, [0], further)["a"]
+    assert [each.learning_rate for each in found.tried] == tried
+    assert (found.learning_rate, found.at_edge) == (min(0.4, tried[-1]), at_edge)
+    assert sweep.total == len(tried)
+    assert [path.name for path in (tmp_path / "trainings").glob("*.npz")] == [f"a-{found.learning_rate:g}-0.npz"]
+
+
 def test_a_diverged_seed_counts_as_worst(tmp_path):
     sweep, _, _ = sweep_in(tmp_path)
     assert sweep.search({"a": [3.0]}, [0])["a"].score == -np.inf
