@@ -93,7 +93,8 @@ class SegmentationLoss(keras.losses.Loss):
         classes = y_pred.shape[-1]
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         labelled = ops.cast(labels >= 0, "float32")
-        truth = ops.one_hot(ops.maximum(labels, 0), classes, dtype="float32")
+        # On PyTorch `one_hot` asks for the largest label, and such a step cannot be recorded.
+        truth = ops.cast(ops.maximum(labels, 0)[:, None] == ops.arange(classes, dtype="int32"), "float32")
         logits = ops.reshape(ops.cast(y_pred, "float32"), (-1, classes))
         log_probabilities = ops.log_softmax(logits, axis=-1)
         return sum(SEGMENTATION_LOSSES[name](labelled, truth, log_probabilities) for name in self.names)
