@@ -66,8 +66,8 @@ class Config(TechniqueOptions):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "test": {
             "data": "mnist5k", "train_examples": 500, "epochs": 1, "batch_size": 50, "learning_rate": 1e-3,
-            "widths": (32, 16), "values": ("momentum", "adam"), "factors": (1.0, 3.0), "further": 0,
-            "seeds": 2,
+            "widths": (32, 16), "values": ("momentum", "adam"), "factors": (1.0, 3.0),
+            "further": 0, "seeds": 2,
         },
         "smoke": {"train_examples": 5000, "epochs": 3, "widths": (64, 64), "values": ("sgd", "momentum", "adam")},
         "full": {"data": "cifar10", "network": "cnn", "widths": (64, 128, 256), "epochs": 30, "train_examples": None},

@@ -72,9 +72,7 @@ STEPS_OF_RECORDING = 200
 
 
 def record_training(model: keras.Model, steps: int) -> None:
-    """Lets `fit` on PyTorch record Keras's training step and repeat its operations; elsewhere it does nothing.
-
-    Steps that depend on values are not recorded, see `compiled_step`; with dropout they do, as Keras asks for its seed.
+    """Lets `fit` on PyTorch record Keras's training step, as `compiled_step` does one's own; elsewhere it does nothing.
 
     Args:
         model: compiled, its optimizer prepared by `prepare_optimizer`.

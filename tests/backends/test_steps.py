@@ -33,11 +33,11 @@ def test_steps_that_depend_on_values_are_not_recorded(function, runs):
     assert len(calls) == runs
 
 
-def compiled_classifier(optimizer, dropout):
+def compiled_classifier(optimizer):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((8, 8, 3))
     x = layers.ReLU()(BatchNormalization()(layers.Conv2D(4, 3, kernel_regularizer="l2")(x)))
-    x = layers.Dropout(dropout)(layers.Flatten()(layers.MaxPooling2D()(x)))
+    x = layers.Dropout(0.3)(layers.Flatten()(layers.MaxPooling2D()(x)))
     model = keras.Model(inputs, layers.Dense(5)(x))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     top1 = keras.metrics.CategoricalAccuracy("top1")
@@ -60,7 +60,7 @@ def test_fit_records_its_step(optimizer):
     x, y = rng.normal(size=(22, 8, 8, 3)).astype("float32"), np.eye(5, dtype="float32")[rng.integers(5, size=22)]
     weights = rng.uniform(size=22).astype("float32")
     for steps in (0, STEPS_OF_RECORDING):
-        model = compiled_classifier(optimizer, dropout=0)
+        model = compiled_classifier(optimizer)
         record_training(model, steps)
         calls, train_step = [], model.train_step
         model.train_step = lambda data, calls=calls, train_step=train_step: calls.append(data) or train_step(data)
@@ -74,7 +74,7 @@ def test_fit_records_its_step(optimizer):
 
 @pytest.mark.parametrize("reason", ["few steps", "eager"])
 def test_fit_leaves_its_step_as_it_is(reason):
-    model = compiled_classifier(keras.optimizers.Adam, dropout=0)
+    model = compiled_classifier(keras.optimizers.Adam)
     model.run_eagerly = reason == "eager"
     record_training(model, STEPS_OF_RECORDING - (reason == "few steps"))
     assert model.train_function is None
