@@ -93,7 +93,7 @@ class SegmentationLoss(keras.losses.Loss):
         classes = y_pred.shape[-1]
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         labelled = ops.cast(labels >= 0, "float32")
-        # On PyTorch `one_hot` asks for the largest label, and such a step cannot be recorded.
+        # Not `one_hot`: on PyTorch it asks for the value of the largest label at each step.
         truth = ops.cast(ops.maximum(labels, 0)[:, None] == ops.arange(classes, dtype="int32"), "float32")
         logits = ops.reshape(ops.cast(y_pred, "float32"), (-1, classes))
         log_probabilities = ops.log_softmax(logits, axis=-1)
