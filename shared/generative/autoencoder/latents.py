@@ -98,7 +98,9 @@ class VectorQuantizer(layers.Layer):
     def follow(self, vectors, noise):
         """Moves the codebook towards the vectors that chose each code."""
         flat = ops.reshape(vectors, (-1, vectors.shape[-1]))
-        chosen = ops.one_hot(ops.reshape(self.indices(vectors), (-1,)), self.codes, dtype="float32")
+        # Not `one_hot`: on PyTorch it asks for the value of the largest index at each step.
+        nearest = ops.reshape(self.indices(vectors), (-1, 1))
+        chosen = ops.cast(nearest == ops.arange(self.codes, dtype="int32"), "float32")
         counts = weighted_mean(self.counts, ops.sum(chosen, axis=0), self.decay)
         sums = weighted_mean(self.sums, ops.matmul(ops.transpose(chosen), flat), self.decay)
         drawn = ops.argsort(ops.reshape(ops.cast(noise, "float32"), (-1,)))
