@@ -12,6 +12,7 @@ defaults are those of today's models: rotary position embeddings (RoPE, https://
     KERAS_BACKEND=torch python recipes/gpt_text.py --positions learned --activation gelu --hidden 512
     KERAS_BACKEND=jax python recipes/gpt_text.py --preset full            tiny Shakespeare, on one GPU
     KERAS_BACKEND=torch python recipes/gpt_text.py --vocabulary 2000 --finetune dialogues --lora 8     to talk with
+    KERAS_BACKEND=torch python recipes/gpt_text.py --vocabulary 2000 --finetune dialogues --prefer questions
     KERAS_BACKEND=jax recipes predict RUN "ROMEO:"                        writes on, or, fine-tuned, answers
     KERAS_BACKEND=jax recipes predict RUN --chat                          talks, if fine-tuned
 
@@ -44,11 +45,13 @@ from shared.layers.positions import LearnedPositions
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.causal_model import CachedWriter, attention_maps, continued, nats_in_windows
 from shared.text.chat_tuning import chat_answer, finetune_on_conversations
+from shared.text.dialogue import answer_counts, answer_pairs
 from shared.text.exports import exported_causal_model
 from shared.text.options import ChatOptions
 from shared.text.plots import plot_attention_heads, plot_loss_against_tokens
+from shared.text.preferences import optimize_preferences
 from shared.text.samples import EpochSamples, save_text, timed_text
-from shared.text.subwords import END, read_subwords
+from shared.text.subwords import END, Subwords, read_subwords
 from shared.text.tokens import CharacterVocabulary, TokenizedText, as_characters, as_subwords
 from shared.text.transformer import CausalTransformer, TokenEmbedding
 from shared.training.predictors import Conversation, FinishedRun, Text, TextStream
@@ -121,6 +124,7 @@ class Config(ChatOptions):
         self.require("key_value_heads", self.heads % (self.key_value_heads or 1) == 0, rule)
         alone = self.finetune == "none"
         self.require("finetune", alone or self.vocabulary > 0, "needs subwords, so a --vocabulary")
+        self.require("prefer", self.prefer == "none" or not alone, "needs --finetune dialogues")
         rule = "must be rotary for dialogues, which may be longer than the window"
         self.require("positions", alone or self.positions == "rotary", rule)
 
@@ -165,6 +169,19 @@ def evaluate(run: Run, model: keras.Model, data: TextData, text: TokenizedText) 
     return metrics
 
 
+def learn_to_talk(run: Run, model: keras.Model, subwords: Subwords) -> dict[str, float]:
+    """Fine-tunes the model on conversations, then on preferences between its own answers; how well it then answers."""
+    config = run.config
+    data = load_conversations(config.dialogues, config.data_dir, config.train_conversations)
+    sizes = {"turns": config.turns, "context": config.context, "answer": config.answer, "held_out": config.held_out}
+    parts, identity = answer_pairs(data, subwords, **sizes), f"{data.name} {data.fingerprint}"
+    print(f"{data.name}: {data.found}; {answer_counts(data, parts)}")
+    metrics = finetune_on_conversations(run, model, subwords, parts, identity)
+    if config.prefer != "none":
+        metrics |= optimize_preferences(run, model, subwords, parts, identity)
+    return metrics
+
+
 def main(run: Run) -> dict[str, float]:
     config = run.config
     data = config.limited(load_text(config.data, config.data_dir))
@@ -194,8 +211,7 @@ def main(run: Run) -> dict[str, float]:
     save_text(run.directory / "samples.txt", written)
     print(written)
     if config.finetune == "dialogues":
-        conversations = load_conversations(config.dialogues, config.data_dir, config.train_conversations)
-        metrics |= finetune_on_conversations(run, model, text.vocabulary, conversations)
+        metrics |= learn_to_talk(run, model, text.vocabulary)
     return run.finish(
         model, data.name, "validation_nats", metrics, higher_is_better=False, generated_tokens_per_second=speed,
         tokens=len(text.vocabulary), alphabet=data.alphabet,

@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 
-from shared.data.text.conversations import Conversations
 from shared.text.causal_model import CachedWriter
-from shared.text.dialogue import answer_counts, answer_pairs, encode_context
+from shared.text.dialogue import encode_context
 from shared.text.losses import Perplexity, SequenceLoss
 from shared.text.metrics import word_perplexity
 from shared.text.options import ChatOptions
@@ -31,8 +30,9 @@ def chat_prompt(context: list[int]) -> list[int]:
 class AnswerBatches(SeededBatches):
     """Contexts with their answers as one sequence each, of about the same length in a batch, batches in random order.
 
-    Yields ids (batch_size, length), and labels of the same shape: the next token where that is of the answer, END
-    included; PAD elsewhere. Missing rows of the last batch are PAD.
+    Yields ids and labels, see `prompts_with_answers`; missing rows of the last batch are PAD. Keras on TensorFlow takes
+    the length for fixed if it is that of the first two batches, also where a run is resumed: so no two neighbours have
+    the same.
 
     Args:
         pairs: contexts and answers.
@@ -49,14 +49,32 @@ class AnswerBatches(SeededBatches):
 
     def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         first = self.shuffled(self.batches_per_epoch, self.epoch)[index] * self.batch_size
-        ids, labels = [], []
-        for number in self.by_length[first : first + self.batch_size]:
-            prompt, target = chat_prompt(self.pairs.sources[number]), self.pairs.targets[number]
-            ids.append([*prompt, *target])
-            labels.append([PAD] * (len(prompt) - 1) + [*target, END])
-        length = -(-max(map(len, ids)) // LENGTH_STEP) * LENGTH_STEP
-        missing = [[]] * (self.batch_size - len(ids))
-        return padded(ids + missing, length), padded(labels + missing, length)
+        chosen = self.by_length[first : first + self.batch_size]
+        missing = [[]] * (self.batch_size - len(chosen))
+        prompts = [chat_prompt(self.pairs.sources[number]) for number in chosen]
+        answers = [[*self.pairs.targets[number], END] for number in chosen]
+        return prompts_with_answers(prompts + missing, answers + missing, even=index % 2 == 0)
+
+
+def prompts_with_answers(
+    prompts: list[list[int]], answers: list[list[int]], even: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts and their answers as one sequence each, for teacher forcing.
+
+    Args:
+        prompts: ids, at least one each, or none of a row to be padding.
+        answers: ids, with END where they ended.
+        even: whether the length is an even multiple of `LENGTH_STEP`, or an odd one; None: either.
+
+    Returns:
+        Ids (sequences, length) without the last token, and labels of the same shape: the next token where that is of
+        the answer, PAD elsewhere.
+    """
+    whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    labels = [[*[PAD] * (len(prompt) - 1), *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    steps = -(-max(map(len, labels)) // LENGTH_STEP)
+    steps += even is not None and even != (steps % 2 == 0)
+    return padded([each[:-1] for each in whole], steps * LENGTH_STEP), padded(labels, steps * LENGTH_STEP)
 
 
 def enable_lora(model: keras.Model, rank: int) -> int:
@@ -98,7 +116,7 @@ def chat_answer(
 
 
 def finetune_on_conversations(
-    run: Run, model: keras.Model, subwords: Subwords, data: Conversations
+    run: Run, model: keras.Model, subwords: Subwords, parts: dict[str, SequencePairs], data: str
 ) -> dict[str, float]:
     """Fine-tunes a language model on conversations, with the loss on answers only.
 
@@ -106,26 +124,37 @@ def finetune_on_conversations(
         run: with `ChatOptions`.
         model: a decoder-only model, trained.
         subwords: its vocabulary.
-        data: the conversations.
+        parts: contexts and answers, see `answer_pairs`.
+        data: name and fingerprint of the conversations.
 
     Returns:
-        On held-out conversations the perplexity of a subword, and nats per word, which compare between vocabularies.
+        See `dialogue_metrics`.
     """
     config = run.config
-    parts = answer_pairs(
-        data, subwords, turns=config.turns, context=config.context, answer=config.answer, held_out=config.held_out
+    batches, validation = (
+        AnswerBatches(parts[part], config.finetune_batch_size, config.seed) for part in ("train", "validation")
     )
-    print(f"{data.name}: {data.found}; {answer_counts(data, parts)}")
-    batches = {part: AnswerBatches(pairs, config.finetune_batch_size, config.seed) for part, pairs in parts.items()}
     if config.lora:
         print(f"LoRA trains {enable_lora(model, config.lora):,} weights")
-    rate = WarmupCosine(config.finetune_learning_rate, config.finetune_epochs * len(batches["train"]), 0.05)
+    rate = WarmupCosine(config.finetune_learning_rate, config.finetune_epochs * len(batches), 0.05)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
     model.compile(optimizer, SequenceLoss(), metrics=[Perplexity()])
-    run.fit(
-        model, batches["train"], data=f"{data.name} {data.fingerprint}", phase="dialogues",
-        epochs=config.finetune_epochs, validation_data=batches["validation"],
-    )  # fmt: skip
-    perplexity = model.evaluate(batches["test"], return_dict=True, verbose=0)["perplexity"]
-    per_word = word_perplexity(perplexity, parts["test"].targets, subwords)
+    run.fit(model, batches, data=data, phase="dialogues", epochs=config.finetune_epochs, validation_data=validation)
+    return dialogue_metrics(model, parts["test"], subwords, config.finetune_batch_size)
+
+
+def dialogue_metrics(model: keras.Model, pairs: SequencePairs, subwords: Subwords, batch_size: int) -> dict[str, float]:
+    """How well a fine-tuned model predicts answers.
+
+    Args:
+        model: compiled by `finetune_on_conversations`.
+        pairs: contexts and answers.
+        subwords: the vocabulary.
+        batch_size: answers at once.
+
+    Returns:
+        The perplexity of a subword, and nats per word, which compare between vocabularies.
+    """
+    perplexity = model.evaluate(AnswerBatches(pairs, batch_size, 0), return_dict=True, verbose=0)["perplexity"]
+    per_word = word_perplexity(perplexity, pairs.targets, subwords)
     return {"dialogue_perplexity": perplexity, "dialogue_word_nats": float(np.log(per_word))}

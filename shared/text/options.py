@@ -95,3 +95,13 @@ class ChatOptions(TextOptions):
     """Limit training to the first N conversations."""
     held_out: Limit = None
     """Limit perplexity to N answers of each held-out part."""
+    prefer: Literal["none", "questions", "brevity"] = "none"
+    """After fine-tuning also direct preference optimization (DPO), towards answers that ask, or that are brief."""
+    preference_prompts: Count = 2000
+    """Training conversations whose answers are sampled to make preference pairs."""
+    preference_epochs: Count = 2
+    """Passes over the preference pairs."""
+    preference_learning_rate: Positive = 1e-4
+    """The highest learning rate of preference optimization."""
+    preference_beta: Positive = 0.1
+    """Beta of DPO: the higher, the less the model may differ from the fine-tuned one."""

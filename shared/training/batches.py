@@ -79,19 +79,19 @@ class ArrayBatches(SeededBatches):
     """Shuffled batches of arrays; the last, smaller batch of an epoch is dropped.
 
     Args:
-        inputs: (examples, …).
+        inputs: (examples, …), or several such arrays, by name.
         targets: (examples, …).
         batch_size: examples per batch; at most the number of examples.
         seed: of shuffling.
     """
 
-    def __init__(self, inputs: np.ndarray, targets: np.ndarray, batch_size: int, seed: int):
+    def __init__(self, inputs: np.ndarray | dict[str, np.ndarray], targets: np.ndarray, batch_size: int, seed: int):
         super().__init__(seed)
         self.inputs = inputs
         self.targets = targets
         self.batch_size = batch_size
-        self.batches_per_epoch = len(inputs) // batch_size
+        self.batches_per_epoch = len(targets) // batch_size
 
-    def make_batch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.shuffled(len(self.inputs), self.epoch)[index * self.batch_size :][: self.batch_size]
-        return self.inputs[chosen], self.targets[chosen]
+    def make_batch(self, index: int, rng: np.random.Generator) -> tuple:
+        chosen = self.shuffled(len(self.targets), self.epoch)[index * self.batch_size :][: self.batch_size]
+        return keras.tree.map_structure(lambda array: array[chosen], (self.inputs, self.targets))

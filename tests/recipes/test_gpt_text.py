@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, all_but_one_slow, normal, refused_in_one_line
 
-from recipes.gpt_text import Config, build_model, build_optimizer
+from recipes.gpt_text import Config, build_model, build_optimizer, main
 from shared.backends.optimizers import prepare_optimizer
 from shared.data.text.characters import load_text
 from shared.errors import UsageError
@@ -23,6 +23,7 @@ from shared.tools.predict import open_predictor, predict_from
 from shared.tools.serving.engines import onnx_engine
 from shared.training.options import parse_options, write_config
 from shared.training.predictors import signature_of
+from shared.training.run import Run
 from shared.training.saving import save_model
 
 VERSE = "Roses are red, violets are blue,\nsugar is sweet, and so are you.\n" * 100
@@ -92,6 +93,30 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys, vocabul
 
 
 @pytest.mark.only_on("tensorflow")
+def test_learns_to_talk_and_then_to_prefer(monkeypatch, tmp_path, capsys):
+    """On conversations of a kind, in which some people ask back; the second process finds everything trained."""
+    monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
+    words = ("red", "blue", "so", "sweet", "sugar", "roses", "violets", "violet")
+    talk = [f"Are you {a}, {b}?\tI am {b}, {a}.\tAnd are you {b}, {a}?" for a in words for b in words]
+    (tmp_path / "talk.tsv").write_text("\n".join(talk), encoding="utf-8")
+    options = [
+        *TINY, "--data", str(tmp_path / "verse.txt"), "--dialogues", str(tmp_path / "talk.tsv"), "--vocabulary", "300",
+        "--finetune", "dialogues", "--finetune-epochs", "8", "--finetune-learning-rate", "1e-2", "--answer", "20",
+        "--prefer", "questions", "--preference-prompts", "60", "--preference-learning-rate", "2e-3",
+        "--temperature", "1", "--finetune-batch-size", "8", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    metrics = main(Run(parse_options(Config, options)))
+    assert metrics["dialogue_word_nats"] < 3
+    assert metrics["preferred_rate_before"] < metrics["preferred_rate_after"] - 0.1
+    assert metrics["preference_accuracy"] > 0.6
+    assert "pairs of answers for training" in capsys.readouterr().out
+    answers = (tmp_path / "run/answers.txt").read_text(encoding="utf-8")
+    assert "Are you" in answers
+    assert main(Run(parse_options(Config, [*options, "--resume"]))) == metrics
+
+
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize("finetune", all_but_one_slow(["none", "dialogues"], "dialogues"))
 def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune, run_python, hiding, tmp_path):
     (tmp_path / "run").mkdir()
@@ -133,6 +158,7 @@ def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune,
             ("--finetune", "dialogues", "--vocabulary", "300", "--positions", "learned"),
             "--positions must be rotary for dialogues",
         ),
+        (("--prefer", "questions"), "--prefer needs --finetune dialogues, not questions"),
         (("--vocabulary", "70000"), "--vocabulary must be between 0 and 65535"),
         (("--window", "5000"), "--window must be at most 324 for this text"),
         (("--min-p", "1.5"), "--min-p must be between 0 and 1"),

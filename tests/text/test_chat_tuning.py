@@ -1,5 +1,7 @@
 """Fine-tuning on conversations: the template, the labels, LoRA, and answers."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,14 @@ def test_labels_are_the_answers_alone():
             found.append((row[: counts[0] + 1], target[:-1]))
     expected = [(chat_prompt(source), target) for source, target in zip(*PAIRS, strict=True)]
     assert sorted(found) == sorted(expected)
+
+
+def test_no_two_neighbours_have_the_same_length():
+    """Else Keras on TensorFlow would take it for fixed, and refuse the next batch."""
+    batches = AnswerBatches(SequencePairs([[5] * n for n in range(40)], [[6]] * 40), 4, seed=0)
+    lengths = [batches[index][0].shape[1] for index in range(len(batches))]
+    assert all(a != b for a, b in itertools.pairwise(lengths))
+    assert len(set(lengths)) > 2
 
 
 def test_each_epoch_has_its_order():
