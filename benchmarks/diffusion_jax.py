@@ -131,7 +131,7 @@ class ImageSampler(NativeSampler):
 
     def next_images(self, weights, row, noisy, before, labels, fresh):
         """What `advance` gives, with these weights."""
-        time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row
+        time, signal, noise, guided, noisy_weight, image_weight, before_weight, fresh_weight = row
         times = jnp.full(labels.shape, time)
         if self.guidance in (0, 1):
             output = network(weights, noisy, times, labels, **self.options)
@@ -139,7 +139,7 @@ class ImageSampler(NativeSampler):
             pairs = (noisy, noisy), (times, times), (labels, jnp.full_like(labels, self.no_label))
             both = network(weights, *map(jnp.concatenate, pairs), **self.options)
             with_label, without = jnp.split(both, 2)
-            output = without + self.guidance * (with_label - without)
+            output = without + (1 + guided * (self.guidance - 1)) * (with_label - without)
         image = predicted_image(self.prediction, noisy, output, Rates(signal, noise)).clip(-1, 1)
         after = noisy_weight * noisy + image_weight * image + before_weight * before
         return after if fresh is None else after + fresh_weight * fresh, image

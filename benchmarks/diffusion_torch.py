@@ -178,7 +178,7 @@ class ImageSampler(NativeSampler):
 
     @torch.inference_mode()
     def advance(self, row, noisy, before, labels, fresh):
-        time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row.tolist()
+        time, signal, noise, guided, noisy_weight, image_weight, before_weight, fresh_weight = row.tolist()
         noisy, before, labels = (torch.as_tensor(each, device=DEVICE) for each in (noisy, before, labels))
         times = noisy.new_full(labels.shape, time)
         if self.guidance in (0, 1):
@@ -186,7 +186,7 @@ class ImageSampler(NativeSampler):
         else:
             both = torch.cat([labels, torch.full_like(labels, self.no_label)])
             with_label, without = self.network(torch.cat([noisy, noisy]), torch.cat([times, times]), both).chunk(2)
-            output = without + self.guidance * (with_label - without)
+            output = without + (1 + guided * (self.guidance - 1)) * (with_label - without)
         image = predicted_image(self.prediction, noisy, output, Rates(signal, noise)).clip(-1, 1)
         after = noisy_weight * noisy + image_weight * image + before_weight * before
         if fresh is not None:

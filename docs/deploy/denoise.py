@@ -20,7 +20,7 @@ labels = np.repeat(np.array([facts["classes"].index(name), facts["null_label"]],
 for step in facts["steps"]:
     time = np.full(16, step["time"], np.float32)
     (output,) = session.run(["outputs"], {"image": np.concatenate([images, images]), "time": time, "label": labels})
-    output = output[8:] + facts["guidance"] * (output[:8] - output[8:])
+    output = output[8:] + (1 + step["guided"] * (facts["guidance"] - 1)) * (output[:8] - output[8:])
     signal, noise = step["signal"], step["noise"]
     clean = signal * images - noise * output if facts["prediction"] == "v" else (images - noise * output) / signal
     clean, fresh = np.clip(clean, -1, 1), step["fresh"] * rng.standard_normal(images.shape)

@@ -194,12 +194,12 @@ def denoising_by(call: GraphCall, prediction: Prediction, no_label: int) -> Call
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         noisy, before = images
         for index in range(first, last):
-            time, signal, noise, keep, image_weight, before_weight, fresh_weight = table[index]
+            time, signal, noise, guided, keep, image_weight, before_weight, fresh_weight = table[index]
             inputs = {"image": noisy, "time": np.full(len(noisy), time), "label": labels}
             output = call("model", inputs)["outputs"]
             if guidance is not None:
                 without_label = call("model", inputs | {"label": np.full_like(labels, no_label)})["outputs"]
-                output = without_label + guidance * (output - without_label)
+                output = without_label + (1 + guided * (guidance - 1)) * (output - without_label)
             image = np.clip(predicted_image(prediction, noisy, output, Rates(signal, noise)), -1, 1)
             noisy = keep * noisy + image_weight * image + before_weight * before
             if fresh is not None:
@@ -245,7 +245,7 @@ def exported_denoiser(
     }
     step = {
         "predicted": "signal · noisy - noise · output" if prediction == "v" else "(noisy - noise · output) / signal",
-        "output": "without + guidance · (with - without), with the label and with the null label",
+        "output": "without + (1 + guided · (guidance - 1)) · (with - without), with the label and with the null label",
         "next": "keep · noisy + image · clip(predicted, -1, 1) + before · (predicted before) + fresh · new noise",
     }
     usage = {

@@ -16,6 +16,7 @@ from shared.backends.optimizers import grouped_updates
 from shared.data.images.datasets import ImageData, LabelledImages, load_images
 from shared.data.randomness import random_stream
 from shared.errors import UsageError
+from shared.generative.diffusion import samplers
 from shared.generative.diffusion.batches import NoisyImageBatches, noisy_examples
 from shared.generative.diffusion.samplers import sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler, guided
@@ -216,11 +217,23 @@ def test_guidance():
     assert np.abs(with_label - without).max() > 0.1
 
 
-def test_guidance_moves_away_from_images_without_label():
+def test_guidance_moves_away_from_images_without_label(monkeypatch):
     labels = np.zeros(400, int)
+    at_some = drawn("ddim", 10, labels, guidance=2.0).mean() / 127.5 - 1
+    monkeypatch.setattr(samplers, "GUIDED_RATIOS", (0, np.inf))
     found = [drawn("ddim", 10, labels, guidance=guidance).mean() / 127.5 - 1 for guidance in (0.0, 1.0, 2.0)]
     # The label moves the expected image by the difference of the means times what it does not owe to the noisy image.
     np.testing.assert_allclose(found, [MEANS[2], MEANS[0], 2 * MEANS[0] - MEANS[2]], atol=0.02)
+    assert 0.1 < (at_some - found[1]) / (found[2] - found[1]) < 0.9, "at the steps of some noise alone"
+
+
+@pytest.mark.once
+def test_there_is_guidance_where_images_take_shape():
+    steps = sampler_steps("ddim", 20)
+    ratio = steps.noise / steps.signal
+    np.testing.assert_array_equal(steps.guided, (ratio > 0.25) & (ratio < 4))
+    assert 5 < steps.guided.sum() < 15
+    assert steps.guided[0] == steps.guided[-1] == 0
 
 
 @pytest.mark.parametrize("name", ["ddpm", "dpm_solver"])
@@ -391,7 +404,7 @@ def test_half_precision_inside_is_full_precision_outside():
         (["--prediction", "image"], "image"),
         (["--steps", "0"], "--steps must be at least 1, not 0"),
         (["--guidance", "-1"], "--guidance must be at least 0, not -1"),
-        (["--label-dropout", "0"], "--guidance must be 1 where --label-dropout is 0, not 1.5"),
+        (["--label-dropout", "0"], "--guidance must be 1 where --label-dropout is 0, not 2.5"),
         (["--label-dropout", "1"], "--label-dropout must be at least 0 and below 1"),
         (["--widths", "32", "60"], "--widths must be of 8, 16, 24, …, not (32, 60)"),
         (["--patch", "3"], "--patch must divide 28 and 28, not 3"),

@@ -58,7 +58,7 @@ class ImageSampler:
             (batch,) to predictions of the images' shape.
         steps: coefficients of the sampler, see `sampler_steps`.
         prediction: prediction target of the model.
-        guidance: guidance scale, see `guided`; 0 and 1 take half the time of others.
+        guidance: guidance scale at the steps that have guidance, see `guided`; 0 and 1 take half the time of others.
         no_label: the null label.
         batch_size: images per batch.
         seed: of the noise.
@@ -80,8 +80,9 @@ class ImageSampler:
         def step(index, images, table, first, labels, fresh, guidance):
             noisy, before = images
             row = ops.unstack(ops.take(table, index, axis=0))
-            time, signal, noise, noisy_weight, image_weight, before_weight, fresh_weight = row
-            predicted = guided(model, guidance, no_label)(noisy, ops.broadcast_to(time, noisy.shape[:1]), labels)
+            time, signal, noise, is_guided, noisy_weight, image_weight, before_weight, fresh_weight = row
+            scale = None if guidance is None else 1 + is_guided * (guidance - 1)
+            predicted = guided(model, scale, no_label)(noisy, ops.broadcast_to(time, noisy.shape[:1]), labels)
             image = ops.clip(predicted_image(prediction, noisy, predicted, Rates(signal, noise)), -1, 1)
             after = noisy_weight * noisy + image_weight * image + before_weight * before
             return after if fresh is None else after + fresh_weight * ops.take(fresh, index - first, axis=0), image
