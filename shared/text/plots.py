@@ -31,13 +31,14 @@ def plot_attention_heads(weights: list[np.ndarray], tokens: list[str]) -> Figure
         tokens: as text.
     """
     figure = Figure(figsize=(3 * len(weights[0]), 3 * len(weights)), layout="constrained")
+    rotation = 90 if any(len(token) > 1 for token in tokens) else 0  # subwords would lie on each other
     for block, (row, heads) in enumerate(
         zip(figure.subplots(len(weights), len(weights[0]), squeeze=False), weights, strict=True)
     ):
         for head, (axes, attention) in enumerate(zip(row, heads, strict=True)):
             axes.imshow(attention, cmap="Greys", vmin=0)
             axes.set_title(f"block {block + 1}, head {head + 1}", fontsize=8)
-            axes.set_xticks(range(len(tokens)), map(drawable, tokens), fontsize=5)
+            axes.set_xticks(range(len(tokens)), map(drawable, tokens), fontsize=5, rotation=rotation)
             axes.set_yticks(range(len(tokens)), map(drawable, tokens), fontsize=5)
     return figure
 

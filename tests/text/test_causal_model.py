@@ -6,6 +6,7 @@ import pytest
 
 from recipes.gpt_text import Config, build_model
 from shared.text.causal_model import CachedWriter, nats_in_windows
+from shared.text.plots import plot_attention_heads
 from shared.text.sampling import Sampling
 from shared.tools.plain.text import causal_model as plain_causal_model
 
@@ -124,3 +125,10 @@ def test_the_plain_copy_writes_the_same(model):
 
 def test_writing_nothing(model):
     assert list(CachedWriter(model, WINDOW, Sampling(end=None))([[1, 2]], 0, seed=0)) == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("tokens", "rotation"), [("abc", 0), (["a", "bour", "·"], 90)])
+def test_labels_of_subwords_do_not_lie_on_each_other(tokens, rotation):
+    (axes,) = plot_attention_heads([np.eye(3)[None]], tokens).axes
+    assert [label.get_rotation() for label in axes.get_xticklabels()] == [rotation] * 3
