@@ -44,14 +44,13 @@ from shared.data.text.conversations import load_conversations
 from shared.layers.positions import LearnedPositions
 from shared.text.batches import TextBatches, consecutive_windows
 from shared.text.causal_model import CachedWriter, attention_maps, continued, nats_in_windows
-from shared.text.chat_tuning import chat_answer, finetune_on_conversations
-from shared.text.dialogue import answer_counts, answer_pairs
+from shared.text.chat_tuning import chat_answer
 from shared.text.exports import exported_causal_model
 from shared.text.options import ChatOptions
 from shared.text.plots import plot_attention_heads, plot_loss_against_tokens
-from shared.text.preferences import optimize_preferences
 from shared.text.samples import EpochSamples, save_text, timed_text
-from shared.text.subwords import END, Subwords, read_subwords
+from shared.text.subwords import END, read_subwords
+from shared.text.talk import learn_to_talk
 from shared.text.tokens import CharacterVocabulary, TokenizedText, as_characters, as_subwords
 from shared.text.transformer import CausalTransformer, TokenEmbedding
 from shared.training.predictors import Conversation, FinishedRun, Text, TextStream
@@ -169,19 +168,6 @@ def evaluate(run: Run, model: keras.Model, data: TextData, text: TokenizedText) 
     return metrics
 
 
-def learn_to_talk(run: Run, model: keras.Model, subwords: Subwords) -> dict[str, float]:
-    """Fine-tunes the model on conversations, then on preferences between its own answers; how well it then answers."""
-    config = run.config
-    data = load_conversations(config.dialogues, config.data_dir, config.train_conversations)
-    sizes = {"turns": config.turns, "context": config.context, "answer": config.answer, "held_out": config.held_out}
-    parts, identity = answer_pairs(data, subwords, **sizes), f"{data.name} {data.fingerprint}"
-    print(f"{data.name}: {data.found}; {answer_counts(data, parts)}")
-    metrics = finetune_on_conversations(run, model, subwords, parts, identity)
-    if config.prefer != "none":
-        metrics |= optimize_preferences(run, model, subwords, parts, identity)
-    return metrics
-
-
 def main(run: Run) -> dict[str, float]:
     config = run.config
     data = config.limited(load_text(config.data, config.data_dir))
@@ -211,7 +197,8 @@ def main(run: Run) -> dict[str, float]:
     save_text(run.directory / "samples.txt", written)
     print(written)
     if config.finetune == "dialogues":
-        metrics |= learn_to_talk(run, model, text.vocabulary)
+        conversations = load_conversations(config.dialogues, config.data_dir, config.train_conversations)
+        metrics |= learn_to_talk(run, model, text.vocabulary, conversations)
     return run.finish(
         model, data.name, "validation_nats", metrics, higher_is_better=False, generated_tokens_per_second=speed,
         tokens=len(text.vocabulary), alphabet=data.alphabet,

@@ -90,7 +90,7 @@ def pairs_by_rule(
     return pairs
 
 
-INPUTS = "chosen", "chosen_labels", "rejected", "rejected_labels"
+PREFERENCE_INPUTS = "chosen", "chosen_labels", "rejected", "rejected_labels"
 
 
 def preference_model(model: keras.Model, beta: float) -> keras.Model:
@@ -106,7 +106,7 @@ def preference_model(model: keras.Model, beta: float) -> keras.Model:
         From ids "chosen" and "rejected" (batch, length), their labels "chosen_labels" and "rejected_labels", and the
         difference "reference" (batch,) of the log-likelihoods under the reference model, to a logit (batch,).
     """
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in PREFERENCE_INPUTS}
 
     def log_likelihood(name: str) -> Any:
         """Of the answer, (batch,): where there are labels."""
@@ -122,7 +122,7 @@ def preference_model(model: keras.Model, beta: float) -> keras.Model:
 def preference_inputs(pairs: PreferencePairs, model: keras.Model, batch_size: int) -> dict[str, np.ndarray]:
     """The inputs of `preference_model`, the reference model being the model as it is now."""
     chosen, rejected = (prompts_with_answers(pairs.prompts, answers) for answers in (pairs.chosen, pairs.rejected))
-    inputs = dict(zip(INPUTS, (*chosen, *rejected), strict=True))
+    inputs = dict(zip(PREFERENCE_INPUTS, (*chosen, *rejected), strict=True))
     inputs["reference"] = np.zeros(len(pairs.prompts), "float32")
     margins = preference_model(model, 1.0).predict(inputs, batch_size=batch_size, verbose=0)
     return inputs | {"reference": margins}
