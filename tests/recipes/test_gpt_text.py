@@ -92,7 +92,7 @@ def test_learns_a_verse_and_writes_from_it(run_recipe, tmp_path, capsys, vocabul
         predict_from(tmp_path / "run", ["Roses", "--min-p", "2"])
 
 
-@pytest.mark.only_on("tensorflow")
+@pytest.mark.only_on("torch")
 def test_learns_to_talk_and_then_to_prefer(monkeypatch, tmp_path, capsys):
     """On conversations of a kind, in which some people ask back; the second process finds everything trained."""
     monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
