@@ -97,12 +97,12 @@ def test_learns_to_talk_and_then_to_prefer(monkeypatch, tmp_path, capsys):
     """On conversations of a kind, in which some people ask back; the second process finds everything trained."""
     monkeypatch.setenv("KERAS_RECIPES_CACHE", str(tmp_path / "cache"))
     (tmp_path / "verse.txt").write_text(VERSE, encoding="utf-8")
-    words = ("red", "blue", "so", "sweet", "sugar", "roses", "violets", "violet")
+    words = ("red", "blue", "so", "sweet", "sugar", "roses", "violets", "violet", "rose", "you", "are", "is", "and")
     talk = [f"Are you {a}, {b}?\tI am {b}, {a}.\tAnd are you {b}, {a}?" for a in words for b in words]
     (tmp_path / "talk.tsv").write_text("\n".join(talk), encoding="utf-8")
     options = [
         *TINY, "--data", str(tmp_path / "verse.txt"), "--dialogues", str(tmp_path / "talk.tsv"), "--vocabulary", "300",
-        "--finetune", "dialogues", "--finetune-epochs", "8", "--finetune-learning-rate", "1e-2", "--answer", "20",
+        "--finetune", "dialogues", "--finetune-epochs", "4", "--finetune-learning-rate", "1e-2", "--answer", "20",
         "--prefer", "questions", "--preference-prompts", "60", "--preference-learning-rate", "2e-3",
         "--temperature", "1", "--finetune-batch-size", "8", "--out", str(tmp_path / "run"),
     ]  # fmt: skip
