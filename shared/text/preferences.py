@@ -18,6 +18,7 @@ from shared.text.chat_tuning import chat_prompt, dialogue_metrics, prompts_with_
 from shared.text.dialogue import evenly_spread, readable_context
 from shared.text.pairs import SequencePairs
 from shared.text.samples import save_text
+from shared.text.sampling import Sampling
 from shared.text.subwords import END, PAD, Subwords
 from shared.training.batches import ArrayBatches
 from shared.training.run import Run
@@ -32,6 +33,10 @@ PREFERENCES: dict[str, Callable[[str], bool]] = {
 
 ANSWERS_EACH = 4
 """Answers sampled to each prompt."""
+
+
+ANSWERING = Sampling(0.8, end=END)
+"""How they are sampled: not by the options for generated text, which a resumed run may change, and pairs may not."""
 
 
 PROMPTS_AT_ONCE = 16
@@ -165,7 +170,7 @@ def optimize_preferences(
         UsageError: there are no pairs, since the rule holds for all answers to a prompt or for none.
     """
     config, batch_size = run.config, run.config.finetune_batch_size
-    writer = CachedWriter(model, config.window, config.sampling(END))
+    writer = CachedWriter(model, config.window, ANSWERING)
 
     def preferred(answer: list[int]) -> bool:
         return END in answer and PREFERENCES[config.prefer](subwords.decode(answer).strip())

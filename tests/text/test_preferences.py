@@ -1,5 +1,8 @@
 """Direct preference optimization: sampled answers, pairs, the loss, and what it changes."""
 
+import dataclasses
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from conftest import normal, numbers
 
 from recipes.gpt_text import Config, build_model
 from shared.text.causal_model import CachedWriter
+from shared.text.options import ChatOptions
 from shared.text.preferences import (
     ANSWERS_EACH,
     PREFERENCES,
@@ -43,6 +47,8 @@ def log_likelihood(model, prompt, answer):
 
 
 def test_the_rules():
+    (option,) = (field for field in dataclasses.fields(ChatOptions) if field.name == "prefer")
+    assert get_args(option.type) == ("none", *PREFERENCES)
     assert PREFERENCES["questions"]("And you?")
     assert not PREFERENCES["questions"]("Why? I see.")
     assert [PREFERENCES["brevity"](text) for text in ("", "I am fine.", "I am fine, and so are you.")] == [0, 1, 0]
