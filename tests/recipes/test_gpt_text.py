@@ -7,7 +7,7 @@ import runpy
 import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, all_but_one_slow, normal, refused_in_one_line
+from conftest import PROJECT, all_but_one_slow, refused_in_one_line, with_normal_weights
 
 from recipes.gpt_text import Config, build_model, build_optimizer, main
 from shared.backends.optimizers import prepare_optimizer
@@ -43,9 +43,7 @@ def test_the_native_baseline_trains_and_writes_as_keras_does(key_value_heads):
     native = runpy.run_path(str(PROJECT / "benchmarks/gpt_text_torch.py"))
     codes = np.random.default_rng(0).integers(1, 11, 2000).astype("uint16")
     batches = TextBatches(codes, config.window, config.batch_size, seed=0)
-    model = build_model(config, 11)
-    for index, weight in enumerate(model.trainable_weights):
-        weight.assign(0.3 * normal(*weight.shape, seed=index) + ("gamma" in weight.path))
+    model = with_normal_weights(build_model(config, 11))
     asked = ([[1, 2, 3]], 40, 7)
     texts = [
         np.concatenate(list(kind(model, 16, Sampling(1.2, end=None))(*asked))).tolist()
@@ -127,9 +125,7 @@ def test_an_exported_model_of_subwords_writes_or_answers_without_keras(finetune,
     write_config(tmp_path / "run", "gpt_text", config)
     subwords = kept_subwords(tmp_path / "run/subwords.model", VERSE.split("\n"), 300, symbols=("\n",), keep_spaces=True)
     (tmp_path / "run/result.json").write_text(json.dumps({"metrics": {}, "alphabet": ""}))
-    model = build_model(config, len(subwords))
-    for index, weight in enumerate(model.trainable_weights):
-        weight.assign(0.3 * normal(*weight.shape, seed=index) + ("scale" in weight.path))
+    model = with_normal_weights(build_model(config, len(subwords)))
     save_model(model, tmp_path / "run/model.keras")
     about = tmp_path / "run/export/onnx/model.json"
     assert export(Request(tmp_path / "run", "onnx", about.with_suffix(".onnx")), timed=False) == 0

@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from conftest import normal, numbers
+from conftest import numbers, with_normal_weights
 
 from recipes.gpt_text import Config, build_model
 from shared.text.causal_model import CachedWriter
@@ -21,10 +21,7 @@ PAIRS = SequencePairs([[7, 8, END, 9], [5], list(range(4, 20)), [6, 6]], [[10, 1
 @pytest.fixture
 def model():
     config = Config.for_preset("smoke", depth=2, width=16, heads=2, hidden=24, window=16)
-    model = build_model(config, 20)
-    for index, weight in enumerate(model.weights):
-        weight.assign(0.3 * normal(*weight.shape, seed=index) + ("gamma" in weight.path))
-    return model
+    return with_normal_weights(build_model(config, 20))
 
 
 def test_the_template():

@@ -6,7 +6,7 @@ from typing import get_args
 import keras
 import numpy as np
 import pytest
-from conftest import normal, numbers
+from conftest import normal, numbers, with_normal_weights
 
 from recipes.gpt_text import Config, build_model
 from shared.text.causal_model import CachedWriter
@@ -32,10 +32,7 @@ PAIRS = PreferencePairs(
 @pytest.fixture
 def model():
     config = Config.for_preset("smoke", depth=2, width=16, heads=2, hidden=24, window=32)
-    model = build_model(config, 20)
-    for index, weight in enumerate(model.weights):
-        weight.assign(0.3 * normal(*weight.shape, seed=index) + ("gamma" in weight.path))
-    return model
+    return with_normal_weights(build_model(config, 20))
 
 
 def log_likelihood(model, prompt, answer):
