@@ -108,7 +108,7 @@ class Config(GenerativeOptions):
     validation: Part = 0.02
     """Fraction of the training images held out for validation."""
     sampler: SamplerName = "dpm_solver"
-    """Sampler: DPM-Solver++(2M) and DDIM in few steps, DDPM in up to 1000."""
+    """Sampler: DPM-Solver++(2M), with new noise (SDE) or without, and DDIM in few steps, DDPM in up to 1000."""
     steps: Count = 20
     """Number of sampling steps."""
     guidance: NonNegative = 2.5

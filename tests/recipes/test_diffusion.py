@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from typing import get_args
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from shared.data.randomness import random_stream
 from shared.errors import UsageError
 from shared.generative.diffusion import samplers
 from shared.generative.diffusion.batches import NoisyImageBatches, noisy_examples
-from shared.generative.diffusion.samplers import sampler_steps
+from shared.generative.diffusion.samplers import SamplerName, sampler_steps
 from shared.generative.diffusion.sampling import ImageSampler, guided
 from shared.generative.diffusion.schedule import (
     LEAST_NOISE,
@@ -134,7 +135,25 @@ def test_dpm_solver_is_that_of_its_paper():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm_solver"])
+def test_sde_dpm_solver_is_that_of_its_paper():
+    steps = sampler_steps("sde_dpm_solver", 6)
+    signal, noise = cosine_rates(np.linspace(1, 0, 7) ** 2)
+    logarithm = np.log(signal / noise)
+    image, before, noisy = 0.3, -0.4, 1.7
+    for i in range(2, 6):  # Lu et al. 2022, from t_{i-1} to t_i
+        length, previous = logarithm[i] - logarithm[i - 1], logarithm[i - 1] - logarithm[i - 2]
+        mixed = image + length / previous / 2 * (image - before)
+        expected = noise[i] / noise[i - 1] * np.exp(-length) * noisy - signal[i] * np.expm1(-2 * length) * mixed
+        found = steps.keep[i - 1] * noisy + steps.image[i - 1] * image + steps.before[i - 1] * before
+        assert found == pytest.approx(expected)
+        assert steps.fresh[i - 1] == pytest.approx(noise[i] * np.sqrt(-np.expm1(-2 * length)))
+    ddpm = sampler_steps("ddpm", 6)
+    for ours, theirs in zip(steps, ddpm, strict=True):  # its first step, and here the last one, are of first order
+        np.testing.assert_allclose(ours[[0, -1]], theirs[[0, -1]])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", get_args(SamplerName))
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_every_sampler_ends_with_the_image(name, count):
     steps = sampler_steps(name, count)
@@ -180,7 +199,7 @@ def drawn(name, count, labels, prediction="v", guidance=1.0, batch_size=400, see
 
 
 @PREDICTIONS
-@pytest.mark.parametrize(("name", "count"), [("ddpm", 300), ("ddim", 150), ("dpm_solver", 20)])
+@pytest.mark.parametrize(("name", "count"), [("ddpm", 300), ("ddim", 150), ("dpm_solver", 20), ("sde_dpm_solver", 50)])
 def test_samples_of_a_normal_distribution_have_its_mean_and_variance(name, count, prediction):
     labels = np.arange(1200) % 2
     pixels = drawn(name, count, labels, prediction, batch_size=1200) / 127.5 - 1
@@ -192,10 +211,11 @@ def test_samples_of_a_normal_distribution_have_its_mean_and_variance(name, count
         assert np.abs(correlation).max() < 0.2
 
 
-def test_few_steps_of_second_order_are_better_than_of_first():
+@pytest.mark.parametrize(("first", "second"), [("ddim", "dpm_solver"), ("ddpm", "sde_dpm_solver")])
+def test_few_steps_of_second_order_are_better_than_of_first(first, second):
     labels = np.zeros(400, int)
-    deviations = {name: (drawn(name, 8, labels) / 127.5).std() for name in ("ddim", "dpm_solver")}
-    assert abs(deviations["dpm_solver"] - DEVIATION) < 0.5 * abs(deviations["ddim"] - DEVIATION)
+    errors = [abs((drawn(name, 8, labels) / 127.5).std() - DEVIATION) for name in (first, second)]
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_guidance():

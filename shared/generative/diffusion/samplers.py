@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.generative.diffusion.schedule import Rates, cosine_rates, posterior
 
-SamplerName = Literal["ddpm", "ddim", "dpm_solver"]
+SamplerName = Literal["ddpm", "ddim", "dpm_solver", "sde_dpm_solver"]
 
 
 class SamplerSteps(NamedTuple):
@@ -42,11 +42,12 @@ def sampler_steps(name: SamplerName, steps: int) -> SamplerSteps:
     The times are quadratic, so that steps are small at the end, where details appear (Song et al. 2020, appendix D.2).
 
     "ddpm" draws from the `posterior` at each step (Ho et al. 2020, arXiv:2006.11239, algorithm 2), with 1000 steps in
-    the paper. "ddim" adds no new noise (Song et al. 2020, arXiv:2010.02502, equation 12 with σ = 0). "dpm_solver" is
-    DPM-Solver++(2M), of second order, which needs the fewest steps (Lu et al. 2022, arXiv:2211.01095, algorithm 2).
+    the paper. "ddim" adds no new noise (Song et al. 2020, arXiv:2010.02502, equation 12 with σ = 0). Both are of first
+    order. Of second order, and so in fewer steps, are DPM-Solver++(2M), without new noise, and SDE-DPM-Solver++(2M),
+    with it (Lu et al. 2022, arXiv:2211.01095): new noise makes up for errors made before.
 
     Args:
-        name: "ddpm", "ddim" or "dpm_solver".
+        name: "ddpm", "ddim", "dpm_solver" or "sde_dpm_solver".
         steps: number of sampling steps, at least 1.
     """
     time = np.linspace(1, 0, steps + 1) ** 2
@@ -56,17 +57,17 @@ def sampler_steps(name: SamplerName, steps: int) -> SamplerSteps:
     then = Rates(np.append(rates.signal[1:-1], 1.0), np.append(rates.noise[1:-1], 0.0))
     ratio, zeros = now.noise / now.signal, np.zeros(steps)
     begun = time[:-1], *now, ((ratio >= GUIDED_RATIOS[0]) & (ratio <= GUIDED_RATIOS[1])).astype(float)
-    if name == "ddpm":
-        noisy_weight, image_weight, deviation = posterior(now, then)
-        return SamplerSteps(*begun, noisy_weight, image_weight, zeros, deviation)
-    keep = then.noise / now.noise
-    image = then.signal - now.signal * keep
-    before = extrapolation_weight(now, then) if name == "dpm_solver" else zeros
-    return SamplerSteps(*begun, keep, image * (1 + before), -image * before, zeros)
+    if name in ("ddpm", "sde_dpm_solver"):
+        keep, image, fresh = posterior(now, then)
+    else:
+        keep, fresh = then.noise / now.noise, zeros
+        image = then.signal - now.signal * keep
+    before = extrapolation_weight(now) if name in ("dpm_solver", "sde_dpm_solver") else zeros
+    return SamplerSteps(*begun, keep, image * (1 + before), -image * before, fresh)
 
 
-def extrapolation_weight(now: Rates, then: Rates) -> np.ndarray:
-    """Extrapolation weight of DPM-Solver++(2M) on the image predicted one step before, shape (steps,).
+def extrapolation_weight(now: Rates) -> np.ndarray:
+    """Weight with which samplers of second order extrapolate from the image predicted one step before, shape (steps,).
 
     1 / 2r in the paper, r the ratio of successive steps in log(signal / noise); 0, which is first order, in the first
     step and in the last, where that logarithm is infinite.
