@@ -81,7 +81,7 @@ class Config(GenerativeOptions):
     )  # fmt: skip
     beside_result: ClassVar[tuple[str, ...]] = (*GenerativeOptions.beside_result, "chain_samples")
 
-    epochs: Count = 8
+    epochs: Count = 10
     batch_size: Count = 64
     learning_rate: Positive = 4e-3
     """The highest learning rate, of Adam."""
@@ -107,11 +107,11 @@ class Config(GenerativeOptions):
     """Random horizontal flip, where that does not change the class."""
     validation: Part = 0.02
     """Fraction of the training images held out for validation."""
-    sampler: SamplerName = "dpm_solver"
+    sampler: SamplerName = "sde_dpm_solver"
     """Sampler: DPM-Solver++(2M), with new noise (SDE) or without, and DDIM in few steps, DDPM in up to 1000."""
     steps: Count = 20
     """Number of sampling steps."""
-    guidance: NonNegative = 2.5
+    guidance: NonNegative = 2.0
     """Classifier-free guidance scale, where images take shape: 0 ignores the label, 1 is none, in half the time."""
     chain_samples: Whole = 0
     """Compare N images of DDIM in 20 steps with as many of DDPM in 1000, which takes a while."""

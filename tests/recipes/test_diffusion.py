@@ -256,7 +256,7 @@ def test_there_is_guidance_where_images_take_shape():
     assert steps.guided[0] == steps.guided[-1] == 0
 
 
-@pytest.mark.parametrize("name", ["ddpm", "dpm_solver"])
+@pytest.mark.parametrize("name", ["dpm_solver", "sde_dpm_solver"])
 def test_an_image_depends_on_its_label_and_index_alone(name, monkeypatch):
     labels = np.array([0, 1, 1, 0, 1, 0, 0])
     whole = drawn(name, 7, labels, batch_size=4)
@@ -459,7 +459,7 @@ def test_smoke_as_a_script(run_recipe, tmp_path):
     process = run_recipe("diffusion", *options, check=0)
     result = json.loads(process.stdout.splitlines()[-1].removeprefix("result "))
     metrics = result["metrics"]
-    assert (result["data"], result["metric"], result["sampler"]) == ("mnist5k", "frechet", "dpm_solver")
+    assert (result["data"], result["metric"], result["sampler"]) == ("mnist5k", "frechet", "sde_dpm_solver")
     assert result["judge"] == "efficientnet_lite0-imagenet at 96 pixels"
     assert f"in the features of {result['judge']}: compare only" in process.stderr
     files = {path.name for path in (tmp_path / "run").iterdir()}
@@ -547,7 +547,7 @@ def test_the_native_baseline_refuses_what_it_cannot_do():
 @pytest.mark.parametrize(
     ("sampler", "guidance", "options"),
     [
-        pytest.param("ddpm", 2.0, {"widths": (16, 24), "patch": 1}, marks=pytest.mark.only_on("torch")),
+        pytest.param("sde_dpm_solver", 2.0, {"widths": (16, 24), "patch": 1}, marks=pytest.mark.only_on("torch")),
         ("dpm_solver", 1.5, {"widths": (8,), "attention": 0}),
     ],
 )
