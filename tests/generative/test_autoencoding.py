@@ -1,5 +1,7 @@
 """Autoencoders: likelihood, divergence and bounds, the codebook, the prior over codes, measures of latents."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -280,6 +282,26 @@ def test_batches_are_the_same_on_repeat_and_after_a_resume():
     assert 0 <= uniform["noise"].min() < 0.01
     assert 0.99 < uniform["noise"].max() < 1
     assert {each.dtype for each in (noisy, target, uniform["noise"])} == {np.dtype("float32")}
+
+
+def test_the_codes_of_many_images_are_found_without_all_vectors_at_once():
+    image, noise, code = keras.Input((4, 4, 1)), keras.Input((16,)), keras.Input((4, 4, 32))
+    encoder = keras.Model(image, layers.Dense(32)(image), name="encoder")
+    decoder = keras.Model(code, layers.Dense(1)(code), name="decoder")
+    quantizer = VectorQuantizer(8, 0.99, 0.25, name="latent")
+    model = keras.Model([image, noise], decoder(quantizer(encoder(image), noise)))
+    coder = ImageCoder("vector_quantized", model, batch_size=50)
+    images = np.random.default_rng(0).integers(0, 256, (8000, 4, 4, 1), np.uint8)
+    coder.indices(images[:50])
+    tracemalloc.start()
+    found = coder.indices(images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    vectors = encoder.predict(scaled_pixels(images), batch_size=500, verbose=0)
+    assert peak < vectors.nbytes / 2
+    codes = numbers(quantizer.codebook)
+    nearest = np.square(vectors[..., None, :] - codes).sum(axis=-1).argmin(axis=-1)
+    assert np.mean(found == nearest) > 0.999  # but for rounding
 
 
 def test_a_coder_of_vectors():

@@ -53,7 +53,9 @@ class ImageCoder:
 
     def indices(self, images: np.ndarray) -> np.ndarray:
         """Code indices (examples, rows, columns) of images."""
-        return self.indices_of(self.outputs(self.encoder, scaled_pixels(images)))
+        count = 20 * self.batch_size  # pixels and vectors of all images at once would take gigabytes
+        parts = [images[start : start + count] for start in range(0, len(images), count)]
+        return np.concatenate([self.indices_of(self.outputs(self.encoder, scaled_pixels(part))) for part in parts])
 
     def quantized(self, indices: np.ndarray) -> np.ndarray:
         """The codes (…, channels) of indices."""
