@@ -51,10 +51,7 @@ def compiled_inference(function: Callable, models: Sequence[keras.layers.Layer] 
         case "torch":
             return TorchInference(function)
         case "tensorflow":
-            import tensorflow as tf
-
-            program = tf.function(function)
-            return lambda *arguments: program(*as_tensors(arguments))
+            return TensorFlowInference(function)
 
 
 def compiled_loop(step: Callable, models: Sequence[keras.layers.Layer] = ()) -> Callable:
@@ -117,6 +114,35 @@ class TorchInference:
     def run(self, *arguments: Any) -> Any:
         """Runs the function as it is."""
         return keras.tree.map_structure(own_tensor, self.function(*arguments))
+
+
+class TensorFlowInference:
+    """A function on TensorFlow, compiled for each combination of shapes and dtypes.
+
+    Which one it is called for is looked up here: `tf.function` takes as long for it as a small model for a token.
+
+    Args:
+        function: as for `compiled_inference`.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.programs: dict[Any, Callable] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        import tensorflow as tf
+
+        leaves, structure = optree.tree_flatten(arguments, none_is_leaf=True)
+        leaves = [each if isinstance(each, tf.Tensor) else as_tensor(each) for each in leaves]
+        layout = structure, *[None if each is None else (each.shape, each.dtype) for each in leaves]
+        if (program := self.programs.get(layout)) is None:
+
+            def function(*leaves: Any) -> Any:
+                return self.function(*optree.tree_unflatten(structure, leaves))
+
+            described = [None if each is None else tf.TensorSpec(each.shape, each.dtype) for each in leaves]
+            program = self.programs[layout] = tf.function(function).get_concrete_function(*described)
+        return program(*leaves)
 
 
 def as_tensors(structure: Any) -> Any:
