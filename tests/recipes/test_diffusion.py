@@ -424,7 +424,7 @@ def test_half_precision_inside_is_full_precision_outside():
         (["--prediction", "image"], "image"),
         (["--steps", "0"], "--steps must be at least 1, not 0"),
         (["--guidance", "-1"], "--guidance must be at least 0, not -1"),
-        (["--label-dropout", "0"], "--guidance must be 1 where --label-dropout is 0, not 2.5"),
+        (["--label-dropout", "0"], "--guidance must be 1 where --label-dropout is 0, not 2.0"),
         (["--label-dropout", "1"], "--label-dropout must be at least 0 and below 1"),
         (["--widths", "32", "60"], "--widths must be of 8, 16, 24, …, not (32, 60)"),
         (["--patch", "3"], "--patch must divide 28 and 28, not 3"),
