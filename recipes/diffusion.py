@@ -3,7 +3,7 @@
 A U-Net learns to take noise away from images (Ho et al. 2020, "Denoising Diffusion Probabilistic Models",
 https://arxiv.org/abs/2006.11239, on the cosine schedule of Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672),
 and so makes images from nothing but noise, of a class that is asked for (classifier-free guidance, Ho and Salimans
-2022, https://arxiv.org/abs/2207.12598).
+2022, https://arxiv.org/abs/2207.12598), in 20 steps (SDE-DPM-Solver++, Lu et al. 2022, https://arxiv.org/abs/2211.01095).
 
     KERAS_BACKEND=jax python recipes/diffusion.py                          Fashion-MNIST, on two CPU cores
     KERAS_BACKEND=jax python recipes/diffusion.py --preset full            CIFAR-10, on one GPU
